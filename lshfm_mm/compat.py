@@ -1,0 +1,112 @@
+"""Makes MMRazor import, and MMEngine's checkpoints load, on today's torch.
+
+Nothing is touched where nothing is broken. What was done is logged at debug
+level.
+"""
+
+import importlib
+import logging
+import sys
+from types import ModuleType
+
+import torch
+
+# MMRazor's quantization uses private names that torch 2.0 removed, and
+# importing any part of MMRazor's models imports it. Distillation needs none.
+QUANTIZATION = (
+    'mmrazor.structures.quantization',
+    'mmrazor.models.quantizers',
+    'mmrazor.models.observers',
+    'mmrazor.models.fake_quants',
+    'mmrazor.models.algorithms.quantization',
+    'mmrazor.engine.runner.quantization_loops',
+)
+
+logger = logging.getLogger(__name__)
+
+
+class _Absent(ModuleType):
+    """Stands for a module of MMRazor's quantization.
+
+    Its names can be imported, as MMRazor's own packages do, but not used.
+    """
+
+    __path__: list[str] = []
+    __all__: list[str] = []
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return type(name, (_Unusable,), {'__module__': self.__name__})
+
+
+class _Unusable:
+    """A class of MMRazor's quantization that cannot be used."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise ImportError(
+            f'{type(self).__name__}: MMRazor {_version("mmrazor")} cannot '
+            f'quantize with torch {torch.__version__}; use torch<2.0 for '
+            f'quantization'
+        )
+
+
+def mend_mmrazor() -> bool:
+    """Make MMRazor's models importable.
+
+    Returns:
+        bool: Whether stubs for quantization were needed.
+    """
+    try:
+        importlib.import_module(QUANTIZATION[0])
+    except ImportError as error:
+        for name in QUANTIZATION:
+            sys.modules[name] = _Absent(name)
+        logger.debug(
+            'MMRazor quantization cannot be imported (%s); its modules %s '
+            'were replaced by stubs',
+            error,
+            ', '.join(QUANTIZATION),
+        )
+        return True
+    return False
+
+
+def mend_checkpoints() -> bool:
+    """Let ``torch.load(weights_only=True)`` read MMEngine's checkpoints.
+
+    Exactly the classes that MMEngine writes are declared safe.
+
+    Returns:
+        bool: Whether this torch needs it (2.6 and later).
+    """
+    if not hasattr(torch.serialization, 'add_safe_globals'):
+        return False
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
+    arrays = importlib.import_module(
+        'numpy._core.multiarray'
+        if hasattr(np, '_core')
+        else 'numpy.core.multiarray'
+    )
+    safe: list = [HistoryBuffer, np.ndarray, np.dtype]
+    safe += sorted(
+        {type(np.dtype(code)) for code in '?bhilqBHILQefd'}, key=str
+    )
+    for name in ('scalar', '_reconstruct'):
+        function = getattr(arrays, name)
+        # numpy 1 and 2 write different names for the same function.
+        safe += [
+            (function, f'numpy.core.multiarray.{name}'),
+            (function, f'numpy._core.multiarray.{name}'),
+        ]
+    torch.serialization.add_safe_globals(safe)
+    logger.debug('declared safe for torch.load: %s', safe)
+    return True
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)

@@ -1,0 +1,9 @@
+"""The error that a user can mend."""
+
+
+class ConfigError(ValueError):
+    """A setting, file or tensor is not what it must be.
+
+    The message is one line that names the field, the value that was found
+    and the fix. The tools print it without a traceback.
+    """
