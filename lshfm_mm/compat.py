@@ -5,11 +5,18 @@ level.
 """
 
 import importlib
+import importlib.metadata
 import logging
+import pickle
 import sys
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
 
 # MMRazor's quantization uses private names that torch 2.0 removed, and
 # importing any part of MMRazor's models imports it. Distillation needs none.
@@ -80,20 +87,16 @@ def mend_checkpoints() -> bool:
     Returns:
         bool: Whether this torch needs it (2.6 and later).
     """
-    if not hasattr(torch.serialization, 'add_safe_globals'):
+    if digit_version(torch.__version__) < digit_version('2.6'):
         return False
-    import numpy as np
-    from mmengine.logging import HistoryBuffer
-
     arrays = importlib.import_module(
         'numpy._core.multiarray'
         if hasattr(np, '_core')
         else 'numpy.core.multiarray'
     )
-    safe: list = [HistoryBuffer, np.ndarray, np.dtype]
-    safe += sorted(
-        {type(np.dtype(code)) for code in '?bhilqBHILQefd'}, key=str
-    )
+    safe: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
+    safe += {type(np.dtype(code)) for code in '?bhilqBHILQefd'}
+    safe.append((_history_method, 'builtins.getattr'))
     for name in ('scalar', '_reconstruct'):
         function = getattr(arrays, name)
         # numpy 1 and 2 write different names for the same function.
@@ -106,7 +109,17 @@ def mend_checkpoints() -> bool:
     return True
 
 
-def _version(package: str) -> str:
-    from importlib.metadata import version
+def _history_method(owner: type, name: str) -> Callable[..., Any]:
+    """Stand for ``getattr`` in a checkpoint, with one use left.
 
-    return version(package)
+    A pickled HistoryBuffer names its statistics as attributes of its class.
+    """
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise pickle.UnpicklingError(
+            f'a checkpoint may not read the attribute {name!r} of {owner!r}'
+        )
+    return getattr(owner, name)
+
+
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)

@@ -268,9 +268,7 @@ def _rows(feature: Tensor) -> Tensor:
     return feature
 
 
-def _mean_over_samples(
-    losses: Tensor, sample_weight: Tensor | None
-) -> Tensor:
+def _mean_over_samples(losses: Tensor, sample_weight: Tensor | None) -> Tensor:
     """Mean of (N,), under weights if given; 0 where there is no weight."""
     if sample_weight is None:
         return losses.sum() / max(len(losses), 1)
@@ -297,9 +295,7 @@ def _check_shapes(
             f'features: are {s_feature.shape[1]} wide, but the hash functions '
             f'were made for {weight.shape[1]}; set feature_dim accordingly'
         )
-    if sample_weight is not None and sample_weight.shape != (
-        len(s_feature),
-    ):
+    if sample_weight is not None and sample_weight.shape != (len(s_feature),):
         raise ConfigError(
             f'sample_weight: must be ({len(s_feature)},), but got '
             f'{tuple(sample_weight.shape)}'

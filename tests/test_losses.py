@@ -31,8 +31,12 @@ def loop_lsh(s, t, weight, bias, mode, sample_weight=None):
     loss, grad = 0.0, [[0.0] * D for _ in s]
     for n, share in enumerate(shares):
         for k in range(len(weight)):
-            z = bias[k] + sum(a * b for a, b in zip(weight[k], s[n]))
-            z_t = bias[k] + sum(a * b for a, b in zip(weight[k], t[n]))
+            z = bias[k] + sum(
+                a * b for a, b in zip(weight[k], s[n], strict=True)
+            )
+            z_t = bias[k] + sum(
+                a * b for a, b in zip(weight[k], t[n], strict=True)
+            )
             if mode == 'bce':
                 code = 1.0 if z_t > 0 else 0.0
                 p = 1 / (1 + math.exp(-z))

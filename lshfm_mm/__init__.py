@@ -1,0 +1,20 @@
+"""Distilling knowledge by mimicking features, on the OpenMMLab stack.
+
+Importing this package registers all its components, so that a config needs
+``custom_imports = dict(imports=['lshfm_mm'])`` and nothing else.
+"""
+
+import sys
+
+from .version import __version__
+
+# ``python -m lshfm_mm.doctor`` must run where the rest cannot be imported.
+if 'lshfm_mm.doctor' not in sys.orig_argv:
+    from . import compat
+
+    compat.mend_mmrazor()
+    compat.mend_checkpoints()
+
+    from . import algorithms, distillers, losses
+
+__all__ = ['__version__', 'algorithms', 'compat', 'distillers', 'losses']

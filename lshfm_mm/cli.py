@@ -1,0 +1,111 @@
+"""What the command-line tools share.
+
+Training and testing are mmdet's own tools, as they lie in its package, with
+its arguments. Around them: the imports that make them run on today's torch,
+a look at the files a config needs before any work is done, and errors of one
+line.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mmdet
+from mmengine.config import Config
+
+from .errors import ConfigError
+
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def mmdet_tool(name: str) -> ModuleType:
+    """Load one of the tools in the mmdet package without running it.
+
+    Args:
+        name (str): Its name, such as 'train'.
+
+    Returns:
+        ModuleType: The module, with ``parse_args`` and ``main``.
+    """
+    path = Path(mmdet.__file__).parent / '.mim' / 'tools' / f'{name}.py'
+    if not path.is_file():
+        raise ConfigError(
+            f'mmdet: has no {path}; install it from its wheel: '
+            f"pip install 'mmdet>=3.3,<3.4'"
+        )
+    spec = importlib.util.spec_from_file_location(f'mmdet_{name}', path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_config(path: str, options: Mapping[str, Any] | None) -> Config:
+    """Read a config file with overrides.
+
+    Args:
+        path (str): The file.
+        options (dict, optional): Overrides, dotted keys.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f'config: no such file: {path}')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(dict(options or {}))
+    return cfg
+
+
+def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
+    """Look for the annotation files of the datasets in a config.
+
+    Args:
+        cfg (Config): The config. Its ``data_help`` says how to get the data.
+        dataloaders (tuple[str]): Keys of the dataloaders to look at.
+
+    Raises:
+        ConfigError: If an annotation file is absent.
+    """
+    for key in dataloaders:
+        dataset = (cfg.get(key) or {}).get('dataset')
+        for field, path in _annotation_files(f'{key}.dataset', dataset):
+            if '://' not in path and not Path(path).is_file():
+                raise ConfigError(
+                    f'{field}: no such file: {path}; get the data with '
+                    f'"{_data_help(cfg, path)}", or set its data_root'
+                )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool; print an error that the user can mend as one line."""
+    try:
+        main()
+    except ConfigError as error:
+        sys.exit(f'error: {error}')
+
+
+def _annotation_files(field: str, dataset: Any) -> Iterator[tuple[str, str]]:
+    """Yield field and path of each annotation file, wrappers included."""
+    if isinstance(dataset, list | tuple):
+        for index, part in enumerate(dataset):
+            yield from _annotation_files(f'{field}[{index}]', part)
+    if not isinstance(dataset, Mapping):
+        return
+    if dataset.get('ann_file'):
+        root = dataset.get('data_root') or ''
+        yield f'{field}.ann_file', str(Path(root) / dataset['ann_file'])
+    for key in ('dataset', 'datasets'):
+        yield from _annotation_files(f'{field}.{key}', dataset.get(key))
+
+
+def _data_help(cfg: Config, path: str) -> str:
+    tool = Path(mmdet.__file__).parent / '.mim/tools/misc/download_dataset.py'
+    default = f'python {tool} --dataset-name coco2017 --save-dir data/coco'
+    return cfg.get('data_help') or default

@@ -1,0 +1,319 @@
+"""The teacher: built, loaded strictly, frozen, and kept a guest.
+
+A guest is in no state dict, checkpoint, optimizer or EMA copy, and not among
+the parameters that DDP walks; it only moves where the algorithm moves.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS as ROOT
+from mmengine.runner import CheckpointLoader
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from .errors import ConfigError
+
+SCOPES = ('mmrazor', 'mmdet', 'mmpretrain')
+NAMED_KEYS = 5
+
+
+class Guest:
+    """Holds a module that belongs to nobody's module tree.
+
+    Args:
+        model (nn.Module): The module; it is frozen and set to eval mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.requires_grad_(False).eval()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'Guest':
+        """Share the guest: a copy of its host (EMA) needs no second one."""
+        return self
+
+
+@contextmanager
+def forked_rng() -> Iterator[None]:
+    """Give back all random states on leaving, as if nothing were drawn."""
+    states = random.getstate(), np.random.get_state()
+    cuda = torch.cuda.is_available()
+    devices = [torch.cuda.current_device()] if cuda else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def model_config(field: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the config of a model so that any scope can build it.
+
+    Args:
+        field (str): Where the config stands, for messages.
+        model (dict): A model config, or ``dict(cfg_path=...)`` with a config
+            file or a ``'package::path'`` of an OpenMMLab package; that may
+            have ``pretrained=True`` to load the published weights.
+
+    Returns:
+        dict: A model config with its ``_scope_``; with ``pretrained`` it has
+        the key ``model_path``.
+
+    Raises:
+        ConfigError: If the file is not there or the type is not known.
+    """
+    model = dict(model)
+    if 'cfg_path' in model and 'type' not in model:
+        return _model_of_file(field, model)
+    if 'type' not in model:
+        raise ConfigError(
+            f'{field}: needs type or cfg_path, but got {sorted(model)}'
+        )
+    if isinstance(model['type'], str) and '.' not in model['type']:
+        scope = model.get('_scope_') or _scope_of(model['type'])
+        if scope is None:
+            raise ConfigError(
+                f'{field}.type: {model["type"]!r} is in none of the '
+                f'registries {SCOPES}; install its package or write its '
+                f'scope, as in mmdet.FasterRCNN'
+            )
+        model['_scope_'] = scope
+    return model
+
+
+def build_teacher(
+    teacher: Mapping[str, Any] | BaseModel,
+    checkpoint: str | None,
+    strict: bool = True,
+) -> BaseModel:
+    """Build a teacher and load its weights.
+
+    Args:
+        teacher (dict | BaseModel): See :func:`model_config`; or a model that
+            already has its weights.
+        checkpoint (str, optional): File or URL of its weights.
+        strict (bool): Whether missing or misshapen keys are an error.
+
+    Returns:
+        BaseModel: The teacher.
+
+    Raises:
+        ConfigError: If no weights are given, the file is absent or no
+            checkpoint, or its keys do not fit.
+    """
+    if isinstance(teacher, BaseModel):
+        model = teacher
+    else:
+        cfg = model_config('teacher', teacher)
+        checkpoint = cfg.pop('model_path', None) or checkpoint
+        if checkpoint is None:
+            raise ConfigError(
+                'teacher_ckpt: is None, the teacher would be random; give '
+                'the file or URL of its weights'
+            )
+        with forked_rng():
+            model = MODELS.build(cfg)
+    if checkpoint is not None:
+        load_teacher(model, checkpoint, strict)
+    return model
+
+
+def load_teacher(
+    model: nn.Module, checkpoint: str, strict: bool = True
+) -> None:
+    """Load a teacher's weights and say how many keys matched.
+
+    Args:
+        model (nn.Module): The teacher.
+        checkpoint (str): File or URL.
+        strict (bool): Whether missing or misshapen keys are an error, or a
+            warning.
+
+    Raises:
+        ConfigError: If the file is absent, no checkpoint, or does not fit.
+    """
+    state = read_state_dict('teacher_ckpt', checkpoint)
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    misshapen = [
+        f'{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}'
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or misshapen:
+        message = _misfit(checkpoint, len(own), missing, misshapen, state)
+        if strict:
+            raise ConfigError(message)
+        print_log(message, 'current', level=30)
+    fits = {
+        key: value
+        for key, value in state.items()
+        if key in own and value.shape == own[key].shape
+    }
+    model.load_state_dict(fits, strict=False)
+    left = len(state) - len(fits)
+    print_log(
+        f'teacher: loaded {len(fits)} of {len(own)} keys from {checkpoint}'
+        + (f', {left} keys of the file not used' if left else ''),
+        'current',
+    )
+
+
+def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
+    """Read the weights in a checkpoint file, never running code of it.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): File or URL.
+
+    Returns:
+        dict[str, Tensor]: The state dict, on the CPU.
+
+    Raises:
+        ConfigError: If there is no such file or it is no checkpoint.
+    """
+    content = read_checkpoint(field, checkpoint)
+    state = content.get('state_dict', content)
+    weights = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    if not weights:
+        raise ConfigError(
+            f'{field}: {checkpoint} holds no weights; its keys are '
+            f'{list(content)[:NAMED_KEYS]}'
+        )
+    return weights
+
+
+def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
+    """Read a checkpoint file, never running code of it.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): File or URL.
+
+    Returns:
+        dict: What the file holds.
+
+    Raises:
+        ConfigError: If there is no such file or it is no checkpoint.
+    """
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise ConfigError(
+            f'{field}: no such file: {checkpoint}; train it first, or give '
+            f'the path or URL of a checkpoint'
+        )
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    except Exception as error:  # torch raises many kinds for a broken file
+        reason = str(error).strip().splitlines()[0][:120]
+        raise ConfigError(
+            f'{field}: {checkpoint} is not a readable checkpoint ({reason}); '
+            f'give a .pth file saved by MMEngine or torch.save'
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f'{field}: {checkpoint} holds a {type(content).__name__}, not a '
+            f'checkpoint; give a .pth file with a state dict'
+        )
+    return dict(content)
+
+
+def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
+    """Start all of the student but its backbone from the teacher's weights.
+
+    Taken is what agrees in name and shape. Why: a head that already reads
+    the teacher's features gives mimicking them a meaning from the first
+    iteration on.
+
+    Args:
+        student (nn.Module): The student; changed in place.
+        teacher (nn.Module): The teacher.
+
+    Returns:
+        list[str]: Keys of the state dict that were taken.
+
+    Raises:
+        ConfigError: If nothing agrees.
+    """
+    own, other = student.state_dict(), teacher.state_dict()
+    candidates = [k for k in own if not k.startswith('backbone.')]
+    taken = [
+        key
+        for key in candidates
+        if key in other and own[key].shape == other[key].shape
+    ]
+    if not taken:
+        raise ConfigError(
+            'inherit: student and teacher share no weight outside the '
+            'backbone; set inherit=False'
+        )
+    student.load_state_dict({k: other[k] for k in taken}, strict=False)
+    print_log(
+        f'inherit: the student starts with {len(taken)} of its '
+        f'{len(candidates)} tensors outside the backbone from the teacher: '
+        f'{", ".join(taken)}',
+        'current',
+    )
+    return taken
+
+
+def _model_of_file(field: str, cfg: dict[str, Any]) -> dict[str, Any]:
+    path, pretrained = cfg['cfg_path'], cfg.get('pretrained', False)
+    if '::' in path:
+        config = get_config(path, pretrained=pretrained)
+    elif Path(path).is_file():
+        config = Config.fromfile(path)
+    else:
+        raise ConfigError(
+            f'{field}.cfg_path: no such file: {path}; give a config file or '
+            f"'mmdet::path/in/its/configs.py'"
+        )
+    model = ConfigDict(config.model)
+    model.setdefault('_scope_', config.get('default_scope', 'mmengine'))
+    if config.get('model_path'):
+        model['model_path'] = config.model_path
+    return model
+
+
+def _scope_of(type_name: str) -> str | None:
+    """The first scope whose registry knows a model type."""
+    for scope in SCOPES:
+        with ROOT.switch_scope_and_registry(scope) as registry:
+            if registry.scope == scope and registry.get(type_name):
+                return scope
+    return None
+
+
+def _misfit(
+    checkpoint: str,
+    total: int,
+    missing: list[str],
+    misshapen: list[str],
+    state: Mapping[str, Tensor],
+) -> str:
+    parts = []
+    if missing:
+        parts.append(f'{len(missing)} missing: {_few(missing)}')
+    if misshapen:
+        parts.append(f'{len(misshapen)} misshapen: {_few(misshapen)}')
+    fix = 'give the checkpoint of this very teacher config'
+    if any(key.startswith('architecture.') for key in state):
+        fix = 'it is a distillation checkpoint, export its student first'
+    return (
+        f'teacher_ckpt: {checkpoint} does not fit the teacher, of {total} '
+        f'keys {"; ".join(parts)}; {fix}'
+    )
+
+
+def _few(names: list[str]) -> str:
+    more = ', ...' if len(names) > NAMED_KEYS else ''
+    return ', '.join(names[:NAMED_KEYS]) + more

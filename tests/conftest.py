@@ -1,0 +1,99 @@
+"""Real parts for all tests: small data, small detectors, real checkpoints."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+
+import lshfm_mm  # noqa: F401
+from lshfm_mm import shapes
+
+# Models this small only lose time to more threads.
+torch.set_num_threads(1)
+
+REPO = Path(__file__).parent.parent
+SMALL = {
+    'model.backbone.base_channels': 4,
+    'model.neck.in_channels': [4, 8, 16, 32],
+}
+TEACHER = {
+    'model.backbone.base_channels': 8,
+    'model.neck.in_channels': [8, 16, 32, 64],
+}
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    register_all_modules(init_default_scope=True)
+
+
+@pytest.fixture(scope='session')
+def shapes_root(tmp_path_factory) -> Path:
+    """Twelve training and six validation images of 64 px."""
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    shapes.generate(root, num_train=12, num_val=6, size=64, seed=0)
+    return root
+
+
+@pytest.fixture(scope='session')
+def teacher_config(tmp_path_factory) -> Path:
+    """The shapes teacher, narrower, as a config file."""
+    register_all_modules(init_default_scope=True)
+    cfg = Config.fromfile(REPO / 'configs/shapes/faster_rcnn_teacher.py')
+    cfg.merge_from_dict(TEACHER)
+    path = tmp_path_factory.mktemp('teacher') / 'teacher.py'
+    cfg.dump(path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def teacher_checkpoint(teacher_config) -> Path:
+    """Weights for :func:`teacher_config`, in MMEngine's format."""
+    register_all_modules(init_default_scope=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = MMDET_MODELS.build(Config.fromfile(teacher_config).model)
+        model.init_weights()
+        # A class layer at its initialisation has a std of 0.01 and gives
+        # every class the same score; make it a teacher's.
+        torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=0.1)
+    path = teacher_config.with_name('teacher.pth')
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, path)
+    return path
+
+
+@pytest.fixture
+def make_config(shapes_root, teacher_config, teacher_checkpoint, tmp_path):
+    """Read a shapes config, shrunk to seconds; keyword: overrides."""
+
+    def make(name: str, overrides: dict | None = None) -> Config:
+        cfg = Config.fromfile(REPO / f'configs/shapes/{name}.py')
+        small = SMALL
+        if 'architecture' in cfg.model:
+            small = {
+                key.replace('model.', 'model.architecture.'): value
+                for key, value in SMALL.items()
+            }
+            small['model.teacher.cfg_path'] = str(teacher_config)
+            small['model.teacher_ckpt'] = str(teacher_checkpoint)
+        cfg.merge_from_dict(small)
+        for split in ('train', 'val', 'test'):
+            loader = cfg[f'{split}_dataloader']
+            loader.update(
+                batch_size=2, num_workers=0, persistent_workers=False
+            )
+            loader.dataset.data_root = str(shapes_root)
+            loader.dataset.pipeline[2].scale = (64, 64)
+            if split != 'train':
+                cfg[f'{split}_evaluator'].ann_file = str(
+                    shapes_root / 'annotations/val.json'
+                )
+        cfg.work_dir = str(tmp_path / 'work')
+        cfg.default_hooks.logger.interval = 1
+        cfg.merge_from_dict(overrides or {})
+        return cfg
+
+    return make

@@ -1,0 +1,491 @@
+"""One batch through the algorithms, on real detectors and real images."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.hub import get_config
+from mmengine.runner import Runner
+from mmrazor.registry import MODELS
+
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.losses import lsh_loss
+
+FPN = dict(layer='neck', record='output')
+
+
+@pytest.fixture
+def batch(make_config):
+    """One raw training batch of two images."""
+    cfg = make_config('faster_rcnn_student')
+    return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+
+
+@pytest.fixture
+def build(make_config):
+    """Build the algorithm of a shapes config; overrides of its model."""
+
+    def make(name='faster_rcnn_lshfm', **overrides):
+        cfg = make_config(
+            name, {f'model.{k}': v for k, v in overrides.items()}
+        )
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        return model.train()
+
+    return make
+
+
+def losses_of(model, batch):
+    """The losses of a batch, after a seed for the samplers."""
+    torch.manual_seed(5)
+    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    return model(**data, mode='loss')
+
+
+def record(module, log):
+    """Log the arguments and outputs of each call of a module."""
+    return module.register_forward_hook(
+        lambda _, inputs, output: log.append((inputs, output))
+    )
+
+
+def test_both_models_get_the_same_boxes(build, batch):
+    model, student_calls, teacher_calls = build(), [], []
+    record(model.student.roi_head.bbox_roi_extractor, student_calls)
+    record(model.teacher.roi_head.bbox_roi_extractor, teacher_calls)
+    losses_of(model, batch)
+    (s_inputs, s_output), (t_inputs, t_output) = (
+        *student_calls,
+        *teacher_calls,
+    )
+    assert len(s_inputs[1]) > 64  # more than one image's worth
+    assert torch.equal(s_inputs[1], t_inputs[1])
+    assert len(s_output) == len(t_output) == len(s_inputs[1])
+    # The teacher pools on a pyramid of its own.
+    assert not torch.equal(s_inputs[0][0], t_inputs[0][0])
+
+
+def test_the_losses_compare_the_inputs_of_the_class_layers(build, batch):
+    """Against features computed by hand from the recorded boxes."""
+    model, calls = build(), []
+    record(model.student.roi_head.bbox_roi_extractor, calls)
+    losses = losses_of(model, batch)
+    features = []
+    for detector, pyramid in (
+        (model.student, calls[0][0][0]),
+        (model.teacher, None),
+    ):
+        if pyramid is None:
+            data = model.data_preprocessor(copy.deepcopy(batch), True)
+            pyramid = detector.extract_feat(data['inputs'])
+        head = detector.roi_head
+        x = head.bbox_roi_extractor(pyramid[:4], calls[0][0][1]).flatten(1)
+        for layer in head.bbox_head.shared_fcs:
+            x = torch.relu(layer(x))
+        features.append(x)
+    s, t = features
+    loss = model.distiller.distill_losses['loss_roi_lsh']
+    torch.testing.assert_close(
+        losses['distill.loss_roi_lsh'],
+        7 * lsh_loss(s, t, loss.weight, loss.bias),
+    )
+    torch.testing.assert_close(
+        losses['distill.loss_roi_l2'], 7 * (s - t).square().mean()
+    )
+
+
+def test_the_teacher_runs_only_what_is_tapped(build, batch):
+    model, calls = build(), []
+    for part in ('backbone', 'neck', 'rpn_head', 'roi_head.bbox_head'):
+        module = model.teacher.get_submodule(part)
+        module.register_forward_hook(lambda *_, part=part: calls.append(part))
+    losses_of(model, batch)
+    assert calls == ['backbone', 'neck', 'roi_head.bbox_head']
+
+
+def test_an_fpn_tap_alone_leaves_the_teachers_head_alone(build, batch):
+    model = build(
+        'faster_rcnn_lshfm',
+        **{
+            'distiller.taps': dict(_delete_=True, fpn=FPN),
+            'distiller.losses': dict(
+                _delete_=True, fpn=[dict(type='L2Loss', normalize=False)]
+            ),
+        },
+    )
+    calls = []
+    record(model.teacher.roi_head.bbox_head, calls)
+    losses = losses_of(model, batch)
+    assert losses['distill.loss_fpn_l2'] > 0
+    assert not calls
+
+
+def test_fpn_levels_are_added_up_by_one_entry(build, batch):
+    model = build(
+        **{
+            'distiller.taps.fpn': FPN,
+            'distiller.losses.fpn': [
+                dict(type='L2Loss', normalize=False, div_element=True),
+                dict(type='LSHLoss', feature_dim=64, std=0.1),
+                dict(type='PKDLoss', loss_weight=6),
+            ],
+        }
+    )
+    calls = {'student': [], 'teacher': []}
+    record(model.student.neck, calls['student'])
+    record(model.teacher.neck, calls['teacher'])
+    losses = losses_of(model, batch)
+    ((_, s_levels),), ((_, t_levels),) = calls['student'], calls['teacher']
+    assert len(s_levels) == 4
+    l2 = sum(
+        (s - t).square().mean()
+        for s, t in zip(s_levels, t_levels, strict=True)
+    )
+    torch.testing.assert_close(losses['distill.loss_fpn_l2'], l2)
+    lsh = model.distiller.distill_losses['loss_fpn_lsh']
+    rows = [
+        [x.permute(0, 2, 3, 1).reshape(-1, 64) for x in levels]
+        for levels in (s_levels, t_levels)
+    ]
+    expected = sum(
+        lsh_loss(s, t, lsh.weight, lsh.bias)
+        for s, t in zip(*rows, strict=True)
+    )
+    torch.testing.assert_close(losses['distill.loss_fpn_lsh'], expected)
+    pkd = model.distiller.distill_losses['loss_fpn_pkd']
+    torch.testing.assert_close(
+        losses['distill.loss_fpn_pkd'], pkd(s_levels, t_levels)
+    )
+
+
+def test_gradients_reach_the_student_and_not_the_teacher(build, batch):
+    model = build(**{'distiller.losses.roi': [dict(type='LSHLoss')]})
+    losses_of(model, batch)['distill.loss_roi_lsh'].backward()
+    student = model.student
+    for part in ('backbone.conv1', 'neck', 'roi_head.bbox_head.shared_fcs'):
+        grads = [p.grad for p in student.get_submodule(part).parameters()]
+        assert any(g is not None and g.any() for g in grads), part
+    # The class layer lies behind the tap.
+    assert student.roi_head.bbox_head.fc_cls.weight.grad is None
+    assert all(p.grad is None for p in model.teacher.parameters())
+
+
+def test_the_teacher_is_a_guest(build, batch):
+    model = build()
+    teacher_keys = model.teacher.state_dict()
+    assert teacher_keys
+    assert not any('teacher' in key for key in model.state_dict())
+    guests = {id(p) for p in model.teacher.parameters()}
+    assert not guests & {id(p) for p in model.parameters()}
+    assert model.teacher not in set(model.modules())
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+    assert not any(m.training for m in model.train().teacher.modules())
+    assert not any(m.training for m in model.eval().teacher.modules())
+    # An EMA copy shares it.
+    assert copy.deepcopy(model).teacher is model.teacher
+    # It moves and is cast with its host.
+    model.to(torch.float64)
+    assert {p.dtype for p in model.teacher.parameters()} == {torch.float64}
+    model.to('meta')
+    assert {p.device.type for p in model.teacher.parameters()} == {'meta'}
+
+
+def test_training_leaves_the_teacher_as_it_was(build, batch):
+    model = build()
+    before = copy.deepcopy(model.teacher.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        loss, _ = model.parse_losses(losses_of(model, batch))
+        loss.backward()
+        optimizer.step()
+    after = model.teacher.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_records_do_not_outlive_the_step(build, batch):
+    model = build()
+    losses_of(model, batch)
+    for manager in (
+        model.distiller.student_recorders,
+        model.distiller.teacher_recorders,
+    ):
+        assert [r.data_buffer for r in manager.recorders.values()] == [
+            [] for _ in manager.recorders
+        ]
+
+
+def test_no_roi_is_zero_with_a_gradient(build, batch):
+    """Images without objects whose RPN proposes nothing."""
+    model = build(
+        'faster_rcnn_lshfm',
+        **{'architecture.train_cfg.rpn_proposal.min_bbox_size': 10**6},
+    )
+    for sample in batch['data_samples']:
+        sample.gt_instances = sample.gt_instances[:0]
+    losses = losses_of(model, batch)
+    for name in ('distill.loss_roi_lsh', 'distill.loss_roi_l2'):
+        assert losses[name].item() == 0
+        losses[name].backward(retain_graph=True)
+
+
+def test_building_leaves_the_random_state_of_the_student(make_config):
+    cfg = make_config('faster_rcnn_lshfm').model
+    torch.manual_seed(0)
+    MODELS.build(cfg)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    MMDET_MODELS.build(make_config('faster_rcnn_student').model)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_stopping_distillation_stops_the_teacher(build, batch):
+    model, calls = build(), []
+    record(model.teacher.backbone, calls)
+    model.distillation_stopped = True
+    losses = losses_of(model, batch)
+    assert not calls
+    assert not any(key.startswith('distill.') for key in losses)
+
+
+def test_inherit_takes_what_agrees_outside_the_backbone(
+    build, teacher_checkpoint
+):
+    plain, heir = build(), build(inherit=True)
+    teacher = torch.load(teacher_checkpoint, weights_only=True)['state_dict']
+    before, after = plain.student.state_dict(), heir.student.state_dict()
+    changed = {k for k in after if not torch.equal(before[k], after[k])}
+    agree = {
+        key
+        for key, value in after.items()
+        if teacher[key].shape == value.shape
+    }
+    taken = {k for k in agree if not k.startswith('backbone.')}
+    assert all(torch.equal(after[key], teacher[key]) for key in taken)
+    assert changed <= taken
+    assert 'roi_head.bbox_head.fc_cls.weight' in changed
+    assert 'neck.lateral_convs.0.conv.weight' not in taken
+
+
+def test_std_and_width_come_from_the_teachers_class_layer(build):
+    model = build()
+    loss = model.distiller.distill_losses['loss_roi_lsh']
+    weight = model.teacher.roi_head.bbox_head.fc_cls.weight
+    assert loss.weight.shape == (4 * weight.shape[1], weight.shape[1])
+    expected = float(weight.std())
+    assert float(loss.weight.std()) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_switch_turns_taps_on(build):
+    both = {
+        'distiller.taps.fpn': FPN,
+        'distiller.losses.fpn': [dict(type='L2Loss')],
+    }
+    names = [
+        set(
+            build(
+                **both, **{'distiller.active': active}
+            ).distiller.distill_losses
+        )
+        for active in (['roi'], ['fpn'], None)
+    ]
+    roi, fpn = {'loss_roi_lsh', 'loss_roi_l2'}, {'loss_fpn_l2'}
+    assert names == [roi, fpn, roi | fpn]
+
+
+def test_a_connector_joins_unequal_widths(build, batch):
+    narrow = {
+        'architecture.roi_head.bbox_head.fc_out_channels': 32,
+        'distiller.connectors': dict(
+            roi=dict(
+                type='TorchNNConnector',
+                module_name='Linear',
+                module_args=dict(in_features=32, out_features=256),
+            )
+        ),
+    }
+    model = build(**narrow)
+    losses = losses_of(model, batch)
+    sum(v for k, v in losses.items() if 'distill' in k).backward()
+    connector = model.distiller.connectors['roi']
+    assert all(p.grad.any() for p in connector.parameters())
+
+
+def test_the_long_form_of_mmrazor_gives_the_same_losses(build, batch):
+    short = build()
+    source = 'roi_head.bbox_head.fc_cls'
+    recorder = dict(feature=dict(type='ModuleInputs', source=source))
+    argument = dict(recorder='feature', data_idx=0)
+    mapping = dict(
+        s_feature=dict(argument, from_student=True),
+        t_feature=dict(argument, from_student=False),
+    )
+    losses = [dict(type='LSHLoss', loss_weight=7)]
+    long = build(
+        **{
+            'distiller': dict(
+                _delete_=True,
+                type='LSHFMDistiller',
+                student_recorders=recorder,
+                teacher_recorders=recorder,
+                distill_losses=dict(loss_mine=losses[0]),
+                loss_forward_mappings=dict(loss_mine=mapping),
+            )
+        }
+    )
+    assert torch.equal(
+        losses_of(short, batch)['distill.loss_roi_lsh'],
+        losses_of(long, batch)['distill.loss_mine'],
+    )
+
+
+def retinanet():
+    cfg = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    return cfg.model
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'message'),
+    [
+        (
+            {'distiller.taps.roi': 'roi_head.bbox_head.fc_cl'},
+            'taps.roi: the student has no layer '
+            "'roi_head.bbox_head.fc_cl'; did you mean "
+            "'roi_head.bbox_head.fc_cls'",
+        ),
+        (
+            {'architecture.roi_head.bbox_head.fc_out_channels': 32},
+            'taps.roi: the student is 32 wide and the teacher 256; add '
+            "connectors=dict(roi=dict(type='TorchNNConnector', "
+            "module_name='Linear', module_args=dict(in_features=32, "
+            'out_features=256)))',
+        ),
+        (
+            {'distiller.losses.rio': [dict(type='LSHLoss')]},
+            "taps: has no 'rio'; did you mean 'roi'",
+        ),
+        ({'distiller.taps.fpn': 'neck'}, "losses: has none for the tap 'fpn'"),
+        (
+            {'distiller.taps.roi': dict(_delete_=True, student='neck')},
+            'taps.roi: needs layer, or student and teacher',
+        ),
+        (
+            {'distiller.taps.roi': dict(FPN, _delete_=True, record='in')},
+            "taps.roi.record: must be one of ('input', 'output'), but got "
+            "'in'",
+        ),
+        (
+            {'distiller.losses.roi': [dict(type='LSHLos')]},
+            "losses: 'LSHLos' is not in the registry; did you mean 'LSHLoss'",
+        ),
+        (
+            {
+                'distiller.taps.fpn': FPN,
+                'distiller.losses.fpn': [dict(type='LSHLoss')],
+            },
+            "loss_fpn_lsh.std: 'teacher' needs a tap on the input of a class "
+            'layer; give a number',
+        ),
+        (
+            {'distiller.losses.roi': [dict(type='LSHLoss', num_hashes=0)]},
+            'num_hashes: must be an int >= 1, but got 0',
+        ),
+        (
+            {'architecture': dict(_delete_=True, **retinanet())},
+            'architecture: RoIMimicDistill needs a two-stage detector with a '
+            'StandardRoIHead, but got RetinaNet; use FeatureMimicDistill',
+        ),
+        ({'type': 'FeatureMimicDistill'}, 'use RoIMimicDistill'),
+        (
+            {'architecture': dict(_delete_=True, type='FasterRCCN')},
+            "architecture.type: 'FasterRCCN' is in none of the registries",
+        ),
+        (
+            {'teacher.cfg_path': 'teacher_of_nobody.py'},
+            'teacher.cfg_path: no such file: teacher_of_nobody.py',
+        ),
+        (
+            {'teacher_ckpt': None},
+            'teacher_ckpt: is None, the teacher would be random',
+        ),
+        ({'teacher_trainable': True}, 'teacher_trainable: is True'),
+        (
+            {'architecture.data_preprocessor.mean': [1.0, 2.0, 3.0]},
+            'but the student has [1.0, 2.0, 3.0]',
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(build, overrides, message):
+    with pytest.raises(ConfigError) as error:
+        build(**overrides)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def save_broken(path, state, kind):
+    """Write one of the wrong teacher checkpoints."""
+    if kind == 'missing':
+        state = {k: v for k, v in state.items() if 'fc_' not in k}
+    elif kind == 'misshapen':
+        state['roi_head.bbox_head.fc_cls.weight'] = torch.zeros(81, 256)
+    elif kind == 'of a distillation':
+        state = {f'architecture.{k}': v for k, v in state.items()}
+    elif kind == 'no weights':
+        torch.save({'epoch': 3}, path)
+        return
+    elif kind == 'not a checkpoint':
+        path.write_text('not a checkpoint')
+        return
+    torch.save({'state_dict': state}, path)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'messages'),
+    [
+        (
+            'missing',
+            (
+                'keys 4 missing: roi_head.bbox_head.fc_cls.weight, ',
+                'give the checkpoint of this very teacher config',
+            ),
+        ),
+        (
+            'misshapen',
+            (
+                '1 misshapen: roi_head.bbox_head.fc_cls.weight (81, 256) for '
+                '(7, 256)',
+            ),
+        ),
+        ('of a distillation', ('missing: ', 'export its student first')),
+        ('no weights', ("holds no weights; its keys are ['epoch']",)),
+        ('not a checkpoint', ('is not a readable checkpoint (',)),
+    ],
+)
+def test_a_wrong_teacher_checkpoint_is_an_error(
+    build, teacher_checkpoint, tmp_path, kind, messages
+):
+    state = torch.load(teacher_checkpoint, weights_only=True)['state_dict']
+    path = tmp_path / 'wrong.pth'
+    save_broken(path, state, kind)
+    with pytest.raises(ConfigError) as error:
+        build(teacher_ckpt=str(path))
+    for message in ('teacher_ckpt: ', str(path), *messages):
+        assert message in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_an_absent_teacher_checkpoint_is_an_error(build):
+    with pytest.raises(ConfigError, match='no such file: nowhere.pth; train'):
+        build(teacher_ckpt='nowhere.pth')
+
+
+def test_a_misfit_can_be_asked_for(build, teacher_checkpoint, tmp_path):
+    state = torch.load(teacher_checkpoint, weights_only=True)['state_dict']
+    path = tmp_path / 'part.pth'
+    save_broken(path, state, 'missing')
+    model = build(teacher_ckpt=str(path), teacher_strict=False)
+    loaded = model.teacher.state_dict()
+    key = 'roi_head.bbox_head.shared_fcs.0.weight'
+    assert torch.equal(loaded[key], state[key])

@@ -1,0 +1,129 @@
+"""Whole training runs: the contracts that only a Runner can break."""
+
+import copy
+from pathlib import Path
+
+import torch
+from mmengine.runner import Runner
+
+LSH = 'loss_roi_lsh.weight'
+OFF = {
+    'model.distiller.losses.roi': [
+        dict(type='LSHLoss', loss_weight=0),
+        dict(type='L2Loss', normalize=False, div_element=True, loss_weight=0),
+    ]
+}
+
+
+def train(cfg) -> Runner:
+    """Train from a config and return the runner."""
+    cfg.experiment_name = Path(cfg.work_dir).name + str(id(cfg))
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def epochs(number: int) -> dict:
+    return {'train_cfg.max_epochs': number, 'train_cfg.val_interval': 99}
+
+
+def test_weight_zero_is_plain_training_bit_for_bit(make_config, tmp_path):
+    """24 iterations (4 epochs of 6), seeds and schedule of the config."""
+    plain = train(make_config('faster_rcnn_student', epochs(4)))
+    off = train(
+        make_config(
+            'faster_rcnn_lshfm',
+            {**epochs(4), **OFF, 'work_dir': str(tmp_path / 'off')},
+        )
+    )
+    assert plain.iter == off.iter == 24
+    expected = plain.model.state_dict()
+    student = off.model.student.state_dict()
+    assert expected.keys() == student.keys()
+    for key, value in expected.items():
+        assert torch.equal(value, student[key]), key
+
+
+def test_weight_zero_is_plain_training_with_a_connector(make_config, tmp_path):
+    """A connector draws its own weights: that must not show either."""
+    connector = {
+        'model.distiller.connectors': dict(
+            roi=dict(
+                type='TorchNNConnector',
+                module_name='Linear',
+                module_args=dict(in_features=256, out_features=256),
+                init_cfg=dict(type='Normal', layer='Linear', std=0.01),
+            )
+        )
+    }
+    plain = train(make_config('faster_rcnn_student', epochs(1)))
+    off = train(
+        make_config(
+            'faster_rcnn_lshfm',
+            {
+                **epochs(1),
+                **OFF,
+                **connector,
+                'work_dir': str(tmp_path / 'off'),
+            },
+        )
+    )
+    student = off.model.student.state_dict()
+    for key, value in plain.model.state_dict().items():
+        assert torch.equal(value, student[key]), key
+
+
+def test_mimicking_changes_the_student(make_config, tmp_path):
+    """The counterpart of weight 0: otherwise that test proves nothing."""
+    off = train(make_config('faster_rcnn_lshfm', {**epochs(1), **OFF}))
+    on = train(
+        make_config(
+            'faster_rcnn_lshfm',
+            {**epochs(1), 'work_dir': str(tmp_path / 'on')},
+        )
+    )
+    key = 'roi_head.bbox_head.shared_fcs.0.weight'
+    assert not torch.equal(
+        off.model.student.state_dict()[key], on.model.student.state_dict()[key]
+    )
+
+
+def test_checkpoints_hold_no_teacher_and_resume_by_themselves(make_config):
+    overrides = {
+        'model.distiller.losses.roi': [dict(type='LSHLoss', seed=5)],
+        'custom_hooks': [dict(type='EMAHook', _scope_='mmengine')],
+    }
+    first = train(make_config('faster_rcnn_lshfm', {**epochs(1), **overrides}))
+    path = Path(first.work_dir) / 'epoch_1.pth'
+    content = torch.load(path, weights_only=True)
+    for part in ('state_dict', 'ema_state_dict'):
+        assert not any('teacher' in key for key in content[part])
+    optimised = content['optimizer']['param_groups'][0]['params']
+    assert len(optimised) == len(list(first.model.student.parameters()))
+    projection = content['state_dict']['distiller.distill_losses.' + LSH]
+    assert torch.equal(
+        projection, first.model.distiller.distill_losses.loss_roi_lsh.weight
+    )
+
+    # Another seed in the config: what counts is what the file holds.
+    overrides['model.distiller.losses.roi'] = [dict(type='LSHLoss', seed=6)]
+    cfg = make_config('faster_rcnn_lshfm', {**epochs(2), **overrides})
+    cfg.resume = True
+    second = train(cfg)
+    assert second.epoch == 2
+    assert torch.equal(
+        projection, second.model.distiller.distill_losses.loss_roi_lsh.weight
+    )
+
+
+def test_inheriting_happens_before_loading_and_not_on_resume(make_config):
+    """What training made of the head must survive a resume."""
+    first = train(make_config('faster_rcnn_recommended', epochs(1)))
+    trained = copy.deepcopy(first.model.student.state_dict())
+    cfg = make_config('faster_rcnn_recommended', epochs(1))
+    cfg.resume = True
+    second = train(cfg)
+    key = 'roi_head.bbox_head.fc_cls.weight'
+    after = second.model.student.state_dict()[key]
+    assert torch.equal(after, trained[key])
+    assert not torch.equal(after, second.model.teacher.state_dict()[key])

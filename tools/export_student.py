@@ -1,0 +1,23 @@
+"""Write the student of a training checkpoint as a plain checkpoint."""
+
+import argparse
+
+from lshfm_mm import cli
+from lshfm_mm.export import export_student
+
+
+def main() -> None:
+    """Parse the arguments and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('checkpoint', help='training checkpoint, or its URL')
+    parser.add_argument('-o', '--out', required=True, help='file to write')
+    parser.add_argument(
+        '--force', action='store_true', help='overwrite an existing file'
+    )
+    args = parser.parse_args()
+    export_student(args.checkpoint, args.out, args.force)
+    print(f'student: {args.out}')
+
+
+if __name__ == '__main__':
+    cli.run(main)

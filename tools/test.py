@@ -1,0 +1,36 @@
+"""Evaluate a detector: mmdet's test tool, same arguments.
+
+With the config of a distillation it evaluates the student alone, from a
+training checkpoint or an exported one; no teacher is built.
+"""
+
+import tempfile
+from pathlib import Path
+
+from lshfm_mm import cli
+from lshfm_mm.export import export_student, student_config
+
+
+def main() -> None:
+    """Put the student in the place of a distillation, then test."""
+    tool = cli.mmdet_tool('test')
+    args = tool.parse_args()
+    cfg = cli.read_config(args.config, args.cfg_options)
+    cli.check_data(cfg, ('test_dataloader',))
+    with tempfile.TemporaryDirectory() as folder:
+        student = student_config(cfg)
+        if student is not cfg:
+            # The name of the config names the folder of the results.
+            config = Path(folder) / Path(args.config).name
+            student.dump(config)
+            args.config = str(config)
+            args.cfg_options = None
+        checkpoint = Path(folder) / 'student.pth'
+        export_student(args.checkpoint, str(checkpoint))
+        args.checkpoint = str(checkpoint)
+        tool.parse_args = lambda: args
+        tool.main()
+
+
+if __name__ == '__main__':
+    cli.run(main)
