@@ -65,8 +65,10 @@ def teacher_checkpoint(teacher_config) -> Path:
     return path
 
 
-@pytest.fixture
-def make_config(shapes_root, teacher_config, teacher_checkpoint, tmp_path):
+@pytest.fixture(scope='session')
+def make_config(
+    shapes_root, teacher_config, teacher_checkpoint, tmp_path_factory
+):
     """Read a shapes config, shrunk to seconds; keyword: overrides."""
 
     def make(name: str, overrides: dict | None = None) -> Config:
@@ -91,7 +93,7 @@ def make_config(shapes_root, teacher_config, teacher_checkpoint, tmp_path):
                 cfg[f'{split}_evaluator'].ann_file = str(
                     shapes_root / 'annotations/val.json'
                 )
-        cfg.work_dir = str(tmp_path / 'work')
+        cfg.work_dir = str(tmp_path_factory.mktemp('work'))
         cfg.default_hooks.logger.interval = 1
         cfg.merge_from_dict(overrides or {})
         return cfg

@@ -27,13 +27,13 @@ def epochs(number: int) -> dict:
     return {'train_cfg.max_epochs': number, 'train_cfg.val_interval': 99}
 
 
-def test_weight_zero_is_plain_training_bit_for_bit(make_config, tmp_path):
+def test_weight_zero_is_plain_training_bit_for_bit(make_config):
     """24 iterations (4 epochs of 6), seeds and schedule of the config."""
     plain = train(make_config('faster_rcnn_student', epochs(4)))
     off = train(
         make_config(
             'faster_rcnn_lshfm',
-            {**epochs(4), **OFF, 'work_dir': str(tmp_path / 'off')},
+            {**epochs(4), **OFF},
         )
     )
     assert plain.iter == off.iter == 24
@@ -44,7 +44,7 @@ def test_weight_zero_is_plain_training_bit_for_bit(make_config, tmp_path):
         assert torch.equal(value, student[key]), key
 
 
-def test_weight_zero_is_plain_training_with_a_connector(make_config, tmp_path):
+def test_weight_zero_is_plain_training_with_a_connector(make_config):
     """A connector draws its own weights: that must not show either."""
     connector = {
         'model.distiller.connectors': dict(
@@ -64,7 +64,6 @@ def test_weight_zero_is_plain_training_with_a_connector(make_config, tmp_path):
                 **epochs(1),
                 **OFF,
                 **connector,
-                'work_dir': str(tmp_path / 'off'),
             },
         )
     )
@@ -73,13 +72,13 @@ def test_weight_zero_is_plain_training_with_a_connector(make_config, tmp_path):
         assert torch.equal(value, student[key]), key
 
 
-def test_mimicking_changes_the_student(make_config, tmp_path):
+def test_mimicking_changes_the_student(make_config):
     """The counterpart of weight 0: otherwise that test proves nothing."""
     off = train(make_config('faster_rcnn_lshfm', {**epochs(1), **OFF}))
     on = train(
         make_config(
             'faster_rcnn_lshfm',
-            {**epochs(1), 'work_dir': str(tmp_path / 'on')},
+            {**epochs(1)},
         )
     )
     key = 'roi_head.bbox_head.shared_fcs.0.weight'
@@ -108,7 +107,7 @@ def test_checkpoints_hold_no_teacher_and_resume_by_themselves(make_config):
     # Another seed in the config: what counts is what the file holds.
     overrides['model.distiller.losses.roi'] = [dict(type='LSHLoss', seed=6)]
     cfg = make_config('faster_rcnn_lshfm', {**epochs(2), **overrides})
-    cfg.resume = True
+    cfg.merge_from_dict(dict(resume=True, work_dir=first.work_dir))
     second = train(cfg)
     assert second.epoch == 2
     assert torch.equal(
@@ -121,7 +120,7 @@ def test_inheriting_happens_before_loading_and_not_on_resume(make_config):
     first = train(make_config('faster_rcnn_recommended', epochs(1)))
     trained = copy.deepcopy(first.model.student.state_dict())
     cfg = make_config('faster_rcnn_recommended', epochs(1))
-    cfg.resume = True
+    cfg.merge_from_dict(dict(resume=True, work_dir=first.work_dir))
     second = train(cfg)
     key = 'roi_head.bbox_head.fc_cls.weight'
     after = second.model.student.state_dict()[key]

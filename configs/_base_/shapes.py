@@ -3,7 +3,7 @@
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 data_root = 'data/shapes/'
-data_help = 'python tools/make_shapes.py data/shapes'
+data_help = 'python tools/make_shapes.py data/shapes --size 128'
 metainfo = dict(
     classes=('circle', 'square', 'triangle', 'star', 'cross', 'ring')
 )

@@ -1,0 +1,57 @@
+# make help lists the targets. PYTHON is the Python to use (3.10-3.12), VENV
+# the environment to make: make test PYTHON=python3.11 VENV=~/venvs/lshfm
+VENV ?= .venv
+PYTHON ?= python3
+
+SHELL := bash
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
+	--progress-bar off -c requirements.lock
+# Of what pip says on stdout, what tells how far it is.
+BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
+	{ print substr($$0, 1, 79); fflush() }'
+
+.PHONY: help env test slow lint demo clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' \
+		$(MAKEFILE_LIST)
+
+env: $(VENV)/.installed  ## set up $(VENV): about 6 GB, 15 to 30 minutes
+
+# Each step finds what an interrupted run has left, and goes on from there.
+$(VENV)/.installed: requirements.lock setup.py tools/install_mmcv.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 8) or sys.exit( \
+		"error: Python: too old; try make env PYTHON=python3.11")'
+	@$(PYTHON) -I lshfm_mm/doctor.py --machine
+	@echo '[1/4] torch and torchvision (5.5 GB once installed)'
+	@$(PYTHON) -m venv $(VENV)
+	@set -o pipefail; $(PIP) 'setuptools<81' wheel ninja torch torchvision \
+		$(BRIEF)
+	@echo '[2/4] mmcv (10 to 20 minutes if it must be built)'
+	@$(VENV)/bin/python tools/install_mmcv.py
+	@echo '[3/4] lshfm_mm and what else it needs'
+	@set -o pipefail; $(PIP) --no-build-isolation -e '.[cls,dev]' $(BRIEF)
+	@echo '[4/4] check'
+	@$(VENV)/bin/python -m lshfm_mm.doctor
+	@touch $@
+
+test: env  ## run the fast tests
+	$(VENV)/bin/python -m pytest
+
+slow: env  ## run the slow tests
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: env  ## check style and types
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy lshfm_mm
+
+demo: env  ## teach a small detector on generated images, on the CPU
+	$(VENV)/bin/python tools/demo.py
+
+clean:  ## remove caches and build products; $(VENV) stays
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \
+		.hypothesis
+	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -print0 \
+		| xargs -0 rm -rf

@@ -1,0 +1,41 @@
+"""Setup of lshfm_mm; the tested versions are in requirements.lock."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).resolve().parent
+version: dict[str, str] = {}
+exec((here / 'lshfm_mm' / 'version.py').read_text(), version)
+readme = here / 'README.md'
+
+setup(
+    name='lshfm_mm',
+    version=version['__version__'],
+    description='Distilling knowledge by mimicking features, with LSH, on '
+    'the OpenMMLab stack',
+    long_description=readme.read_text('utf-8') if readme.is_file() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['lshfm_mm', 'lshfm_mm.*']),
+    python_requires='>=3.10,<3.13',
+    install_requires=[
+        'torch>=2.0',
+        'torchvision',
+        'mmengine>=0.10.3,<1',
+        'mmcv>=2.0.0,<=2.1.0',
+        'mmdet>=3.3,<3.4',
+        'mmrazor==1.0.0',
+        'joblib',  # MMRazor imports it and does not say so
+        'pycocotools',
+        'opencv-python',
+        'matplotlib',
+        'numpy',
+        'tqdm',
+        'setuptools<81',  # MMEngine imports pkg_resources
+    ],
+    extras_require={
+        'cls': ['mmpretrain>=1.2,<1.3'],
+        'dev': ['pytest', 'hypothesis', 'ruff', 'mypy'],
+    },
+)

@@ -1,0 +1,101 @@
+"""What ``import lshfm_mm`` mends, and that it mends no more."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from lshfm_mm import compat
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.teacher import read_checkpoint
+
+
+class Marker:
+    """Leaves a file behind if a checkpoint may run code."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+class Reach:
+    """Asks for an attribute that no checkpoint needs."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_every_model_of_mmrazor_is_registered():
+    from mmrazor.registry import MODELS
+
+    for name in ('SingleTeacherDistill', 'FpnTeacherDistill', 'PKDLoss'):
+        assert name in MODELS.module_dict
+    assert len(MODELS.module_dict) >= 113
+
+
+def test_quantization_says_why_it_is_not_there():
+    from mmrazor.models.quantizers import NativeQuantizer
+
+    if not compat.mend_mmrazor():
+        pytest.skip('MMRazor imports as it is')
+    with pytest.raises(ImportError, match='cannot quantize with torch'):
+        NativeQuantizer()
+
+
+def test_it_says_what_it_did_at_debug_level():
+    said = subprocess.run(
+        [
+            *(sys.executable, '-W', 'ignore', '-c'),
+            'import logging; logging.basicConfig(level=logging.DEBUG); '
+            'import lshfm_mm',
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0
+    assert 'DEBUG:lshfm_mm.compat:MMRazor quantization cannot' in said.stderr
+    assert 'DEBUG:lshfm_mm.compat:declared safe for torch.load' in said.stderr
+    quiet = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', 'import lshfm_mm'],
+        capture_output=True,
+        text=True,
+    )
+    assert 'lshfm_mm' not in quiet.stderr
+
+
+def test_a_module_that_imports_is_left_alone(monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, compat.QUANTIZATION[0], sys.modules['mmrazor']
+    )
+    before = dict(sys.modules)
+    assert compat.mend_mmrazor() is False
+    assert dict(sys.modules) == before
+
+
+def test_what_mmengine_writes_loads(tmp_path):
+    path = tmp_path / 'checkpoint.pth'
+    history = HistoryBuffer(np.array([1.0, 2.0]), np.array([1, 1]))
+    state = dict(a=np.float32(3), b=np.int64(4), c=np.float64(5), d=history)
+    torch.save({'message_hub': state}, path)
+    loaded = torch.load(path)['message_hub']
+    assert (loaded['a'], loaded['b'], loaded['c']) == (3, 4, 5)
+    assert loaded['d'].mean() == history.mean()
+
+
+@pytest.mark.parametrize('kind', ['code', 'attribute'])
+def test_what_could_run_code_is_refused(tmp_path, kind):
+    marker = tmp_path / 'marker'
+    path = tmp_path / 'checkpoint.pth'
+    content = Marker(marker) if kind == 'code' else Reach()
+    torch.save({'state_dict': {'x': content}}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path)
+    with pytest.raises(ConfigError, match='is not a readable checkpoint'):
+        read_checkpoint('teacher_ckpt', str(path))
+    assert not marker.exists()

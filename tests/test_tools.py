@@ -1,0 +1,213 @@
+"""The command-line tools, each in a process of its own."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from mmengine.config import Config
+
+REPO = Path(__file__).parent.parent
+MMDET_TEST = Path(mmdet.__file__).parent / '.mim/tools/test.py'
+# Runs mmdet's tool as it lies in the package and says what was imported.
+UNMODIFIED = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+print('PLUGIN' if 'lshfm_mm' in sys.modules else 'NO PLUGIN')
+"""
+
+
+def run(*args, code=0, cwd=REPO) -> str:
+    """Run Python with arguments; return what it printed."""
+    answer = subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO)},
+    )
+    assert answer.returncode == code, answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr
+
+
+def metrics_of(folder: Path) -> dict[str, float]:
+    """The COCO metrics that a test tool wrote."""
+    (file,) = folder.glob('*/*.json')
+    found = json.loads(file.read_text())
+    return {k: v for k, v in found.items() if k.startswith('coco/')}
+
+
+@pytest.fixture(scope='module')
+def configs(make_config, tmp_path_factory):
+    """Config files: a distillation of seconds, and its plain student.
+
+    They are evaluated on the training images, which a detector this small
+    can learn by heart in seconds: mAP is far from 0.
+    """
+    folder = tmp_path_factory.mktemp('configs')
+    paths = {}
+    for name in ('faster_rcnn_recommended', 'faster_rcnn_student'):
+        cfg = make_config(
+            name,
+            {
+                'train_cfg.max_epochs': 40,
+                'train_cfg.val_interval': 40,
+                'param_scheduler.1.end': 40,
+                'default_hooks.checkpoint.interval': 40,
+            },
+        )
+        for split in ('val', 'test'):
+            cfg[f'{split}_dataloader'].dataset.update(
+                ann_file='annotations/train.json',
+                data_prefix=dict(img='train/'),
+            )
+            evaluator = cfg[f'{split}_evaluator']
+            evaluator.ann_file = evaluator.ann_file.replace('val', 'train')
+        paths[name] = folder / f'{name}.py'
+        cfg.dump(paths[name])
+    return paths
+
+
+@pytest.fixture(scope='module')
+def trained(configs, tmp_path_factory):
+    """A finished training: the folder of a run of tools/train.py."""
+    folder = tmp_path_factory.mktemp('trained')
+    path = configs['faster_rcnn_recommended']
+    log = run('tools/train.py', path, '--work-dir', folder)
+    assert 'inherit: the student starts with' in log
+    assert 'distill.loss_roi_lsh' in log
+    return folder
+
+
+def test_the_student_scores_the_same_in_unmodified_mmdet(
+    trained, configs, tmp_path
+):
+    """Ours on the training checkpoint, mmdet's own on the export."""
+    ours, theirs = tmp_path / 'ours', tmp_path / 'theirs'
+    checkpoint, student = trained / 'epoch_40.pth', tmp_path / 'student.pth'
+    run(
+        'tools/test.py',
+        configs['faster_rcnn_recommended'],
+        checkpoint,
+        *('--work-dir', ours, '--out', tmp_path / 'ours.pkl'),
+    )
+    run('tools/export_student.py', checkpoint, '-o', student)
+    said = run(
+        *('-c', UNMODIFIED, MMDET_TEST, configs['faster_rcnn_student']),
+        *(student, '--work-dir', theirs, '--out', tmp_path / 'theirs.pkl'),
+    )
+    assert 'NO PLUGIN' in said
+    assert 'size mismatch' not in said
+    assert 'missing keys' not in said
+    assert metrics_of(ours) == metrics_of(theirs)
+    assert metrics_of(theirs)['coco/bbox_mAP_50'] > 0.1
+    boxes = [
+        [
+            image['pred_instances']['bboxes']
+            for image in pickle.loads((tmp_path / f'{who}.pkl').read_bytes())
+        ]
+        for who in ('ours', 'theirs')
+    ]
+    assert sum(map(len, boxes[0])) > 10
+    for a, b in zip(*boxes, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_export_is_tensors_and_plain_python(trained, tmp_path):
+    """Loaded by torch alone, in a process without any MM package."""
+    out = tmp_path / 'student.pth'
+    run('tools/export_student.py', trained / 'epoch_40.pth', '-o', out)
+    said = run(
+        '-c',
+        'import sys, torch; c = torch.load(sys.argv[1], weights_only=True); '
+        'print(sorted(c), c["meta"]["dataset_meta"]["classes"][0], '
+        'sum("teacher" in k or "architecture" in k or "distiller" in k '
+        'for k in c["state_dict"]), "mmengine" in sys.modules)',
+        out,
+    )
+    assert "['meta', 'state_dict'] circle 0 False" in said
+    training = torch.load(trained / 'epoch_40.pth', weights_only=True)
+    student = torch.load(out, weights_only=True)['state_dict']
+    for key, value in student.items():
+        expected = training['state_dict'][f'architecture.{key}']
+        assert torch.equal(value, expected)
+
+
+def test_an_export_is_not_overwritten_unless_forced(trained, tmp_path):
+    out = tmp_path / 'student.pth'
+    out.write_text('precious')
+    arguments = (trained / 'epoch_40.pth', '-o', out)
+    said = run('tools/export_student.py', *arguments, code=1)
+    assert said == (
+        f'error: out: {out} exists; give another name or --force to '
+        f'overwrite\n'
+    )
+    assert out.read_text() == 'precious'
+    run('tools/export_student.py', *arguments, '--force')
+    assert out.stat().st_size > 1000
+    assert [p.name for p in tmp_path.iterdir()] == ['student.pth']
+
+
+def test_training_resumes(trained, configs, tmp_path):
+    """With the checkpoint of MMEngine, on any torch."""
+    said = run(
+        *('tools/train.py', configs['faster_rcnn_recommended']),
+        *('--work-dir', tmp_path, '--resume', trained / 'epoch_40.pth'),
+        *('--cfg-options', 'train_cfg.max_epochs=41'),
+    )
+    assert 'resumed epoch: 40, iter: 240' in said
+    assert (tmp_path / 'epoch_41.pth').exists()
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'message'),
+    [
+        ('train', ['nowhere.py'], 'error: config: no such file: nowhere.py'),
+        (
+            'train',
+            ['configs/shapes/faster_rcnn_student.py']
+            + ['--cfg-options', 'train_dataloader.dataset.data_root=void'],
+            'error: train_dataloader.dataset.ann_file: no such file: '
+            'void/annotations/train.json; get the data with "python '
+            'tools/make_shapes.py data/shapes --size 128", or set its '
+            'data_root',
+        ),
+        (
+            'test',
+            ['configs/distill/faster_rcnn_lshfm.py', 'student.pth'],
+            'error: test_dataloader.dataset.ann_file: no such file: '
+            'data/coco/annotations/instances_val2017.json; get the data with '
+            '"python ',
+        ),
+        (
+            'export_student',
+            ['nowhere.pth', '-o', 'out.pth'],
+            'error: checkpoint: no such file: nowhere.pth',
+        ),
+    ],
+)
+def test_errors_are_one_line(tool, arguments, message):
+    said = run(f'tools/{tool}.py', *arguments, code=1)
+    (line,) = [x for x in said.splitlines() if x.startswith('error: ')]
+    assert line.startswith(message)
+    assert 'Traceback' not in said
+
+
+def test_a_wrong_teacher_ends_before_any_work(configs, tmp_path):
+    said = run(
+        *('tools/train.py', configs['faster_rcnn_recommended']),
+        *('--work-dir', tmp_path),
+        *('--cfg-options', 'model.teacher_ckpt=gone.pth'),
+        code=1,
+    )
+    assert said.splitlines()[-1].startswith(
+        'error: teacher_ckpt: no such file: gone.pth; '
+    )
+    assert 'Traceback' not in said
+    assert not list(tmp_path.glob('*.pth'))
