@@ -43,9 +43,9 @@ slow: env  ## run the slow tests
 	$(VENV)/bin/python -m pytest -m slow
 
 lint: env  ## check style and types
-	$(VENV)/bin/ruff check
-	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy lshfm_mm
+	$(VENV)/bin/python -m ruff check
+	$(VENV)/bin/python -m ruff format --check
+	$(VENV)/bin/python -m mypy lshfm_mm
 
 demo: env  ## teach a small detector on generated images, on the CPU
 	$(VENV)/bin/python tools/demo.py

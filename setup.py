@@ -16,6 +16,7 @@ setup(
     'the OpenMMLab stack',
     long_description=readme.read_text('utf-8') if readme.is_file() else '',
     long_description_content_type='text/markdown',
+    author='The lshfm_mm authors',
     license='Apache-2.0',
     packages=find_packages(include=['lshfm_mm', 'lshfm_mm.*']),
     python_requires='>=3.10,<3.13',
@@ -26,6 +27,7 @@ setup(
         'mmcv>=2.0.0,<=2.1.0',
         'mmdet>=3.3,<3.4',
         'mmrazor==1.0.0',
+        'setuptools<81',  # MMEngine imports pkg_resources
         'joblib',  # MMRazor imports it and does not say so
         'pycocotools',
         'opencv-python',

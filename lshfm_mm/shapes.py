@@ -65,8 +65,8 @@ BAR_SHARE = 0.0
 MAX_OBJECTS = 5
 TRIES = 30  # places tried for an object before it is left out
 REACH = 1.2  # radii, the farthest point of a shape from its centre
-NOISE = (3.0, 13.0)  # grey levels, standard deviation
-CONTRAST = (26.0, 150.0)  # grey levels, distance between two BGR colours
+NOISE = (3.0, 10.0)  # grey levels, standard deviation
+CONTRAST = (34.0, 150.0)  # grey levels, distance between two BGR colours
 CONTRAST_TO_NOISE = 3.0  # least contrast in standard deviations of the noise
 
 
@@ -229,19 +229,19 @@ def compose(rng: np.random.Generator, size: int) -> Scene:
         Scene: With 1 to :data:`MAX_OBJECTS` objects.
     """
     composer = _Composer(rng, size)
-    for _ in range(rng.integers(2, 6)):
+    for _ in range(rng.integers(1, 4)):
         composer.add_bar()
-    for _ in range(rng.integers(2, 5)):
+    for _ in range(rng.integers(1, 3)):
         composer.add_blob(BLOB)
-    for _ in range(rng.integers(2, 5)):
+    for _ in range(rng.integers(1, 3)):
         composer.add_half()
     labels = rng.integers(len(CLASSES), size=rng.integers(1, MAX_OBJECTS + 1))
     while not composer.objects:
         for label in labels:
             composer.add_object(int(label))
-    for _ in range(rng.integers(0, 3)):
+    for _ in range(rng.integers(0, 2)):
         composer.add_bar(near_object=0.7)
-    for _ in range(rng.integers(0, 3)):
+    for _ in range(rng.integers(0, 2)):
         composer.add_blob(FRONT_BLOB, near_object=0.7)
     return Scene(
         composer.background, composer.layers, composer.owner, composer.noise

@@ -10,7 +10,6 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-from mmengine.config import Config
 
 REPO = Path(__file__).parent.parent
 MMDET_TEST = Path(mmdet.__file__).parent / '.mim/tools/test.py'

@@ -8,16 +8,18 @@ was; what is finished is not done again (delete the work folder for that).
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from mmdet.apis import init_detector
 from mmengine.config import Config
 
 from lshfm_mm import cli, shapes
+from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student, student_config
 from lshfm_mm.picture import draw_detections
 
@@ -28,46 +30,61 @@ RUNS = {
     'lshfm': 'student, LSHL2 (paper)',
     'recommended': 'student, recommended',
 }
+# Two runs at a time with half of the cores each: steps this small do not
+# keep all cores busy.
+PAIRS = (('teacher', 'student'), ('lshfm', 'recommended'))
 DATA = 'data/shapes'
 WORK = Path('work_dirs/shapes')
 SIZE = 128
-NUM_TRAIN, NUM_VAL = 800, 200
+NUM_TRAIN, NUM_VAL = 640, 200
 SHOWN = 6
-
-
-def run_tool(name: str, *args: str) -> None:
-    """Run another tool of this folder; stop with its error."""
-    command = [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name)]
-    status = subprocess.run([*command, *args]).returncode
-    if status:
-        sys.exit(f'error: {name} {" ".join(args)} ended with status {status}')
 
 
 def config_of(run: str) -> str:
     """Path of the config of a run."""
-    return f'configs/shapes/faster_rcnn_{run}.py'
+    return str(REPO / f'configs/shapes/faster_rcnn_{run}.py')
 
 
-def train(run: str) -> Path:
-    """Train a run, or finish it, and return its plain checkpoint."""
+def run_tool(run: str, name: str, *args: str) -> None:
+    """Run another tool of this folder; show how far it is."""
+    threads = max((os.cpu_count() or 1) // 2, 1)
+    with subprocess.Popen(
+        [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name), *args],
+        env={**os.environ, 'OMP_NUM_THREADS': str(threads)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        last = ''
+        for line in process.stdout:
+            last = line.strip() or last
+            if 'Epoch(' in line:
+                progress = line[line.index('Epoch(') :].strip()
+                print(f'{run:>11} | {progress[:110]}', flush=True)
+    if process.returncode:
+        raise ConfigError(f'demo: {name} for {run} failed: {last}')
+
+
+def train(run: str) -> None:
+    """Train a run, or finish it, and export a plain checkpoint."""
     model = WORK / f'{run}.pth'
-    if not model.exists():
-        folder = WORK / run
-        run_tool(
-            'train.py', config_of(run), '--work-dir', str(folder), '--resume'
-        )
-        last = (folder / 'last_checkpoint').read_text().strip()
-        export_student(last, str(model))
-    return model
+    if model.exists():
+        return
+    folder = str(WORK / run)
+    run_tool(run, 'train.py', config_of(run), '--work-dir', folder, '--resume')
+    last = (WORK / run / 'last_checkpoint').read_text().strip()
+    export_student(last, str(model))
 
 
-def evaluate(run: str, model: Path) -> dict[str, float]:
-    """COCO metrics of a run and seconds per image, kept in a JSON file."""
+def evaluate(run: str) -> dict[str, float]:
+    """COCO metrics of a run and seconds per batch, kept in a JSON file."""
     result = WORK / f'{run}.json'
     if not result.exists():
         folder = WORK / run / 'test'
+        model = str(WORK / f'{run}.pth')
         run_tool(
-            'test.py', config_of(run), str(model), '--work-dir', str(folder)
+            run, 'test.py', config_of(run), model, '--work-dir', str(folder)
         )
         newest = max(folder.glob('*/*.json'), key=lambda p: p.stat().st_mtime)
         partial = result.with_suffix('.partial')
@@ -78,16 +95,14 @@ def evaluate(run: str, model: Path) -> dict[str, float]:
 
 def row(run: str, metrics: dict[str, float]) -> list[str]:
     """One line of the table."""
-    cfg = Config.fromfile(config_of(run))
-    seconds = metrics['time'] / cfg.test_dataloader.batch_size
-    model = init_detector(student_config(cfg), device='cpu')
+    cfg = student_config(Config.fromfile(config_of(run)))
+    model = init_detector(cfg, device='cpu')
     parameters = sum(p.numel() for p in model.parameters())
+    seconds = metrics['time'] / cfg.test_dataloader.batch_size
+    scores = [metrics[f'coco/bbox_mAP{x}'] for x in ('', '_50', '_75')]
     return [
         RUNS[run],
-        *(
-            f'{100 * metrics["coco/bbox_" + key]:.1f}'
-            for key in ('mAP', 'mAP_50', 'mAP_75')
-        ),
+        *(f'{100 * score:.1f}' for score in scores),
         f'{parameters / 1e6:.2f} M',
         f'{seconds:.4f}',
     ]
@@ -96,48 +111,46 @@ def row(run: str, metrics: dict[str, float]) -> list[str]:
 def table(rows: list[list[str]]) -> str:
     """Format rows as a Markdown table."""
     head = ['', 'AP', 'AP50', 'AP75', 'parameters', 's / image']
-    widths = [
-        max(map(len, column)) for column in zip(head, *rows, strict=True)
-    ]
-    rule = ['-' * width for width in widths]
+    columns = zip(head, *rows, strict=True)
+    widths = [max(map(len, column)) for column in columns]
     return '\n'.join(
         '| '
-        + ' | '.join(c.ljust(w) for c, w in zip(line, widths, strict=True))
+        + ' | '.join(x.ljust(w) for x, w in zip(line, widths, strict=True))
         + ' |'
-        for line in (head, rule, *rows)
+        for line in (head, ['-' * width for width in widths], *rows)
     )
 
 
 def main() -> None:
     """Do what is not done yet, then print and draw."""
     argparse.ArgumentParser(description=__doc__).parse_args()
+    os.chdir(REPO)
     start = time.monotonic()
 
     def step(number: int, what: str) -> None:
         minutes = (time.monotonic() - start) / 60
-        print(f'[{number}/6] {what} ({minutes:.1f} min so far)', flush=True)
+        print(f'[{number}/5] {what} ({minutes:.1f} min so far)', flush=True)
 
-    step(1, f'shapes: {NUM_TRAIN} + {NUM_VAL} images in {DATA}')
+    step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {DATA}')
     shapes.generate(DATA, NUM_TRAIN, NUM_VAL, SIZE, seed=0)
-    metrics: dict[str, Any] = {}
-    models = {}
-    for number, (run, what) in enumerate(RUNS.items(), start=2):
-        step(number, f'train and evaluate: {what}')
-        models[run] = train(run)
-        metrics[run] = evaluate(run, models[run])
-    step(6, 'table and picture')
-    text = table([row(run, metrics[run]) for run in RUNS])
-    (WORK / 'table.md').write_text(text + '\n')
+    with ThreadPoolExecutor(len(PAIRS[0])) as pool:
+        for number, pair in enumerate(PAIRS, start=2):
+            step(number, f'train: {" and ".join(RUNS[run] for run in pair)}')
+            list(pool.map(train, pair))
+    step(4, 'evaluate')
+    text = table([row(run, evaluate(run)) for run in RUNS])
+    step(5, 'draw')
     picture = WORK / 'detections.png'
-    draw_detections(
-        {
-            RUNS[run]: (student_config(Config.fromfile(config_of(run))), model)
-            for run, model in models.items()
-            if run != 'lshfm'
-        },
-        SHOWN,
-        picture,
-    )
+    shown = {
+        RUNS[run]: (
+            student_config(Config.fromfile(config_of(run))),
+            WORK / f'{run}.pth',
+        )
+        for run in ('teacher', 'student', 'recommended')
+    }
+    draw_detections(shown, SHOWN, picture)
+    (WORK / 'table.md').write_text(text + '\n')
+    step(5, 'done')
     print(f'\n{text}\n\npicture: {picture}\ntable: {WORK / "table.md"}')
 
 

@@ -3,7 +3,9 @@
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 data_root = 'data/shapes/'
-data_help = 'python tools/make_shapes.py data/shapes --size 128'
+data_help = (
+    'python tools/make_shapes.py data/shapes --num-train 640 --size 128'
+)
 metainfo = dict(
     classes=('circle', 'square', 'triangle', 'star', 'cross', 'ring')
 )
@@ -14,7 +16,7 @@ _load = [
     dict(type='Resize', scale=(128, 128), keep_ratio=True),
 ]
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -68,9 +70,9 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-max_epochs = 14
+max_epochs = 7
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs
 )
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -80,7 +82,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR',
         by_epoch=True,

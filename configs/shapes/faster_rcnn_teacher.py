@@ -1,4 +1,4 @@
-"""The big detector: the student with a wider and deeper backbone."""
+"""The big detector: wider, deeper and trained longer than the student."""
 
 _base_ = 'faster_rcnn_student.py'
 
@@ -6,3 +6,7 @@ model = dict(
     backbone=dict(depth=34, base_channels=32),
     neck=dict(in_channels=[32, 64, 128, 256]),
 )
+max_epochs = 9
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = max_epochs
