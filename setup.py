@@ -21,7 +21,7 @@ setup(
     packages=find_packages(include=['lshfm_mm', 'lshfm_mm.*']),
     python_requires='>=3.10,<3.13',
     install_requires=[
-        'torch>=2.0',
+        'torch>=2.1',
         'torchvision',
         'mmengine>=0.10.3,<1',
         'mmcv>=2.0.0,<=2.1.0',
@@ -34,7 +34,6 @@ setup(
         'matplotlib',
         'numpy',
         'tqdm',
-        'setuptools<81',  # MMEngine imports pkg_resources
     ],
     extras_require={
         'cls': ['mmpretrain>=1.2,<1.3'],

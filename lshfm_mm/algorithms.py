@@ -21,6 +21,8 @@ from .errors import ConfigError
 from .teacher import Guest, build_teacher, inherit_weights, model_config
 
 FEATURE_PARTS = ('backbone', 'neck')
+BOX_HEAD_PARTS = ('bbox_head', 'bbox_roi_extractor', 'shared_head')
+ROIS = '_rois'  # the recorder of the student's boxes
 
 
 @MODELS.register_module()
@@ -57,11 +59,15 @@ class FeatureMimicDistill(SingleTeacherDistill):
         inherit: bool = False,
         **kwargs: Any,
     ) -> None:
-        if kwargs.pop('teacher_trainable', False):
-            raise ConfigError(
-                'teacher_trainable: is True, but the teacher is frozen here; '
-                "remove it, or use MMRazor's SingleTeacherDistill"
-            )
+        for field, only in (
+            ('teacher_trainable', False),
+            ('student_trainable', True),
+        ):
+            if kwargs.pop(field, only) is not only:
+                raise ConfigError(
+                    f'{field}: must be {only} here; remove it, or use '
+                    f"MMRazor's SingleTeacherDistill"
+                )
         if not isinstance(architecture, BaseModel):
             architecture = MODELS.build(
                 model_config('architecture', architecture)
@@ -79,12 +85,13 @@ class FeatureMimicDistill(SingleTeacherDistill):
         )
         del self._modules['teacher']
         self.inherit = inherit
-        self._head_tapped = any(
-            recorder.source.split('.')[0] not in FEATURE_PARTS
+        self._head_sources = [
+            recorder.source
             for recorder in self.distiller.teacher_recorders.recorders.values()
-        )
-        if self._head_tapped:
-            self._check_head_tap()
+            if recorder.source.split('.')[0] not in FEATURE_PARTS
+        ]
+        if self._head_sources:
+            self._check_head_sources()
 
     @property
     def teacher(self) -> BaseModel:
@@ -115,8 +122,9 @@ class FeatureMimicDistill(SingleTeacherDistill):
 
     def init_weights(self) -> None:
         """Initialise the student, then let it inherit."""
+        first_time = not self.is_init
         super().init_weights()
-        if self.inherit:
+        if self.inherit and first_time:
             inherit_weights(self.student, self.teacher)
 
     def train(self, mode: bool = True) -> 'FeatureMimicDistill':
@@ -128,9 +136,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
     def _run_student(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> dict[str, Tensor]:
-        distiller = self.distiller
-        distiller.set_deliveries_override(False)
-        with distiller.student_recorders, distiller.deliveries:
+        with self.distiller.student_recorders:
             losses = self.student(inputs, data_samples, mode='loss')
         if not self.calculate_student_loss:
             return {}
@@ -139,20 +145,14 @@ class FeatureMimicDistill(SingleTeacherDistill):
     def _run_teacher(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> None:
-        distiller = self.distiller
-        distiller.set_deliveries_override(True)
-        with (
-            torch.no_grad(),
-            distiller.teacher_recorders,
-            distiller.deliveries,
-        ):
+        with torch.no_grad(), self.distiller.teacher_recorders:
             self._teacher_features(inputs, data_samples)
 
     def _teacher_features(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> None:
         """Run the parts of the teacher that are tapped."""
-        if self._head_tapped:
+        if self._head_sources:
             self.teacher(inputs, data_samples, mode='tensor')
         else:
             self.teacher.extract_feat(inputs)
@@ -171,7 +171,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
                     f'images; take a teacher that was trained with the same'
                 )
 
-    def _check_head_tap(self) -> None:
+    def _check_head_sources(self) -> None:
         if hasattr(self.teacher, 'roi_head'):
             raise ConfigError(
                 'type: FeatureMimicDistill cannot tap the head of a '
@@ -182,11 +182,13 @@ class FeatureMimicDistill(SingleTeacherDistill):
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> nn.Module:
         """Move and cast the guest with its host."""
-        self.teacher._apply(fn, recurse)
+        if self._guest.owned:
+            self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def _set_device(self, device: torch.device) -> None:
-        self.teacher._set_device(device)
+        if self._guest.owned:
+            self.teacher._set_device(device)
         super()._set_device(device)
 
 
@@ -208,7 +210,7 @@ class RoIMimicDistill(FeatureMimicDistill):
         super().__init__(
             distiller={
                 **distiller,
-                'student_recorders': {**recorders, 'rois': rois},
+                'student_recorders': {**recorders, ROIS: rois},
             },
             **kwargs,
         )
@@ -217,8 +219,8 @@ class RoIMimicDistill(FeatureMimicDistill):
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> None:
         features = self.teacher.extract_feat(inputs)
-        if self._head_tapped:
-            recorder = self.distiller.student_recorders.get_recorder('rois')
+        if self._head_sources:
+            recorder = self.distiller.student_recorders.get_recorder(ROIS)
             rois = recorder.get_record_data(record_idx=0, data_idx=1)
             self.teacher.roi_head._bbox_forward(features, rois)
 
@@ -234,5 +236,12 @@ class RoIMimicDistill(FeatureMimicDistill):
                     f'use FeatureMimicDistill'
                 )
 
-    def _check_head_tap(self) -> None:
-        """Nothing to say: the box head is what this class is for."""
+    def _check_head_sources(self) -> None:
+        for source in self._head_sources:
+            parts = source.split('.')
+            if parts[0] != 'roi_head' or parts[1] not in BOX_HEAD_PARTS:
+                raise ConfigError(
+                    f'taps: the teacher does not run {source!r} on the '
+                    f"student's RoIs; tap its backbone, neck or "
+                    f'roi_head.bbox_head'
+                )

@@ -64,22 +64,22 @@ def read_config(path: str, options: Mapping[str, Any] | None) -> Config:
 
 
 def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
-    """Look for the annotation files of the datasets in a config.
+    """Look for the annotations and images of the datasets in a config.
 
     Args:
         cfg (Config): The config. Its ``data_help`` says how to get the data.
         dataloaders (tuple[str]): Keys of the dataloaders to look at.
 
     Raises:
-        ConfigError: If an annotation file is absent.
+        ConfigError: If a file or folder is absent.
     """
     for key in dataloaders:
         dataset = (cfg.get(key) or {}).get('dataset')
-        for field, path in _annotation_files(f'{key}.dataset', dataset):
-            if '://' not in path and not Path(path).is_file():
+        for field, path in _local_paths(f'{key}.dataset', dataset):
+            if not path.exists():
                 raise ConfigError(
-                    f'{field}: no such file: {path}; get the data with '
-                    f'"{_data_help(cfg, path)}", or set its data_root'
+                    f'{field}: no such file or folder: {path}; '
+                    f'{_data_help(cfg, path)}'
                 )
 
 
@@ -91,21 +91,30 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f'error: {error}')
 
 
-def _annotation_files(field: str, dataset: Any) -> Iterator[tuple[str, str]]:
-    """Yield field and path of each annotation file, wrappers included."""
+def _local_paths(field: str, dataset: Any) -> Iterator[tuple[str, Path]]:
+    """Yield field and path of annotations and images, wrappers included."""
     if isinstance(dataset, list | tuple):
         for index, part in enumerate(dataset):
-            yield from _annotation_files(f'{field}[{index}]', part)
+            yield from _local_paths(f'{field}[{index}]', part)
     if not isinstance(dataset, Mapping):
         return
-    if dataset.get('ann_file'):
-        root = dataset.get('data_root') or ''
-        yield f'{field}.ann_file', str(Path(root) / dataset['ann_file'])
+    root = dataset.get('data_root') or ''
+    named = {'ann_file': dataset.get('ann_file')}
+    for key, prefix in (dataset.get('data_prefix') or {}).items():
+        named[f'data_prefix.{key}'] = prefix
+    for key, path in named.items():
+        if path and '://' not in root + path:
+            yield f'{field}.{key}', Path(root) / path
     for key in ('dataset', 'datasets'):
-        yield from _annotation_files(f'{field}.{key}', dataset.get(key))
+        yield from _local_paths(f'{field}.{key}', dataset.get(key))
 
 
-def _data_help(cfg: Config, path: str) -> str:
-    tool = Path(mmdet.__file__).parent / '.mim/tools/misc/download_dataset.py'
-    default = f'python {tool} --dataset-name coco2017 --save-dir data/coco'
-    return cfg.get('data_help') or default
+def _data_help(cfg: Config, path: Path) -> str:
+    """How to get the data: as the config says, or with mmdet's tool."""
+    command = cfg.get('data_help')
+    if command is None and 'coco' in path.parts:
+        tool = Path(mmdet.__file__).parent / '.mim/tools/misc'
+        command = f'python {tool}/download_dataset.py --dataset-name coco2017'
+    if command is None:
+        return 'set its data_root'
+    return f'get the data with "{command}", or set its data_root'

@@ -3,11 +3,11 @@
 MMRazor's long form (recorders, losses, mappings) works as it does there.
 Beside it stands the short form: *taps*, the places where features are taken
 in both models, and the losses on each. From taps the distiller builds the
-recorders, losses and mappings of the long form.
+recorders and losses of the long form.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -78,9 +78,10 @@ class LSHFMDistiller(ConfigurableDistiller):
     """Distiller that mimics features at taps.
 
     A loss at a tap gets the student's feature as its first and the teacher's
-    as its second argument, both in float32, outside autocast. A tap with a
-    sequence of features, as the levels of an FPN, adds up the loss of all
-    levels. Without samples (no RoI) the loss is 0 and has a gradient.
+    as its second argument, both in float32 or better, outside autocast.
+    Where a tap has several features (the levels of an FPN, the calls of a
+    head that all levels share) the loss is added up over them. Without
+    samples (no RoI) it is 0 and has a gradient.
 
     An :class:`LSHLoss` whose width or std is not given takes them from the
     tapped layer of the teacher.
@@ -90,10 +91,11 @@ class LSHFMDistiller(ConfigurableDistiller):
         losses (dict, optional): Name of a tap -> list of loss configs. They
             are logged as ``distill.loss_{tap}_{loss}``.
         connectors (dict, optional): Connector configs. One that has the name
-            of a tap maps the student's feature of that tap to the teacher's
+            of a tap maps each feature of the student there to the teacher's
             width.
         active (list[str], optional): The taps in use. Defaults to all.
-        kwargs: Arguments of MMRazor's ``ConfigurableDistiller``.
+        kwargs: Arguments of MMRazor's ``ConfigurableDistiller``, without
+            deliveries: they need the teacher to go first.
 
     Raises:
         ConfigError: If taps, losses and models do not fit together.
@@ -119,12 +121,33 @@ class LSHFMDistiller(ConfigurableDistiller):
             for name, tap in taps.items()
             if active is None or name in active
         }
-        long_form = _long_form(self.taps, losses, connectors or {})
-        for key, part in long_form.items():
-            kwargs[key] = {**(kwargs.get(key) or {}), **part}
-        self._tap_losses = set(long_form['distill_losses'])
+        if kwargs.get('distill_deliveries'):
+            raise ConfigError(
+                'distill_deliveries: are not possible where the student goes '
+                'first; remove them'
+            )
+        self._tap_losses: dict[str, list[str]] = {}
+        recorders: dict[str, dict[str, dict]] = {
+            'student_recorders': {},
+            'teacher_recorders': {},
+        }
+        distill_losses = dict(kwargs.pop('distill_losses', None) or {})
+        for name, tap in self.taps.items():
+            kind = RECORDS[tap.record]
+            for owner, source in (
+                ('student_recorders', tap.student),
+                ('teacher_recorders', tap.teacher),
+            ):
+                recorders[owner][name] = dict(type=kind, source=source)
+            named = _named_losses(name, losses.get(name), distill_losses)
+            self._tap_losses[name] = list(named)
+            distill_losses.update(named)
+        for owner, recorder in recorders.items():
+            kwargs[owner] = {**(kwargs.get(owner) or {}), **recorder}
         with forked_rng():
-            super().__init__(connectors=connectors, **kwargs)
+            super().__init__(
+                connectors=connectors, distill_losses=distill_losses, **kwargs
+            )
         self._student_widths: dict[str, int | None] = {}
 
     def init_weights(self) -> None:
@@ -161,12 +184,8 @@ class LSHFMDistiller(ConfigurableDistiller):
         """
         _check_sources('teacher', model, self.teacher_recorders)
         super().prepare_from_teacher(model)
-        for name, tap in self.taps.items():
-            self._check_widths(
-                name,
-                self._student_widths[name],
-                _width(model.get_submodule(tap.teacher), tap.record),
-            )
+        for name in self.taps:
+            self._check_widths(name, model)
         for name, loss in self.distill_losses.items():
             if isinstance(loss, LSHLoss) and not loss.is_ready:
                 self._set_projection(name, loss, model)
@@ -177,19 +196,38 @@ class LSHFMDistiller(ConfigurableDistiller):
         Returns:
             dict[str, Tensor]: Name of a loss -> its value, ().
         """
-        values = {}
-        for name, mapping in self.loss_forward_mappings.items():
-            loss = self.distill_losses[name]
-            records = {
-                argument: self.get_record(**record)
-                for argument, record in mapping.items()
-            }
-            if name in self._tap_losses:
-                values[name] = _sum_over_levels(name, loss, records)
-            else:
-                values[name] = loss(**records)
+        values = super().compute_distill_losses()  # of the long form
+        for name, losses in self._tap_losses.items():
+            levels = self._levels(name)
+            for loss in losses:
+                values[loss] = _sum_over_levels(
+                    self.distill_losses[loss], levels
+                )
         self._empty_recorders()
         return values
+
+    def _levels(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of features at a tap, after its connector, in float32."""
+        record = self.taps[name].record
+        s_features, t_features = (
+            _features(manager.get_recorder(name).data_buffer, record)
+            for manager in (self.student_recorders, self.teacher_recorders)
+        )
+        if name in self.connectors:
+            s_features = [self.connectors[name](x) for x in s_features]
+        shapes = [
+            [tuple(x.shape) for x in y] for y in (s_features, t_features)
+        ]
+        if shapes[0] != shapes[1] or not shapes[0]:
+            raise ConfigError(
+                f'taps.{name}: the features of the student are {shapes[0]}, '
+                f'those of the teacher {shapes[1]}; tap layers that run in '
+                f'both models, and where only widths differ add a connector'
+            )
+        return [
+            (_full_precision(s), _full_precision(t))
+            for s, t in zip(s_features, t_features, strict=True)
+        ]
 
     def _empty_recorders(self) -> None:
         """Let go of features, or they outlive the step with their graph."""
@@ -197,18 +235,24 @@ class LSHFMDistiller(ConfigurableDistiller):
             for recorder in manager.recorders.values():
                 recorder.reset_data_buffer()
 
-    def _check_widths(
-        self, name: str, student: int | None, teacher: int | None
-    ) -> None:
-        if name in self.connectors or None in (student, teacher):
-            return
-        if student != teacher:
-            raise ConfigError(
-                f'taps.{name}: the student is {student} wide and the teacher '
-                f'{teacher}; add connectors=dict({name}=dict('
-                f"type='TorchNNConnector', module_name='Linear', module_args="
-                f'dict(in_features={student}, out_features={teacher})))'
-            )
+    def _check_widths(self, name: str, teacher: nn.Module) -> None:
+        tap = self.taps[name]
+        layer = teacher.get_submodule(tap.teacher)
+        ours, theirs = self._student_widths[name], _width(layer, tap.record)
+        if name not in self.connectors and None not in (ours, theirs):
+            if ours != theirs:
+                raise ConfigError(
+                    f'taps.{name}: the student is {ours} wide and the teacher '
+                    f'{theirs}; add connectors=dict({name}='
+                    f'{_connector(layer, ours, theirs)})'
+                )
+        for loss_name in self._tap_losses[name]:
+            dim = getattr(self.distill_losses[loss_name], 'feature_dim', None)
+            if None not in (dim, theirs) and dim != theirs:
+                raise ConfigError(
+                    f'{loss_name}.feature_dim: is {dim}, but the teacher is '
+                    f'{theirs} wide there; leave it out'
+                )
 
     def _set_projection(
         self, name: str, loss: LSHLoss, teacher: nn.Module
@@ -235,6 +279,10 @@ class LSHFMDistiller(ConfigurableDistiller):
         self, name: str, teacher: nn.Module
     ) -> tuple[nn.Module, str]:
         """The teacher's layer whose record a loss gets, and the record."""
+        for name_of_tap, losses in self._tap_losses.items():
+            if name in losses:
+                tap = self.taps[name_of_tap]
+                return teacher.get_submodule(tap.teacher), tap.record
         records = {kind + 'Recorder': name for name, kind in RECORDS.items()}
         for entry in self.loss_forward_mappings.get(name, {}).values():
             if not entry['from_student']:
@@ -250,97 +298,81 @@ class LSHFMDistiller(ConfigurableDistiller):
         )
 
 
-def _long_form(
-    taps: Mapping[str, Tap],
-    losses: Mapping[str, Sequence[dict]],
-    connectors: Mapping[str, Any],
-) -> dict[str, dict[str, Any]]:
-    """Write taps and their losses as MMRazor's long form."""
-    form: dict[str, dict[str, Any]] = {
-        'student_recorders': {},
-        'teacher_recorders': {},
-        'distill_losses': {},
-        'loss_forward_mappings': {},
-    }
-    for name, tap in taps.items():
-        if not losses.get(name):
-            raise ConfigError(
-                f'losses: has none for the tap {name!r}; add some or leave '
-                f'the tap out of active'
-            )
-        kind = RECORDS[tap.record]
-        form['student_recorders'][name] = dict(type=kind, source=tap.student)
-        form['teacher_recorders'][name] = dict(type=kind, source=tap.teacher)
-        teacher = dict(recorder=name, from_student=False)
-        if tap.record == 'input':  # positional arguments; the first is it
-            teacher['data_idx'] = 0
-        student: dict[str, Any] = {**teacher, 'from_student': True}
-        if name in connectors:
-            student['connector'] = name
-        for loss in losses[name]:
-            key = _loss_name(name, loss['type'], form['distill_losses'])
-            form['distill_losses'][key] = loss
-            form['loss_forward_mappings'][key] = dict(
-                zip(_feature_arguments(loss), (student, teacher), strict=True)
-            )
-    return form
+def _named_losses(
+    tap: str, losses: Sequence[dict] | None, taken: Mapping[str, Any]
+) -> dict[str, dict]:
+    """Name the losses of a tap ``loss_{tap}_{type}``, and number twins."""
+    if not losses:
+        raise ConfigError(
+            f'losses: has none for the tap {tap!r}; add some or leave the '
+            f'tap out of active'
+        )
+    named: dict[str, dict] = {}
+    for loss in losses:
+        _check_loss(tap, loss)
+        short = loss['type'].split('.')[-1].removesuffix('Loss').lower()
+        name, number = f'loss_{tap}_{short}', 2
+        while name in named or name in taken:
+            name, number = f'loss_{tap}_{short}{number}', number + 1
+        named[name] = loss
+    return named
 
 
-def _loss_name(tap: str, loss_type: str, taken: Mapping[str, Any]) -> str:
-    """``loss_{tap}_{type}``, numbered from the second of a type on."""
-    short = loss_type.split('.')[-1].removesuffix('Loss').lower()
-    name, number = f'loss_{tap}_{short}', 2
-    while name in taken:
-        name, number = f'loss_{tap}_{short}{number}', number + 1
-    return name
-
-
-def _feature_arguments(loss: Mapping[str, Any]) -> list[str]:
-    """Names of the student's and teacher's feature in a loss's forward."""
-    loss_class = MODELS.get(loss['type'])
+def _check_loss(tap: str, loss: Mapping[str, Any]) -> None:
+    """Raise unless a loss takes two features and no more."""
+    loss_type = loss.get('type')
+    loss_class = MODELS.get(loss_type) if loss_type else None
     if loss_class is None:
         raise ConfigError(
-            f'losses: {loss["type"]!r} is not in the registry'
-            f'{_nearest(loss["type"], MODELS.module_dict)}'
+            f'losses.{tap}: {loss_type!r} is not in the registry'
+            f'{_nearest(str(loss_type), MODELS.module_dict)}'
         )
-    return list(signature(loss_class.forward).parameters)[1:3]
+    parameters = list(signature(loss_class.forward).parameters.values())[1:]
+    needed = [x.name for x in parameters if x.default is x.empty]
+    if len(needed) != 2:
+        raise ConfigError(
+            f'losses.{tap}: {loss_type} needs {needed}, but a tap gives two '
+            f"features; use MMRazor's distill_losses for it"
+        )
 
 
 def _sum_over_levels(
-    name: str, loss: nn.Module, records: Mapping[str, Any]
+    loss: nn.Module, levels: Sequence[tuple[Tensor, Tensor]]
 ) -> Tensor:
     values = []
-    for features in _levels(name, records):
-        s_feature = next(iter(features.values()))
+    for s_feature, t_feature in levels:
         with torch.autocast(s_feature.device.type, enabled=False):
             if s_feature.numel():
-                values.append(loss(**features))
+                values.append(loss(s_feature, t_feature))
             else:
                 values.append(s_feature.sum() * 0)
     return torch.stack(values).sum()
 
 
-def _levels(
-    name: str, records: Mapping[str, Any]
-) -> Iterator[dict[str, Tensor]]:
-    """Yield the arguments of a loss level by level, in full precision."""
-    levels = {
-        key: [value] if isinstance(value, Tensor) else list(value)
-        for key, value in records.items()
-    }
-    s_levels, t_levels = levels.values()
-    shapes = [[tuple(x.shape) for x in y] for y in (s_levels, t_levels)]
-    if shapes[0] != shapes[1]:
-        raise ConfigError(
-            f'{name}: the features of the student are {shapes[0]}, those of '
-            f'the teacher {shapes[1]}; where only widths differ add a '
-            f'connector to the tap'
-        )
-    for features in zip(s_levels, t_levels, strict=True):
-        yield {
-            key: x.float() if x.dtype in (torch.half, torch.bfloat16) else x
-            for key, x in zip(levels, features, strict=True)
-        }
+def _features(buffer: Sequence[Any], record: str) -> list[Tensor]:
+    """All features in a recorder: of each call, and of each of its levels."""
+    features: list[Tensor] = []
+    for call in buffer:
+        # The input is the first positional argument.
+        found = call[0] if record == 'input' else call
+        features += [found] if isinstance(found, Tensor) else found
+    return features
+
+
+def _full_precision(feature: Tensor) -> Tensor:
+    return feature.to(torch.promote_types(feature.dtype, torch.float32))
+
+
+def _connector(layer: nn.Module, ours: int | None, theirs: int | None) -> str:
+    """The config of a connector that joins two widths."""
+    if isinstance(layer, nn.Linear):
+        name, kind, more = 'Linear', 'features', ''
+    else:
+        name, kind, more = 'Conv2d', 'channels', ', kernel_size=1'
+    return (
+        f"dict(type='TorchNNConnector', module_name='{name}', module_args="
+        f'dict(in_{kind}={ours}, out_{kind}={theirs}{more}))'
+    )
 
 
 def _width(layer: nn.Module, record: str) -> int | None:

@@ -47,7 +47,7 @@ CLUTTER = -1  # label of a layer that is no object
 
 # Least and greatest length in pixels. The greatest holds at a size of 160 and
 # grows with the size, the least is what can be told at any size.
-EXTENT = (11.0, 62.0)  # diameter of a shape
+EXTENT = (16.0, 62.0)  # diameter of a shape
 BAR = (20.0, 140.0)  # length of a bar
 BAR_WIDTH = (1.4, 6.0)
 BLOB = (12.0, 60.0)  # diameter of a blob behind the objects
@@ -58,15 +58,15 @@ MIN_SIDE = 6  # pixels, shorter side of the box around what is seen of a form
 MIN_PIXELS = 36  # seen of a form
 
 # Fractions of the whole area of a form that must be seen.
-OBJECT_SHARE = 0.45
+OBJECT_SHARE = 0.6
 DECOY_SHARE = 0.75  # of halves and blobs; hidden more, they could be objects
 BAR_SHARE = 0.0
 
 MAX_OBJECTS = 5
 TRIES = 30  # places tried for an object before it is left out
 REACH = 1.2  # radii, the farthest point of a shape from its centre
-NOISE = (3.0, 10.0)  # grey levels, standard deviation
-CONTRAST = (34.0, 150.0)  # grey levels, distance between two BGR colours
+NOISE = (3.0, 8.0)  # grey levels, standard deviation
+CONTRAST = (45.0, 150.0)  # grey levels, distance between two BGR colours
 CONTRAST_TO_NOISE = 3.0  # least contrast in standard deviations of the noise
 
 
@@ -229,11 +229,11 @@ def compose(rng: np.random.Generator, size: int) -> Scene:
         Scene: With 1 to :data:`MAX_OBJECTS` objects.
     """
     composer = _Composer(rng, size)
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(0, 3)):
         composer.add_bar()
-    for _ in range(rng.integers(1, 3)):
+    for _ in range(rng.integers(0, 2)):
         composer.add_blob(BLOB)
-    for _ in range(rng.integers(1, 3)):
+    for _ in range(rng.integers(0, 2)):
         composer.add_half()
     labels = rng.integers(len(CLASSES), size=rng.integers(1, MAX_OBJECTS + 1))
     while not composer.objects:

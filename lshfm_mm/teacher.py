@@ -17,9 +17,9 @@ from mmengine.hub import get_config
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT
-from mmengine.runner import CheckpointLoader
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
+from torch.hub import load_state_dict_from_url
 
 from .errors import ConfigError
 
@@ -32,14 +32,16 @@ class Guest:
 
     Args:
         model (nn.Module): The module; it is frozen and set to eval mode.
+        owned (bool): Whether the module moves with the holder's host.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, owned: bool = True) -> None:
         self.model = model.requires_grad_(False).eval()
+        self.owned = owned
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Guest':
-        """Share the guest: a copy of its host (EMA) needs no second one."""
-        return self
+        """Share the module: a copy of the host (EMA) needs no second one."""
+        return Guest(self.model, owned=False)
 
 
 @contextmanager
@@ -62,25 +64,23 @@ def model_config(field: str, model: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         field (str): Where the config stands, for messages.
         model (dict): A model config, or ``dict(cfg_path=...)`` with a config
-            file or a ``'package::path'`` of an OpenMMLab package; that may
-            have ``pretrained=True`` to load the published weights.
+            file or a ``'package::path'`` of an OpenMMLab package.
 
     Returns:
-        dict: A model config with its ``_scope_``; with ``pretrained`` it has
-        the key ``model_path``.
+        dict: A model config with its ``_scope_``.
 
     Raises:
         ConfigError: If the file is not there or the type is not known.
     """
     model = dict(model)
     if 'cfg_path' in model and 'type' not in model:
-        return _model_of_file(field, model)
+        return model_config(field, _model_of_file(field, model))
     if 'type' not in model:
         raise ConfigError(
             f'{field}: needs type or cfg_path, but got {sorted(model)}'
         )
-    if isinstance(model['type'], str) and '.' not in model['type']:
-        scope = model.get('_scope_') or _scope_of(model['type'])
+    if isinstance(model['type'], str) and '_scope_' not in model:
+        scope = _scope_of(model['type'])
         if scope is None:
             raise ConfigError(
                 f'{field}.type: {model["type"]!r} is in none of the '
@@ -115,7 +115,6 @@ def build_teacher(
         model = teacher
     else:
         cfg = model_config('teacher', teacher)
-        checkpoint = cfg.pop('model_path', None) or checkpoint
         if checkpoint is None:
             raise ConfigError(
                 'teacher_ckpt: is None, the teacher would be random; give '
@@ -184,6 +183,8 @@ def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
     """
     content = read_checkpoint(field, checkpoint)
     state = content.get('state_dict', content)
+    if not isinstance(state, Mapping):
+        state = {}
     weights = {k: v for k, v in state.items() if isinstance(v, Tensor)}
     if not weights:
         raise ConfigError(
@@ -206,18 +207,28 @@ def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no such file or it is no checkpoint.
     """
-    if '://' not in checkpoint and not Path(checkpoint).is_file():
+    remote = checkpoint.startswith(('http://', 'https://'))
+    if not remote and not Path(checkpoint).is_file():
         raise ConfigError(
             f'{field}: no such file: {checkpoint}; train it first, or give '
-            f'the path or URL of a checkpoint'
+            f'the path or http(s) URL of a checkpoint'
         )
     try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+        if remote:  # into torch's own cache; names of the model zoo hold
+            content = load_state_dict_from_url(  # a hash, which is checked
+                checkpoint,
+                map_location='cpu',
+                check_hash=True,
+                weights_only=True,
+            )
+        else:
+            content = torch.load(checkpoint, 'cpu', weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
-        reason = str(error).strip().splitlines()[0][:120]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f'{field}: {checkpoint} is not a readable checkpoint ({reason}); '
-            f'give a .pth file saved by MMEngine or torch.save'
+            f'{field}: {checkpoint} is not a readable checkpoint '
+            f'({lines[0][:120]}); give a .pth file saved by MMEngine or '
+            f'torch.save'
         ) from error
     if not isinstance(content, Mapping):
         raise ConfigError(
@@ -267,9 +278,19 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
 
 
 def _model_of_file(field: str, cfg: dict[str, Any]) -> dict[str, Any]:
-    path, pretrained = cfg['cfg_path'], cfg.get('pretrained', False)
+    path = cfg.pop('cfg_path')
+    if cfg.pop('pretrained', False):
+        raise ConfigError(
+            f'{field}.pretrained: is True; name the weights in teacher_ckpt '
+            f"or the student's init_cfg instead"
+        )
+    if set(cfg) - {'_scope_'}:
+        raise ConfigError(
+            f'{field}: beside cfg_path it has {sorted(cfg)}; write these into '
+            f'the config file'
+        )
     if '::' in path:
-        config = get_config(path, pretrained=pretrained)
+        config = get_config(path)
     elif Path(path).is_file():
         config = Config.fromfile(path)
     else:
@@ -278,14 +299,17 @@ def _model_of_file(field: str, cfg: dict[str, Any]) -> dict[str, Any]:
             f"'mmdet::path/in/its/configs.py'"
         )
     model = ConfigDict(config.model)
-    model.setdefault('_scope_', config.get('default_scope', 'mmengine'))
-    if config.get('model_path'):
-        model['model_path'] = config.model_path
+    if 'data_preprocessor' in config:  # where mmpretrain keeps it
+        model.setdefault('data_preprocessor', config.data_preprocessor)
+    if 'default_scope' in config:
+        model.setdefault('_scope_', config.default_scope)
     return model
 
 
 def _scope_of(type_name: str) -> str | None:
-    """The first scope whose registry knows a model type."""
+    """The scope that a model type names, or the first that knows it."""
+    if '.' in type_name:
+        return type_name.split('.')[0]
     for scope in SCOPES:
         with ROOT.switch_scope_and_registry(scope) as registry:
             if registry.scope == scope and registry.get(type_name):

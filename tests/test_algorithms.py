@@ -1,7 +1,9 @@
 """One batch through the algorithms, on real detectors and real images."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -11,6 +13,7 @@ from mmrazor.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import lsh_loss
+from lshfm_mm.teacher import forked_rng
 
 FPN = dict(layer='neck', record='output')
 
@@ -61,7 +64,7 @@ def test_both_models_get_the_same_boxes(build, batch):
         *student_calls,
         *teacher_calls,
     )
-    assert len(s_inputs[1]) > 64  # more than one image's worth
+    assert len(s_inputs[1]) > 32  # more than one image's worth
     assert torch.equal(s_inputs[1], t_inputs[1])
     assert len(s_output) == len(t_output) == len(s_inputs[1])
     # The teacher pools on a pyramid of its own.
@@ -184,8 +187,11 @@ def test_the_teacher_is_a_guest(build, batch):
     assert not any(p.requires_grad for p in model.teacher.parameters())
     assert not any(m.training for m in model.train().teacher.modules())
     assert not any(m.training for m in model.eval().teacher.modules())
-    # An EMA copy shares it.
-    assert copy.deepcopy(model).teacher is model.teacher
+    # An EMA copy shares it, and leaves it where it is.
+    ema = copy.deepcopy(model).to(torch.float64)
+    assert ema.teacher is model.teacher
+    assert {p.dtype for p in ema.parameters()} == {torch.float64}
+    assert {p.dtype for p in model.teacher.parameters()} == {torch.float32}
     # It moves and is cast with its host.
     model.to(torch.float64)
     assert {p.dtype for p in model.teacher.parameters()} == {torch.float64}
@@ -225,10 +231,15 @@ def test_no_roi_is_zero_with_a_gradient(build, batch):
     )
     for sample in batch['data_samples']:
         sample.gt_instances = sample.gt_instances[:0]
+    calls = []
+    record(model.student.roi_head.bbox_roi_extractor, calls)
     losses = losses_of(model, batch)
+    assert calls[0][0][1].shape == (0, 5)
     for name in ('distill.loss_roi_lsh', 'distill.loss_roi_l2'):
         assert losses[name].item() == 0
         losses[name].backward(retain_graph=True)
+    head = model.student.roi_head.bbox_head
+    assert not head.shared_fcs[0].weight.grad.any()
 
 
 def test_building_leaves_the_random_state_of_the_student(make_config):
@@ -239,6 +250,18 @@ def test_building_leaves_the_random_state_of_the_student(make_config):
     torch.manual_seed(0)
     MMDET_MODELS.build(make_config('faster_rcnn_student').model)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_building_leaves_the_random_states_of_numpy_and_python(make_config):
+    cfg = make_config('faster_rcnn_lshfm').model
+    np.random.seed(0)
+    random.seed(0)
+    before = np.random.get_state()[1].tolist(), random.getstate()
+    with forked_rng():
+        np.random.rand()
+        random.random()
+        MODELS.build(cfg)
+    assert before == (np.random.get_state()[1].tolist(), random.getstate())
 
 
 def test_stopping_distillation_stops_the_teacher(build, batch):
@@ -313,6 +336,98 @@ def test_a_connector_joins_unequal_widths(build, batch):
     assert all(p.grad.any() for p in connector.parameters())
 
 
+def test_the_advice_for_unequal_widths_of_an_fpn_works(build, batch):
+    """Read the connector off the error, put it in, and train with it."""
+    narrow = {
+        'architecture.neck.out_channels': 32,
+        'architecture.rpn_head.in_channels': 32,
+        'architecture.roi_head.bbox_roi_extractor.out_channels': 32,
+        'architecture.roi_head.bbox_head.in_channels': 32,
+        'distiller.active': ['fpn'],
+        'distiller.taps.fpn': FPN,
+        'distiller.losses.fpn': [
+            dict(type='L2Loss', normalize=False, div_element=True)
+        ],
+    }
+    with pytest.raises(ConfigError) as error:
+        build(**narrow)
+    advice = str(error.value).split('add connectors=')[1]
+    connectors = eval(advice)  # noqa: S307
+    model = build(**narrow, **{'distiller.connectors': connectors})
+    calls = []
+    record(model.distiller.connectors['fpn'], calls)
+    losses_of(model, batch)['distill.loss_fpn_l2'].backward()
+    assert len(calls) == 4
+    assert all(p.grad.any() for p in model.distiller.connectors.parameters())
+
+
+def test_a_second_initialisation_does_not_inherit_again(build):
+    model = build(inherit=True)
+    weight = model.student.roi_head.bbox_head.fc_cls.weight
+    torch.nn.init.zeros_(weight)
+    model.init_weights()
+    assert not weight.any()
+
+
+def small_retinanet(base_channels):
+    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py').model
+    cfg.backbone.update(base_channels=base_channels, init_cfg=None)
+    cfg.neck.in_channels = [base_channels * 2**i for i in range(4)]
+    cfg.neck.out_channels = 16
+    cfg.bbox_head.update(num_classes=6, in_channels=16, feat_channels=16)
+    return cfg
+
+
+@pytest.fixture
+def dense():
+    """A RetinaNet that mimics the input of the class layer of another."""
+    return MODELS.build(
+        dict(
+            _scope_='mmrazor',
+            type='FeatureMimicDistill',
+            architecture=small_retinanet(4),
+            teacher=MMDET_MODELS.build(small_retinanet(8)),
+            distiller=dict(
+                type='LSHFMDistiller',
+                taps=dict(head='bbox_head.retina_cls'),
+                losses=dict(
+                    head=[
+                        dict(type='LSHLoss'),
+                        dict(type='L2Loss', normalize=False, div_element=True),
+                    ]
+                ),
+            ),
+        )
+    ).train()
+
+
+def test_a_dense_head_is_mimicked_on_all_levels(dense, batch):
+    calls = {'student': [], 'teacher': []}
+    record(dense.student.bbox_head.retina_cls, calls['student'])
+    record(dense.teacher.bbox_head.retina_cls, calls['teacher'])
+    losses = losses_of(dense, batch)
+    assert len(calls['student']) == len(calls['teacher']) == 5
+    expected = sum(
+        (s[0][0] - t[0][0]).square().mean()
+        for s, t in zip(calls['student'], calls['teacher'], strict=True)
+    )
+    torch.testing.assert_close(losses['distill.loss_head_l2'], expected)
+
+
+def test_losses_stay_in_float32_under_autocast(dense, batch):
+    """On a dense head: mmcv has no bfloat16 RoI pooling on the CPU."""
+    calls = []
+    record(dense.student.bbox_head.retina_cls, calls)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = losses_of(dense, batch)
+    assert {inputs[0].dtype for inputs, _ in calls} == {torch.bfloat16}
+    for name in ('distill.loss_head_lsh', 'distill.loss_head_l2'):
+        assert losses[name].dtype == torch.float32
+    dense.parse_losses(losses)[0].backward()
+    grads = [p.grad for p in dense.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() for g in grads)
+
+
 def test_the_long_form_of_mmrazor_gives_the_same_losses(build, batch):
     short = build()
     source = 'roi_head.bbox_head.fc_cls'
@@ -378,7 +493,35 @@ def retinanet():
         ),
         (
             {'distiller.losses.roi': [dict(type='LSHLos')]},
-            "losses: 'LSHLos' is not in the registry; did you mean 'LSHLoss'",
+            "losses.roi: 'LSHLos' is not in the registry; did you mean "
+            "'LSHLoss'",
+        ),
+        (
+            {'distiller.losses.roi': [dict(type='DKDLoss')]},
+            "losses.roi: DKDLoss needs ['preds_S', 'preds_T', 'gt_labels'], "
+            'but a tap gives two features',
+        ),
+        (
+            {'distiller.losses.roi': [dict(type='LSHLoss', feature_dim=128)]},
+            'loss_roi_lsh.feature_dim: is 128, but the teacher is 256 wide',
+        ),
+        (
+            {'distiller.taps.roi': 'rpn_head.rpn_cls'},
+            "taps: the teacher does not run 'rpn_head.rpn_cls' on the "
+            "student's RoIs",
+        ),
+        (
+            {'distiller.distill_deliveries': dict(a=dict(type='x'))},
+            'distill_deliveries: are not possible where the student goes',
+        ),
+        ({'student_trainable': False}, 'student_trainable: must be True here'),
+        (
+            {'teacher.pretrained': True},
+            'teacher.pretrained: is True; name the weights in teacher_ckpt',
+        ),
+        (
+            {'teacher.backbone': dict(depth=18)},
+            "teacher: beside cfg_path it has ['backbone']",
         ),
         (
             {
@@ -410,7 +553,7 @@ def retinanet():
             {'teacher_ckpt': None},
             'teacher_ckpt: is None, the teacher would be random',
         ),
-        ({'teacher_trainable': True}, 'teacher_trainable: is True'),
+        ({'teacher_trainable': True}, 'teacher_trainable: must be False here'),
         (
             {'architecture.data_preprocessor.mean': [1.0, 2.0, 3.0]},
             'but the student has [1.0, 2.0, 3.0]',
@@ -434,6 +577,12 @@ def save_broken(path, state, kind):
         state = {f'architecture.{k}': v for k, v in state.items()}
     elif kind == 'no weights':
         torch.save({'epoch': 3}, path)
+        return
+    elif kind == 'empty':
+        path.write_bytes(b'')
+        return
+    elif kind == 'no mapping':
+        torch.save({'state_dict': 3}, path)
         return
     elif kind == 'not a checkpoint':
         path.write_text('not a checkpoint')
@@ -460,6 +609,8 @@ def save_broken(path, state, kind):
         ),
         ('of a distillation', ('missing: ', 'export its student first')),
         ('no weights', ("holds no weights; its keys are ['epoch']",)),
+        ('no mapping', ('holds no weights',)),
+        ('empty', ('is not a readable checkpoint (',)),
         ('not a checkpoint', ('is not a readable checkpoint (',)),
     ],
 )

@@ -1,5 +1,6 @@
 """The COCO config at full size: one optimisation step on the CPU."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,7 @@ def coco_like(tmp_path):
     for info in annotations.dataset['images']:
         info['width'] = 1333
     path = tmp_path / 'annotations/train.json'
-    path.write_text(__import__('json').dumps(annotations.dataset))
+    path.write_text(json.dumps(annotations.dataset))
     return tmp_path
 
 
@@ -42,7 +43,6 @@ def test_one_step_at_full_size(coco_like, tmp_path, name):
     """2 x 3 x 800 x 1333, R101 -> R50, RoI and FPN taps together."""
     cfg = Config.fromfile(REPO / f'configs/distill/{name}.py')
     teacher = ROOT.build(model_config('teacher', cfg.model.teacher))
-    teacher.init_weights = lambda: None
     checkpoint = tmp_path / 'teacher.pth'
     torch.save(
         {
@@ -78,14 +78,12 @@ def test_one_step_at_full_size(coco_like, tmp_path, name):
     runner.model.student.backbone.register_forward_hook(
         lambda module, inputs, output: shapes_seen.append(inputs[0].shape)
     )
-    before = None
-
     runner.model.init_weights()
-    before = runner.model.student.neck.fpn_convs[0].conv.weight.clone()
+    weight = runner.model.student.neck.fpn_convs[0].conv.weight
+    before = weight.clone()
     runner.train()
-    after = runner.model.student.neck.fpn_convs[0].conv.weight
     assert shapes_seen == [(2, 3, 800, 1344)]  # padded to a multiple of 32
-    assert not torch.equal(before, after)
+    assert not torch.equal(before, weight)
     assert all(p.isfinite().all() for p in runner.model.parameters())
     projection = runner.model.distiller.distill_losses['loss_roi_lsh'].weight
     assert projection.shape == (4096, 1024)

@@ -58,14 +58,14 @@ def python(tmp_path_factory):
     command = [sys.executable, '-m', 'venv', '--without-pip', str(folder)]
     subprocess.run(command, check=True)
     site = next(folder.glob('lib/python*/site-packages'))
-    linked = ('pip', 'setuptools', 'pkg_resources', '_distutils_hack')
-    for name in linked:
-        ours = Path(importlib.util.find_spec(name).origin).parent
-        (site / name).symlink_to(ours)
-    for info in ours.parent.glob('setuptools-*.dist-info'):
-        (site / info.name).symlink_to(info)
+    site_here = Path(importlib.util.find_spec('setuptools').origin).parents[1]
+    for pattern in ('pip', 'setuptools*', 'pkg_resources', 'wheel*', 'pack*'):
+        for path in site_here.glob(pattern):
+            (site / path.name).symlink_to(path)
+    (site / '_distutils_hack').symlink_to(site_here / '_distutils_hack')
     for name in ('wheel', 'ninja'):
-        write_info(site, name, '1.0')
+        if not list(site.glob(f'{name}-*.dist-info')):
+            write_info(site, name, '1.0')
     return folder / 'bin' / 'python'
 
 

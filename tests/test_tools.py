@@ -10,8 +10,13 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from mmengine.config import Config
+
+from lshfm_mm.cli import check_data
+from lshfm_mm.errors import ConfigError
 
 REPO = Path(__file__).parent.parent
+LOADERS = ('train_dataloader',)
 MMDET_TEST = Path(mmdet.__file__).parent / '.mim/tools/test.py'
 # Runs mmdet's tool as it lies in the package and says what was imported.
 UNMODIFIED = """
@@ -172,17 +177,17 @@ def test_training_resumes(trained, configs, tmp_path):
             'train',
             ['configs/shapes/faster_rcnn_student.py']
             + ['--cfg-options', 'train_dataloader.dataset.data_root=void'],
-            'error: train_dataloader.dataset.ann_file: no such file: '
-            'void/annotations/train.json; get the data with "python '
-            'tools/make_shapes.py data/shapes --size 128", or set its '
-            'data_root',
+            'error: train_dataloader.dataset.ann_file: no such file or '
+            'folder: void/annotations/train.json; get the data with "python '
+            'tools/make_shapes.py data/shapes --num-train 640 --size 128", '
+            'or set its data_root',
         ),
         (
             'test',
             ['configs/distill/faster_rcnn_lshfm.py', 'student.pth'],
-            'error: test_dataloader.dataset.ann_file: no such file: '
-            'data/coco/annotations/instances_val2017.json; get the data with '
-            '"python ',
+            'error: test_dataloader.dataset.ann_file: no such file or '
+            'folder: data/coco/annotations/instances_val2017.json; get the '
+            'data with "python ',
         ),
         (
             'export_student',
@@ -196,6 +201,24 @@ def test_errors_are_one_line(tool, arguments, message):
     (line,) = [x for x in said.splitlines() if x.startswith('error: ')]
     assert line.startswith(message)
     assert 'Traceback' not in said
+
+
+def test_image_folders_are_looked_for_and_remote_ones_are_not(shapes_root):
+    def loader(**kwargs):
+        dataset = dict(type='CocoDataset', data_root=str(shapes_root))
+        return Config(
+            dict(train_dataloader=dict(dataset={**dataset, **kwargs}))
+        )
+
+    good = dict(ann_file='annotations/train.json')
+    check_data(loader(**good, data_prefix=dict(img='train/')), LOADERS)
+    check_data(loader(ann_file='a.json', data_root='s3://b'), LOADERS)
+    with pytest.raises(ConfigError) as error:
+        check_data(loader(**good, data_prefix=dict(img='tran/')), LOADERS)
+    assert 'train_dataloader.dataset.data_prefix.img: no such' in str(
+        error.value
+    )
+    assert str(error.value).endswith('; set its data_root')
 
 
 def test_a_wrong_teacher_ends_before_any_work(configs, tmp_path):

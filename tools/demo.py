@@ -9,10 +9,11 @@ was; what is finished is not done again (delete the work folder for that).
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from mmdet.apis import init_detector
@@ -38,6 +39,7 @@ WORK = Path('work_dirs/shapes')
 SIZE = 128
 NUM_TRAIN, NUM_VAL = 640, 200
 SHOWN = 6
+CHILDREN: list[subprocess.Popen] = []  # stopped when the demo is
 
 
 def config_of(run: str) -> str:
@@ -46,8 +48,13 @@ def config_of(run: str) -> str:
 
 
 def run_tool(run: str, name: str, *args: str) -> None:
-    """Run another tool of this folder; show how far it is."""
+    """Run another tool of this folder; show how far it is.
+
+    What it prints is kept in ``WORK/{run}.log``.
+    """
     threads = max((os.cpu_count() or 1) // 2, 1)
+    log = WORK / f'{run}.log'
+    WORK.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen(
         [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name), *args],
         env={**os.environ, 'OMP_NUM_THREADS': str(threads)},
@@ -56,14 +63,15 @@ def run_tool(run: str, name: str, *args: str) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        last = ''
-        for line in process.stdout:
-            last = line.strip() or last
-            if 'Epoch(' in line:
-                progress = line[line.index('Epoch(') :].strip()
-                print(f'{run:>11} | {progress[:110]}', flush=True)
+        CHILDREN.append(process)
+        with log.open('a') as file:
+            for line in process.stdout:
+                file.write(line)
+                if 'Epoch(' in line:
+                    progress = line[line.index('Epoch(') :].strip()
+                    print(f'{run:>11} | {progress[:110]}', flush=True)
     if process.returncode:
-        raise ConfigError(f'demo: {name} for {run} failed: {last}')
+        raise ConfigError(f'demo: {name} for {run} failed; see {log}')
 
 
 def train(run: str) -> None:
@@ -75,6 +83,19 @@ def train(run: str) -> None:
     run_tool(run, 'train.py', config_of(run), '--work-dir', folder, '--resume')
     last = (WORK / run / 'last_checkpoint').read_text().strip()
     export_student(last, str(model))
+
+
+def train_together(runs: tuple[str, ...]) -> None:
+    """Train runs at the same time; when one fails, stop the others."""
+    with ThreadPoolExecutor(len(runs)) as pool:
+        futures = [pool.submit(train, run) for run in runs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            for child in CHILDREN:
+                child.terminate()
+            raise
 
 
 def evaluate(run: str) -> dict[str, float]:
@@ -133,10 +154,9 @@ def main() -> None:
 
     step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {DATA}')
     shapes.generate(DATA, NUM_TRAIN, NUM_VAL, SIZE, seed=0)
-    with ThreadPoolExecutor(len(PAIRS[0])) as pool:
-        for number, pair in enumerate(PAIRS, start=2):
-            step(number, f'train: {" and ".join(RUNS[run] for run in pair)}')
-            list(pool.map(train, pair))
+    for number, pair in enumerate(PAIRS, start=2):
+        step(number, f'train: {" and ".join(RUNS[run] for run in pair)}')
+        train_together(pair)
     step(4, 'evaluate')
     text = table([row(run, evaluate(run)) for run in RUNS])
     step(5, 'draw')
@@ -155,4 +175,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('demo: stopped'))
     cli.run(main)
