@@ -62,7 +62,7 @@ val_dataloader = dict(
         ],
     ),
 )
-test_dataloader = val_dataloader
+test_dataloader = {**val_dataloader, 'batch_size': 1}  # to time an image
 val_evaluator = dict(
     type='CocoMetric',
     ann_file=data_root + 'annotations/val.json',
