@@ -1,6 +1,7 @@
 """The COCO config at full size: one optimisation step on the CPU."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,13 @@ from lshfm_mm import shapes
 from lshfm_mm.teacher import model_config
 
 REPO = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _all_cores():
+    torch.set_num_threads(os.cpu_count())
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
