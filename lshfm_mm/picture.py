@@ -12,7 +12,7 @@ from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-SCORE = 0.5
+SCORE = 0.4  # least score of a detection that is drawn
 BOX = '#ffd400'
 TRUTH = '#00e08a'
 
@@ -63,9 +63,10 @@ def draw_detections(
     )
     for line, (title, detections) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(title, fontsize=11)
+        colour = TRUTH if title == 'ground truth' else BOX
         for axis, image, boxes in zip(line, images, detections, strict=True):
-            _draw(axis, image, boxes, TRUTH if line is axes[0] else BOX)
-    figure.savefig(out, dpi=130)
+            _draw(axis, image, boxes, colour)
+    figure.savefig(out, dpi=90)
     plt.close(figure)
 
 

@@ -29,7 +29,7 @@ def test_a_row_for_the_truth_and_each_detector(
         picture,
         '_draw',
         lambda axis, image, boxes, colour: (
-            drawn.append((image, boxes)),
+            drawn.append((image, boxes, colour)),
             draw(axis, image, boxes, colour),
         ),
     )
@@ -41,10 +41,12 @@ def test_a_row_for_the_truth_and_each_detector(
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     for index in range(2):
         info = dataset.get_data_info(index)
-        image, boxes = drawn[index]
+        image, boxes, colour = drawn[index]
+        assert colour == picture.TRUTH
         assert np.array_equal(image, cv2.imread(info['img_path']))
         expected = [instance['bbox'] for instance in info['instances']]
         assert [box.tolist() for box, _ in boxes] == expected
+    assert {colour for *_, colour in drawn[2:]} == {picture.BOX}
     height, width, _ = cv2.imread(str(out)).shape
     assert height > width  # three rows of two square images
 
