@@ -114,7 +114,11 @@ def _data_help(cfg: Config, path: Path) -> str:
     command = cfg.get('data_help')
     if command is None and 'coco' in path.parts:
         tool = Path(mmdet.__file__).parent / '.mim/tools/misc'
-        command = f'python {tool}/download_dataset.py --dataset-name coco2017'
+        root = Path(*path.parts[: path.parts.index('coco') + 1])
+        command = (
+            f'python {tool}/download_dataset.py --dataset-name coco2017 '
+            f'--save-dir {root} --unzip'
+        )
     if command is None:
         return 'set its data_root'
     return f'get the data with "{command}", or set its data_root'

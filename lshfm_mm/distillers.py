@@ -243,7 +243,7 @@ class LSHFMDistiller(ConfigurableDistiller):
             if ours != theirs:
                 raise ConfigError(
                     f'taps.{name}: the student is {ours} wide and the teacher '
-                    f'{theirs}; add connectors=dict({name}='
+                    f'{theirs}; add to the distiller connectors=dict({name}='
                     f'{_connector(layer, ours, theirs)})'
                 )
         for loss_name in self._tap_losses[name]:
@@ -320,6 +320,10 @@ def _named_losses(
 
 def _check_loss(tap: str, loss: Mapping[str, Any]) -> None:
     """Raise unless a loss takes two features and no more."""
+    if not isinstance(loss, Mapping):
+        raise ConfigError(
+            f'losses.{tap}: must be a list of loss configs, but holds {loss!r}'
+        )
     loss_type = loss.get('type')
     loss_class = MODELS.get(loss_type) if loss_type else None
     if loss_class is None:

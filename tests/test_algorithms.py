@@ -357,7 +357,7 @@ def test_the_advice_for_unequal_widths_of_an_fpn_works(build, batch):
     }
     with pytest.raises(ConfigError) as error:
         build(**narrow)
-    advice = str(error.value).split('add connectors=')[1]
+    advice = str(error.value).split('connectors=')[1]
     connectors = eval(advice)  # noqa: S307
     model = build(**narrow, **{'distiller.connectors': connectors})
     calls = []
@@ -478,8 +478,8 @@ def retinanet():
         ),
         (
             {'architecture.roi_head.bbox_head.fc_out_channels': 32},
-            'taps.roi: the student is 32 wide and the teacher 256; add '
-            "connectors=dict(roi=dict(type='TorchNNConnector', "
+            'taps.roi: the student is 32 wide and the teacher 256; add to the '
+            "distiller connectors=dict(roi=dict(type='TorchNNConnector', "
             "module_name='Linear', module_args=dict(in_features=32, "
             'out_features=256)))',
         ),
@@ -501,6 +501,10 @@ def retinanet():
             {'distiller.losses.roi': [dict(type='LSHLos')]},
             "losses.roi: 'LSHLos' is not in the registry; did you mean "
             "'LSHLoss'",
+        ),
+        (
+            {'distiller.losses.roi': 'LSHLoss'},
+            "losses.roi: must be a list of loss configs, but holds 'L'",
         ),
         (
             {'distiller.losses.roi': [dict(type='DKDLoss')]},

@@ -1,7 +1,7 @@
 """Distil a detector that you have a config for: these lines are all."""
 
 # fmt: off
-_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'  # your config
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'  # your config
 custom_imports = dict(imports=['lshfm_mm'])
 model = dict(_delete_=True, _scope_='mmrazor', type='RoIMimicDistill',
     architecture=_base_.model, inherit=True,
