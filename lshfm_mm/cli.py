@@ -18,8 +18,6 @@ from mmengine.config import Config
 
 from .errors import ConfigError
 
-DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
 
 def mmdet_tool(name: str) -> ModuleType:
     """Load one of the tools in the mmdet package without running it.

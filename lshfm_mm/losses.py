@@ -61,6 +61,7 @@ def lsh_loss(
         >>> round(float(loss), 4)  # log(2): no code is known yet
         0.6931
     """
+    _check_choice('mode', mode, MODES)
     _check_shapes(s_feature, t_feature, weight, sample_weight)
     s_logits = project(s_feature, weight, bias)
     if mode == 'bce':
@@ -68,11 +69,9 @@ def lsh_loss(
         losses = F.binary_cross_entropy_with_logits(
             s_logits, codes, reduction='none'
         )
-    elif mode in MODES:
+    else:
         distance = s_logits - project(t_feature.detach(), weight, bias)
         losses = distance.abs() if mode == 'l1' else distance.square()
-    else:
-        raise ConfigError(f'mode: must be one of {MODES}, but got {mode!r}')
     return _mean_over_samples(losses.mean(dim=1), sample_weight)
 
 
@@ -149,14 +148,8 @@ class LSHLoss(nn.Module):
         _check_count('num_hashes', num_hashes)
         if std != 'teacher':
             _check_positive('std', std)
-        if bias not in BIASES:
-            raise ConfigError(
-                f'bias: must be one of {BIASES}, but got {bias!r}'
-            )
-        if mode not in MODES:
-            raise ConfigError(
-                f'mode: must be one of {MODES}, but got {mode!r}'
-            )
+        _check_choice('bias', bias, BIASES)
+        _check_choice('mode', mode, MODES)
         check_loss_weight(loss_weight)
         self.feature_dim = feature_dim
         self.num_hashes = num_hashes
@@ -299,6 +292,13 @@ def _check_shapes(
         raise ConfigError(
             f'sample_weight: must be ({len(s_feature)},), but got '
             f'{tuple(sample_weight.shape)}'
+        )
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f'{name}: must be one of {choices}, but got {value!r}'
         )
 
 
