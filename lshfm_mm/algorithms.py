@@ -5,11 +5,17 @@
 3. The distiller compares the records.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads import (
+    CascadeRoIHead,
+    SparseRoIHead,
+    StandardRoIHead,
+)
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from mmrazor.models.algorithms import SingleTeacherDistill
@@ -17,20 +23,27 @@ from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from .distillers import LOGITS, LSHFMDistiller
 from .errors import ConfigError
+from .images import ImageConverter
+from .samples import pick_rois
 from .teacher import Guest, build_teacher, inherit_weights, model_config
 
 FEATURE_PARTS = ('backbone', 'neck')
-BOX_HEAD_PARTS = ('bbox_head', 'bbox_roi_extractor', 'shared_head')
-ROIS = '_rois'  # the recorder of the student's boxes
+BOX_HEAD = re.compile(
+    r'roi_head\.(?:bbox_head|bbox_roi_extractor|shared_head)'
+    r'(?:\.(?P<stage>\d+))?(?:\.|$)'
+)
+ROIS = '_rois_'  # of recorders of the student's boxes, beside the stage
 
 
 @MODELS.register_module()
 class FeatureMimicDistill(SingleTeacherDistill):
     """Mimic features of any model that needs no RoIs for them.
 
-    The teacher runs its backbone and neck, and its head (``mode='tensor'``:
-    no loss, no post-processing) only where a tap lies there.
+    The teacher gets the images in its own normalisation and channel order.
+    It runs its backbone and neck, and its head (``mode='tensor'``: no loss,
+    no post-processing) only where a tap lies there.
 
     Args:
         architecture (dict | BaseModel): The student: a model config, or
@@ -80,18 +93,32 @@ class FeatureMimicDistill(SingleTeacherDistill):
         super().__init__(
             architecture=architecture,
             teacher=guest.model,
-            distiller={'_scope_': 'mmrazor', **distiller},
+            distiller={
+                '_scope_': 'mmrazor',
+                **distiller,
+                'student_recorders': {
+                    **(distiller.get('student_recorders') or {}),
+                    **self._own_recorders(architecture),
+                },
+            },
             **kwargs,
         )
         del self._modules['teacher']
+        if not isinstance(self.distiller, LSHFMDistiller):
+            raise ConfigError(
+                f'distiller.type: must be LSHFMDistiller, but got '
+                f'{type(self.distiller).__name__}; it takes the same arguments'
+            )
+        preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
+        self._images = ImageConverter(*preprocessors)
         self.inherit = inherit
-        self._head_sources = [
-            recorder.source
-            for recorder in self.distiller.teacher_recorders.recorders.values()
+        recorders = self.distiller.teacher_recorders.recorders
+        self._head_sources = {
+            name: recorder.source
+            for name, recorder in recorders.items()
             if recorder.source.split('.')[0] not in FEATURE_PARTS
-        ]
-        if self._head_sources:
-            self._check_head_sources()
+        }
+        self._check_head_sources()
 
     @property
     def teacher(self) -> BaseModel:
@@ -115,8 +142,10 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """
         losses = self._run_student(batch_inputs, data_samples)
         if not self.distillation_stopped:
-            self._run_teacher(batch_inputs, data_samples)
-            mimic_losses = self.distiller.compute_distill_losses()
+            rows = self._run_teacher(batch_inputs, data_samples)
+            mimic_losses = self.distiller.compute_distill_losses(
+                data_samples, tuple(batch_inputs.shape[-2:]), rows
+            )
             losses.update(add_prefix(mimic_losses, 'distill'))
         return losses
 
@@ -144,35 +173,35 @@ class FeatureMimicDistill(SingleTeacherDistill):
 
     def _run_teacher(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> None:
+    ) -> dict[str, Tensor]:
         with torch.no_grad(), self.distiller.teacher_recorders:
-            self._teacher_features(inputs, data_samples)
+            images = self._images(inputs, data_samples)
+            return self._teacher_features(images, data_samples)
 
     def _teacher_features(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> None:
-        """Run the parts of the teacher that are tapped."""
+    ) -> dict[str, Tensor]:
+        """Run the parts of the teacher that are tapped.
+
+        Returns:
+            dict[str, Tensor]: Name of a tap -> the student's samples there
+            that the teacher has seen; all, where it has no entry.
+        """
         if self._head_sources:
             self.teacher(inputs, data_samples, mode='tensor')
         else:
             self.teacher.extract_feat(inputs)
+        return {}
+
+    def _own_recorders(self, student: BaseModel) -> dict[str, dict]:
+        """Recorders on the student that the algorithm itself needs."""
+        return {}
 
     def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
-        for name in ('mean', 'std', '_channel_conversion'):
-            values = [
-                torch.as_tensor(getattr(model.data_preprocessor, name, 0))
-                for model in (student, teacher)
-            ]
-            if not torch.equal(*values):
-                raise ConfigError(
-                    f'teacher.data_preprocessor: its {name.strip("_")} is '
-                    f'{values[1].flatten().tolist()}, but the student has '
-                    f'{values[0].flatten().tolist()}, and both get the same '
-                    f'images; take a teacher that was trained with the same'
-                )
+        """Raise unless the algorithm serves these models."""
 
     def _check_head_sources(self) -> None:
-        if hasattr(self.teacher, 'roi_head'):
+        if self._head_sources and hasattr(self.teacher, 'roi_head'):
             raise ConfigError(
                 'type: FeatureMimicDistill cannot tap the head of a '
                 'two-stage detector; use RoIMimicDistill'
@@ -197,51 +226,133 @@ class RoIMimicDistill(FeatureMimicDistill):
     """Mimic features of a two-stage detector's box head.
 
     The student samples its RoIs as ever; the teacher pools *the same* boxes
-    on its own feature pyramid. Its RPN, assigner and NMS never run.
+    on its own feature pyramid. Its RPN, assigner and NMS never run. In a
+    cascade each stage has RoIs of its own: the teacher's stage gets those of
+    the student's stage that it is tapped with.
 
     Args:
         distiller (dict): Config of the distiller.
+        max_rois (int, optional): How many RoIs of an image are mimicked at
+            most: foreground first, then a draw of the rest. Defaults to all,
+            as in the paper.
+        seed (int): Seed of that draw, beside the iteration. Defaults to 0.
         kwargs: See :class:`FeatureMimicDistill`.
+
+    Raises:
+        ConfigError: If student, teacher and distiller do not fit together.
     """
 
-    def __init__(self, distiller: Mapping[str, Any], **kwargs: Any) -> None:
-        rois = dict(type='ModuleInputs', source='roi_head.bbox_roi_extractor')
-        recorders = distiller.get('student_recorders') or {}
-        super().__init__(
-            distiller={
-                **distiller,
-                'student_recorders': {**recorders, ROIS: rois},
-            },
-            **kwargs,
-        )
+    def __init__(
+        self,
+        distiller: Mapping[str, Any],
+        max_rois: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if max_rois is not None and (
+            type(max_rois) is not int or max_rois < 1
+        ):
+            raise ConfigError(
+                f'max_rois: must be an int >= 1 or None, but got {max_rois!r}'
+            )
+        super().__init__(distiller=distiller, **kwargs)
+        self.max_rois = max_rois
+        self.seed = seed
 
     def _teacher_features(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> None:
+    ) -> dict[str, Tensor]:
         features = self.teacher.extract_feat(inputs)
-        if self._head_sources:
-            recorder = self.distiller.student_recorders.get_recorder(ROIS)
+        rows: dict[str, Tensor] = {}
+        if not self._stages:
+            return rows
+        head = self.teacher.roi_head
+        # What the heads of HTC and SCNet add to the features of each RoI.
+        context = {}
+        if getattr(head, 'with_semantic', False):
+            context['semantic_feat'] = head.semantic_head(features)[1]
+        if getattr(head, 'with_glbctx', False):
+            context['glbctx_feat'] = head.glbctx_head(features)[1]
+        for stage, (student_stage, taps) in self._stages.items():
+            recorder = self.distiller.student_recorders.get_recorder(
+                f'{ROIS}{student_stage}'
+            )
+            if not recorder.data_buffer:  # an earlier stage left no box
+                rows.update(
+                    {name: inputs.new_zeros(0).long() for name in taps}
+                )
+                continue
             rois = recorder.get_record_data(record_idx=0, data_idx=1)
-            self.teacher.roi_head._bbox_forward(features, rois)
+            if self.max_rois is not None:
+                picked = self._pick(rois, self.max_rois, taps)
+                rois = rois[picked]
+                rows.update({name: picked for name in taps})
+            if stage is None:
+                head._bbox_forward(features, rois)
+            else:
+                head._bbox_forward(stage, features, rois, **context)
+        return rows
+
+    def _pick(self, rois: Tensor, max_rois: int, taps: list[str]) -> Tensor:
+        found = [self.distiller.foreground(name) for name in taps]
+        foreground = next((x for x in found if x is not None), None)
+        if foreground is None:
+            raise ConfigError(
+                'max_rois: the head of the student does not tell which RoIs '
+                'are foreground; remove it, or tap roi_head.bbox_head'
+            )
+        iteration = MessageHub.get_current_instance().get_info('iter', 0)
+        seed = hash((self.seed, iteration)) % 2**63
+        return pick_rois(rois, foreground, max_rois, seed)
+
+    def _own_recorders(self, student: BaseModel) -> dict[str, dict]:
+        extractor = student.roi_head.bbox_roi_extractor
+        source = 'roi_head.bbox_roi_extractor'
+        if not isinstance(extractor, nn.ModuleList):
+            return {f'{ROIS}None': dict(type='ModuleInputs', source=source)}
+        return {
+            f'{ROIS}{i}': dict(type='ModuleInputs', source=f'{source}.{i}')
+            for i in range(len(extractor))
+        }
 
     def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
-        super()._check_models(student, teacher)
         models = {'architecture': student, 'teacher': teacher}
         for field, model in models.items():
             head = getattr(model, 'roi_head', None)
-            if not isinstance(head, StandardRoIHead):
+            if not isinstance(
+                head, StandardRoIHead | CascadeRoIHead
+            ) or isinstance(head, SparseRoIHead):
                 raise ConfigError(
                     f'{field}: RoIMimicDistill needs a two-stage detector '
-                    f'with a StandardRoIHead, but got {type(model).__name__}; '
-                    f'use FeatureMimicDistill'
+                    f'whose boxes are RoIs of its neck, but got '
+                    f'{type(model).__name__} with the RoI head '
+                    f'{type(head).__name__}; use FeatureMimicDistill'
                 )
 
     def _check_head_sources(self) -> None:
-        for source in self._head_sources:
-            parts = source.split('.')
-            if parts[0] != 'roi_head' or parts[1] not in BOX_HEAD_PARTS:
+        """Find which stage of the teacher gets which RoIs, for which taps."""
+        self._stages: dict[int | None, tuple[int | None, list[str]]] = {}
+        for name, source in self._head_sources.items():
+            tap = self.distiller.taps.get(name.removeprefix(LOGITS))
+            student = source if tap is None else tap.student
+            found = [BOX_HEAD.match(x) for x in (student, source)]
+            if None in found:
                 raise ConfigError(
                     f'taps: the teacher does not run {source!r} on the '
-                    f"student's RoIs; tap its backbone, neck or "
-                    f'roi_head.bbox_head'
+                    f"student's RoIs of {student!r}; tap its backbone, neck "
+                    f'or roi_head.bbox_head'
                 )
+            ours, theirs = map(_stage, found)
+            stage, taps = self._stages.setdefault(theirs, (ours, []))
+            if stage != ours:
+                raise ConfigError(
+                    f"taps.{name}: the teacher's {source!r} would run on the "
+                    f'RoIs of two stages of the student; tap it once'
+                )
+            if tap is not None and name in self.distiller.taps:
+                taps.append(name)
+
+
+def _stage(found: re.Match[str] | None) -> int | None:
+    """The stage of a cascade that a layer belongs to."""
+    return int(found['stage']) if found and found['stage'] else None

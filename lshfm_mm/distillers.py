@@ -1,4 +1,4 @@
-"""The distiller: which features are compared, where, by which losses.
+"""The distiller: which losses compare the features of both models.
 
 MMRazor's long form (recorders, losses, mappings) works as it does there.
 Beside it stands the short form: *taps*, the places where features are taken
@@ -6,71 +6,44 @@ in both models, and the losses on each. From taps the distiller builds the
 recorders and losses of the long form.
 """
 
-import difflib
+import math
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmrazor.models.distillers import ConfigurableDistiller
-from mmrazor.registry import MODELS
+from mmrazor.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 from .errors import ConfigError
-from .losses import LSHLoss
+from .losses import FeatureL2Loss, LSHLoss
+from .samples import class_confidence, in_boxes, level_weights, not_ignored
+from .taps import (
+    RECORDS,
+    Tap,
+    check_sources,
+    connector_config,
+    loss_layer,
+    named_losses,
+    nearest,
+    takes_weights,
+    width_of,
+    window_of_layer,
+)
 from .teacher import forked_rng
 
-RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
+LABELS, LOGITS = '_labels_', '_logits_'  # of recorders beside those of taps
 
 
-class Tap(NamedTuple):
-    """A place where the features of both models are taken."""
+class Level(NamedTuple):
+    """Features of one level, and its index among those of each model."""
 
-    student: str
-    teacher: str
-    record: str
-
-    @classmethod
-    def parse(cls, name: str, tap: str | Mapping[str, str]) -> 'Tap':
-        """Read the config of a tap.
-
-        Args:
-            name (str): Name of the tap.
-            tap (str | dict): The layer, by its name in both models, whose
-                input is the feature; or a dict with ``layer`` (or
-                ``student`` and ``teacher`` where the names differ) and
-                ``record``, 'input' or 'output'.
-
-        Returns:
-            Tap: The tap.
-
-        Raises:
-            ConfigError: If a key is missing or unknown.
-        """
-        if isinstance(tap, str):
-            return cls(tap, tap, 'input')
-        if not isinstance(tap, Mapping):
-            raise ConfigError(
-                f'taps.{name}: must be the name of a layer or a dict, but '
-                f'got {tap!r}'
-            )
-        rest = dict(tap)
-        layer = rest.pop('layer', None)
-        student = rest.pop('student', layer)
-        teacher = rest.pop('teacher', layer)
-        record = rest.pop('record', 'input')
-        if rest or student is None or teacher is None:
-            raise ConfigError(
-                f'taps.{name}: needs layer, or student and teacher, and may '
-                f'have record, but got {dict(tap)}'
-            )
-        if record not in RECORDS:
-            raise ConfigError(
-                f'taps.{name}.record: must be one of {tuple(RECORDS)}, but '
-                f'got {record!r}'
-            )
-        return cls(student, teacher, record)
+    student: Tensor
+    teacher: Tensor
+    s_index: int
+    t_index: int
 
 
 @MODELS.register_module()
@@ -79,12 +52,19 @@ class LSHFMDistiller(ConfigurableDistiller):
 
     A loss at a tap gets the student's feature as its first and the teacher's
     as its second argument, both in float32 or better, outside autocast.
-    Where a tap has several features (the levels of an FPN, the calls of a
-    head that all levels share) the loss is added up over them. Without
-    samples (no RoI) it is 0 and has a gradient.
+    Without samples (no RoI) it is 0 and has a gradient.
+
+    - A layer that gives several maps at once (an FPN) has several sets of
+      samples: the loss is taken of each level and added up. Levels are
+      matched by their size; those of one model alone are left out.
+    - A layer that is called for each level (the class layer of a dense head)
+      sees one set of samples: the loss is their mean, image by image and
+      then over images, without the locations all of whose anchors the
+      student's own loss ignores (paper, section 3.5). A loss that cannot
+      weigh samples counts those too.
 
     An :class:`LSHLoss` whose width or std is not given takes them from the
-    tapped layer of the teacher.
+    tapped layer of the teacher, a k x k class layer with its window.
 
     Args:
         taps (dict, optional): Name of a tap -> see :meth:`Tap.parse`.
@@ -113,7 +93,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         for name in [*losses, *(active or [])]:
             if name not in taps:
                 raise ConfigError(
-                    f'taps: has no {name!r}{_nearest(name, taps)}; its taps '
+                    f'taps: has no {name!r}{nearest(name, taps)}; its taps '
                     f'are {sorted(taps)}'
                 )
         self.taps = {
@@ -139,7 +119,13 @@ class LSHFMDistiller(ConfigurableDistiller):
                 ('teacher_recorders', tap.teacher),
             ):
                 recorders[owner][name] = dict(type=kind, source=source)
-            named = _named_losses(name, losses.get(name), distill_losses)
+            if tap.weights == 'confidence':
+                recorders['teacher_recorders'][LOGITS + name] = dict(
+                    type='ModuleOutputs', source=tap.teacher
+                )
+            named = named_losses(
+                name, tap.weights, losses.get(name), distill_losses
+            )
             self._tap_losses[name] = list(named)
             distill_losses.update(named)
         for owner, recorder in recorders.items():
@@ -149,6 +135,9 @@ class LSHFMDistiller(ConfigurableDistiller):
                 connectors=connectors, distill_losses=distill_losses, **kwargs
             )
         self._student_widths: dict[str, int | None] = {}
+        self._num_classes: dict[str, int] = {}
+        self._use_sigmoid: dict[str, bool] = {}
+        self._told: set[str] = set()
 
     def init_weights(self) -> None:
         """Initialise connectors and leave the random state untouched."""
@@ -164,12 +153,22 @@ class LSHFMDistiller(ConfigurableDistiller):
         Raises:
             ConfigError: If a recorder names a layer that is not there.
         """
-        _check_sources('student', model, self.student_recorders)
+        check_sources('student', model, self.student_recorders)
+        for name, tap in self.taps.items():
+            layer = model.get_submodule(tap.student)
+            self._student_widths[name] = width_of(layer, tap.record)
+            self._record_labels(name, model)
         super().prepare_from_student(model)
-        self._student_widths = {
-            name: _width(model.get_submodule(tap.student), tap.record)
-            for name, tap in self.taps.items()
-        }
+
+    def _record_labels(self, name: str, student: nn.Module) -> None:
+        """Record what the head of a tap asks its own loss for."""
+        source = loss_layer(student, self.taps[name].student)
+        if source is not None:
+            head = student.get_submodule(source.rpartition('.')[0])
+            self._num_classes[name] = getattr(head, 'num_classes', 0)
+            self.student_recorders.recorders[LABELS + name] = TASK_UTILS.build(
+                dict(type='ModuleInputsRecorder', source=source)
+            )
 
     def prepare_from_teacher(self, model: nn.Module) -> None:
         """Attach the teacher's recorders; take width and std from it.
@@ -182,52 +181,218 @@ class LSHFMDistiller(ConfigurableDistiller):
                 the widths of student and teacher differ at a tap without a
                 connector.
         """
-        _check_sources('teacher', model, self.teacher_recorders)
+        check_sources('teacher', model, self.teacher_recorders)
         super().prepare_from_teacher(model)
-        for name in self.taps:
+        for name, tap in self.taps.items():
             self._check_widths(name, model)
+            if tap.weights == 'confidence':
+                self._use_sigmoid[name] = _scores_are_sigmoid(
+                    name, tap.teacher, model
+                )
+            layer = model.get_submodule(tap.teacher)
+            for loss_name in self._tap_losses[name]:
+                loss = self.distill_losses[loss_name]
+                if isinstance(loss, FeatureL2Loss) and loss.window is None:
+                    loss.window = window_of_layer(layer, tap.record)
         for name, loss in self.distill_losses.items():
             if isinstance(loss, LSHLoss) and not loss.is_ready:
                 self._set_projection(name, loss, model)
 
-    def compute_distill_losses(self) -> dict[str, Tensor]:
+    def foreground(self, name: str) -> Tensor | None:
+        """Which of the student's RoIs at a tap are foreground to its loss.
+
+        Args:
+            name (str): Name of the tap.
+
+        Returns:
+            Tensor: bool, (R,); None where the head of the tap, if it has
+            one, does not tell.
+        """
+        calls = self._calls(LABELS + name)
+        if not calls or len(calls[0]) < 2 or not self._num_classes[name]:
+            return None
+        labels = calls[0][1]
+        return (labels >= 0) & (labels < self._num_classes[name])
+
+    def compute_distill_losses(
+        self,
+        data_samples: Sequence[Any] | None = None,
+        image: tuple[int, int] | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Compute all losses from what the recorders hold, and empty them.
+
+        Args:
+            data_samples (list, optional): Annotations of the batch.
+            image (tuple, optional): Height and width of the network's input.
+            rows (dict, optional): Name of a tap -> which of the student's
+                samples there the teacher has seen.
 
         Returns:
             dict[str, Tensor]: Name of a loss -> its value, ().
         """
         values = super().compute_distill_losses()  # of the long form
         for name, losses in self._tap_losses.items():
-            levels = self._levels(name)
+            picked = (rows or {}).get(name)
+            levels = self._levels(name, picked)
+            weights = self._weights(name, levels, picked, data_samples, image)
+            shares = self._shares(name, levels)
             for loss in losses:
+                module = self.distill_losses[loss]
+                weighs = takes_weights(type(module))
                 values[loss] = _sum_over_levels(
-                    self.distill_losses[loss], levels
+                    module, levels, shares, weights if weighs else None
                 )
         self._empty_recorders()
         return values
 
-    def _levels(self, name: str) -> list[tuple[Tensor, Tensor]]:
-        """Pairs of features at a tap, after its connector, in float32."""
-        record = self.taps[name].record
-        s_features, t_features = (
-            _features(manager.get_recorder(name).data_buffer, record)
-            for manager in (self.student_recorders, self.teacher_recorders)
-        )
+    def _calls(self, recorder: str, student: bool = True) -> list[Any]:
+        manager = self.student_recorders if student else self.teacher_recorders
+        if recorder not in manager.recorders:
+            return []
+        return manager.get_recorder(recorder).data_buffer
+
+    def _levels(self, name: str, rows: Tensor | None) -> list[Level]:
+        """Features at a tap, after its connector, in float32."""
+        tap = self.taps[name]
+        students = _features(self._calls(name), tap.record)
+        teachers = _features(self._calls(name, student=False), tap.record)
+        if not students and not teachers and rows is not None:
+            return []  # a stage of a cascade that got no RoI
+        if rows is not None:
+            students = [x[rows] for x in students]
         if name in self.connectors:
-            s_features = [self.connectors[name](x) for x in s_features]
-        shapes = [
-            [tuple(x.shape) for x in y] for y in (s_features, t_features)
-        ]
-        if shapes[0] != shapes[1] or not shapes[0]:
+            students = [self.connectors[name](x) for x in students]
+        levels = []
+        for s_index, t_index in self._pairs(name, students, teachers):
+            s_feature, t_feature = (
+                x.to(torch.promote_types(x.dtype, torch.float32))
+                for x in (students[s_index], teachers[t_index].detach())
+            )
+            if tap.normalize:
+                scale = t_feature.square().mean().sqrt()
+                scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+                s_feature, t_feature = s_feature / scale, t_feature / scale
+            levels.append(Level(s_feature, t_feature, s_index, t_index))
+        return levels
+
+    def _pairs(
+        self, name: str, students: list[Tensor], teachers: list[Tensor]
+    ) -> list[tuple[int, int]]:
+        """Indices of the levels of both models that have the same size."""
+        shapes = [[tuple(x.shape) for x in y] for y in (students, teachers)]
+        pairs, start = [], 0
+        for s_index, shape in enumerate(shapes[0]):
+            if shape in shapes[1][start:]:
+                t_index = shapes[1].index(shape, start)
+                pairs.append((s_index, t_index))
+                start = t_index + 1
+        if not pairs:
             raise ConfigError(
                 f'taps.{name}: the features of the student are {shapes[0]}, '
                 f'those of the teacher {shapes[1]}; tap layers that run in '
-                f'both models, and where only widths differ add a connector'
+                f'both models, at the same strides, and where only widths '
+                f'differ add a connector'
             )
-        return [
-            (_full_precision(s), _full_precision(t))
-            for s, t in zip(s_features, t_features, strict=True)
-        ]
+        left = len(students) + len(teachers) - 2 * len(pairs)
+        if left and name not in self._told:
+            self._told.add(name)
+            print_log(
+                f'taps.{name}: {len(pairs)} levels have the same stride in '
+                f'both models, {left} of one alone are left out; student '
+                f'{shapes[0]}, teacher {shapes[1]}',
+                'current',
+            )
+        return pairs
+
+    def _shares(self, name: str, levels: list[Level]) -> list[float]:
+        """Parts of the levels in the loss where all samples count alike."""
+        if len(self._calls(name)) < 2:
+            return [1.0] * len(levels)
+        counts = [x.student.numel() for x in levels]
+        return [count / max(sum(counts), 1) for count in counts]
+
+    def _weights(
+        self,
+        name: str,
+        levels: list[Level],
+        rows: Tensor | None,
+        data_samples: Sequence[Any] | None,
+        image: tuple[int, int] | None,
+    ) -> list[Tensor] | None:
+        """Weights of the samples of each level; None where all are alike."""
+        kind = self.taps[name].weights
+        together = len(self._calls(name)) > 1
+        valid = self._not_ignored(name, levels) if together else None
+        if not levels or (kind == 'uniform' and valid is None):
+            return None
+        foreground = confidence = None
+        if kind == 'balanced':
+            foreground = [
+                self._foreground(name, x.student, rows, data_samples, image)
+                for x in levels
+            ]
+        elif kind == 'confidence':
+            logits = self._calls(LOGITS + name, student=False)
+            confidence = [
+                class_confidence(
+                    logits[x.t_index].float(), self._use_sigmoid[name]
+                )
+                for x in levels
+            ]
+        return level_weights(
+            [x.student for x in levels],
+            together,
+            valid,
+            foreground,
+            confidence,
+        )
+
+    def _not_ignored(
+        self, name: str, levels: list[Level]
+    ) -> list[Tensor] | None:
+        """Locations that the student's loss counts, (B, S) of each level."""
+        calls = self._calls(LABELS + name)
+        masks = []
+        for level in levels:
+            batch, size = len(level.student), level.student.shape[2:]
+            index = level.s_index
+            call: Any = calls[index] if index < len(calls) else ()
+            weights = call[2] if len(call) > 2 else None
+            locations = math.prod(size)
+            if (
+                not isinstance(weights, Tensor)
+                or not size
+                or not weights.numel()
+                or weights.numel() % (batch * locations)
+            ):
+                return None  # another kind of head: all locations count
+            masks.append(not_ignored(weights, (batch, locations)))
+        return masks
+
+    def _foreground(
+        self,
+        name: str,
+        feature: Tensor,
+        rows: Tensor | None,
+        data_samples: Sequence[Any] | None,
+        image: tuple[int, int] | None,
+    ) -> Tensor:
+        """Foreground among the samples of a feature, (B, S)."""
+        if feature.dim() == 2:
+            found = self.foreground(name)
+            if found is not None:
+                return (found if rows is None else found[rows])[None]
+        elif image is not None and data_samples is not None:
+            if all('gt_instances' in x for x in data_samples):
+                boxes = [x.gt_instances.bboxes for x in data_samples]
+                boxes = [getattr(x, 'tensor', x) for x in boxes]
+                height, width = feature.shape[2:]
+                return in_boxes(boxes, (height, width), image)
+        raise ConfigError(
+            f"taps.{name}.weights: 'balanced' needs boxes or the labels of "
+            f"RoIs, and this batch has none; use 'uniform'"
+        )
 
     def _empty_recorders(self) -> None:
         """Let go of features, or they outlive the step with their graph."""
@@ -238,27 +403,28 @@ class LSHFMDistiller(ConfigurableDistiller):
     def _check_widths(self, name: str, teacher: nn.Module) -> None:
         tap = self.taps[name]
         layer = teacher.get_submodule(tap.teacher)
-        ours, theirs = self._student_widths[name], _width(layer, tap.record)
+        ours, theirs = self._student_widths[name], width_of(layer, tap.record)
         if name not in self.connectors and None not in (ours, theirs):
             if ours != theirs:
                 raise ConfigError(
                     f'taps.{name}: the student is {ours} wide and the teacher '
                     f'{theirs}; add to the distiller connectors=dict({name}='
-                    f'{_connector(layer, ours, theirs)})'
+                    f'{connector_config(layer, ours, theirs)})'
                 )
+        full = _feature_dim(layer, tap.record)
         for loss_name in self._tap_losses[name]:
             dim = getattr(self.distill_losses[loss_name], 'feature_dim', None)
-            if None not in (dim, theirs) and dim != theirs:
+            if None not in (dim, full) and dim not in (theirs, full):
                 raise ConfigError(
                     f'{loss_name}.feature_dim: is {dim}, but the teacher is '
-                    f'{theirs} wide there; leave it out'
+                    f'{full} wide there; leave it out'
                 )
 
     def _set_projection(
         self, name: str, loss: LSHLoss, teacher: nn.Module
     ) -> None:
         layer, record = self._teacher_layer(name, teacher)
-        dim = loss.feature_dim or _width(layer, record)
+        dim = loss.feature_dim or _feature_dim(layer, record)
         if dim is None:
             raise ConfigError(
                 f'{name}.feature_dim: cannot be read off the teacher there; '
@@ -298,113 +464,57 @@ class LSHFMDistiller(ConfigurableDistiller):
         )
 
 
-def _named_losses(
-    tap: str, losses: Sequence[dict] | None, taken: Mapping[str, Any]
-) -> dict[str, dict]:
-    """Name the losses of a tap ``loss_{tap}_{type}``, and number twins."""
-    if not losses:
-        raise ConfigError(
-            f'losses: has none for the tap {tap!r}; add some or leave the '
-            f'tap out of active'
-        )
-    named: dict[str, dict] = {}
-    for loss in losses:
-        _check_loss(tap, loss)
-        short = loss['type'].split('.')[-1].removesuffix('Loss').lower()
-        name, number = f'loss_{tap}_{short}', 2
-        while name in named or name in taken:
-            name, number = f'loss_{tap}_{short}{number}', number + 1
-        named[name] = loss
-    return named
-
-
-def _check_loss(tap: str, loss: Mapping[str, Any]) -> None:
-    """Raise unless a loss takes two features and no more."""
-    if not isinstance(loss, Mapping):
-        raise ConfigError(
-            f'losses.{tap}: must be a list of loss configs, but holds {loss!r}'
-        )
-    loss_type = loss.get('type')
-    loss_class = MODELS.get(loss_type) if loss_type else None
-    if loss_class is None:
-        raise ConfigError(
-            f'losses.{tap}: {loss_type!r} is not in the registry'
-            f'{_nearest(str(loss_type), MODELS.module_dict)}'
-        )
-    parameters = list(signature(loss_class.forward).parameters.values())[1:]
-    needed = [x.name for x in parameters if x.default is x.empty]
-    if len(needed) != 2:
-        raise ConfigError(
-            f'losses.{tap}: {loss_type} needs {needed}, but a tap gives two '
-            f"features; use MMRazor's distill_losses for it"
-        )
-
-
 def _sum_over_levels(
-    loss: nn.Module, levels: Sequence[tuple[Tensor, Tensor]]
+    loss: nn.Module,
+    levels: list[Level],
+    shares: list[float],
+    weights: list[Tensor] | None,
 ) -> Tensor:
+    """Add up a loss over levels; under weights these give the shares."""
+    if not levels:
+        return torch.zeros((), requires_grad=True)
     values = []
-    for s_feature, t_feature in levels:
+    for index, (s_feature, t_feature, *_) in enumerate(levels):
         with torch.autocast(s_feature.device.type, enabled=False):
-            if s_feature.numel():
-                values.append(loss(s_feature, t_feature))
-            else:
+            if not s_feature.numel():
                 values.append(s_feature.sum() * 0)
+            elif weights is None:
+                values.append(shares[index] * loss(s_feature, t_feature))
+            else:
+                weight = weights[index]
+                values.append(
+                    weight.sum()
+                    * loss(s_feature, t_feature, sample_weight=weight)
+                )
     return torch.stack(values).sum()
 
 
-def _features(buffer: Sequence[Any], record: str) -> list[Tensor]:
+def _features(calls: Sequence[Any], record: str) -> list[Tensor]:
     """All features in a recorder: of each call, and of each of its levels."""
     features: list[Tensor] = []
-    for call in buffer:
+    for call in calls:
         # The input is the first positional argument.
         found = call[0] if record == 'input' else call
         features += [found] if isinstance(found, Tensor) else found
     return features
 
 
-def _full_precision(feature: Tensor) -> Tensor:
-    return feature.to(torch.promote_types(feature.dtype, torch.float32))
+def _feature_dim(layer: nn.Module, record: str) -> int | None:
+    """Width of the feature of a sample, all of its window."""
+    width = width_of(layer, record)
+    return width and width * window_of_layer(layer, record) ** 2
 
 
-def _connector(layer: nn.Module, ours: int | None, theirs: int | None) -> str:
-    """The config of a connector that joins two widths."""
-    if isinstance(layer, nn.Linear):
-        name, kind, more = 'Linear', 'features', ''
-    else:
-        name, kind, more = 'Conv2d', 'channels', ', kernel_size=1'
-    return (
-        f"dict(type='TorchNNConnector', module_name='{name}', module_args="
-        f'dict(in_{kind}={ours}, out_{kind}={theirs}{more}))'
+def _scores_are_sigmoid(name: str, source: str, teacher: nn.Module) -> bool:
+    """Whether each class at a teacher's class layer has its own score."""
+    loss = loss_layer(teacher, source)
+    use_sigmoid = loss and getattr(
+        teacher.get_submodule(loss), 'use_sigmoid', None
     )
-
-
-def _width(layer: nn.Module, record: str) -> int | None:
-    """Channels of a layer's input or output, None where it does not tell."""
-    names = (
-        ('in_features', 'in_channels')
-        if record == 'input'
-        else ('out_features', 'out_channels')
-    )
-    for name in names:
-        width = getattr(layer, name, None)
-        if isinstance(width, int):
-            return width
-    return None
-
-
-def _check_sources(owner: str, model: nn.Module, manager: Any) -> None:
-    """Raise unless each module that a recorder names is in the model."""
-    layers = dict(model.named_modules())
-    for name, recorder in manager.recorders.items():
-        is_module = type(recorder).__name__.startswith('Module')
-        if is_module and recorder.source not in layers:
-            raise ConfigError(
-                f'taps.{name}: the {owner} has no layer {recorder.source!r}'
-                f'{_nearest(recorder.source, layers)}'
-            )
-
-
-def _nearest(name: str, names: Any) -> str:
-    found = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f'; did you mean {" or ".join(map(repr, found))}?' if found else ''
+    is_map = isinstance(teacher.get_submodule(source), nn.Conv2d)
+    if use_sigmoid is None or (is_map and not use_sigmoid):
+        raise ConfigError(
+            f"taps.{name}.weights: 'confidence' cannot tell what the scores "
+            f"of the teacher's {source} mean; use 'balanced'"
+        )
+    return bool(use_sigmoid)

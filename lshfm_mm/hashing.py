@@ -8,9 +8,14 @@ lies. With bias 0 two features get the same code with probability
 ``1 - angle / pi``: codes compare directions, not magnitudes.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Size, Tensor
+from torch.nn.grad import conv2d_input
+
+from .errors import ConfigError
 
 
 def random_projection(
@@ -35,31 +40,82 @@ def random_projection(
     return torch.randn(num_hashes, feature_dim, generator=generator) * std
 
 
+def window_of(feature: Tensor, weight: Tensor) -> int:
+    """Side of the window that the hash functions see at a location.
+
+    Args:
+        feature (Tensor): Features, (N, C) or maps (N, C, H, W).
+        weight (Tensor): Weights, (K, D).
+
+    Returns:
+        int: The odd k with ``D = C * k * k`` for maps, 1 for (N, D).
+
+    Raises:
+        ConfigError: If there is no such window.
+    """
+    channels, dim = feature.shape[1], weight.shape[1]
+    side = math.isqrt(dim // channels) if feature.dim() == 4 else 1
+    if side % 2 == 0 or channels * side * side != dim:
+        raise ConfigError(
+            f'features: are {channels} wide, but the hash functions were made '
+            f'for {dim}; set feature_dim accordingly'
+        )
+    return side
+
+
 def project(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Signed, scaled distances of features to the hyperplanes.
 
+    The feature of a location of a map is its k x k window, zero-padded, as a
+    convolution sees it: the projection *is* a convolution, and the unfolded
+    windows never exist.
+
     Args:
-        feature (Tensor): Features, (N, D).
-        weight (Tensor): Weights, (K, D).
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
+        weight (Tensor): Weights, (K, D); for maps D = C * k * k, in the
+            order of ``torch.nn.functional.unfold``.
         bias (Tensor): Biases, (K,).
 
     Returns:
-        Tensor: ``feature @ weight.T + bias``, (N, K).
+        Tensor: ``feature @ weight.T + bias``, (N, K) or (N, K, H, W).
     """
-    return F.linear(feature, weight, bias)
+    if feature.dim() == 2:
+        return F.linear(feature, weight, bias)
+    side = window_of(feature, weight)
+    kernel = weight.view(len(weight), -1, side, side)
+    return F.conv2d(feature, kernel, bias, padding=side // 2)
+
+
+def project_back(distance: Tensor, weight: Tensor, shape: Size) -> Tensor:
+    """The transpose of :func:`project`: a gradient, back at the features.
+
+    Args:
+        distance (Tensor): Gradient at the projections, (N, K) or
+            (N, K, H, W).
+        weight (Tensor): Weights, (K, D).
+        shape (Size): Shape of the features.
+
+    Returns:
+        Tensor: Gradient at the features, of that shape.
+    """
+    if distance.dim() == 2:
+        return distance @ weight
+    side = math.isqrt(weight.shape[1] // shape[1])
+    kernel = weight.view(len(weight), -1, side, side)
+    return conv2d_input(shape, kernel, distance, padding=side // 2)
 
 
 def hash_codes(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Sides of the hyperplanes on which features lie.
 
     Args:
-        feature (Tensor): Features, (N, D).
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
         weight (Tensor): Weights, (K, D).
         bias (Tensor): Biases, (K,).
 
     Returns:
         Tensor: True where a feature is strictly on the positive side, bool,
-        (N, K).
+        (N, K) or (N, K, H, W).
 
     Example:
         >>> import torch

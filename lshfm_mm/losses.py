@@ -3,23 +3,88 @@
 Legend: N samples (images, RoIs or locations), D feature width, K hash
 functions. A feature is the input of a network's last linear classifier.
 
-L1, L2, KL and many more losses come from MMRazor's registry. LSHL2 of the
-paper is :class:`LSHLoss` beside MMRazor's
-``L2Loss(normalize=False, div_element=True)``.
+L1, KL and many more losses come from MMRazor's registry. LSHL2 of the paper
+is :class:`LSHLoss` beside :class:`FeatureL2Loss`, or on RoIs and pooled
+features beside MMRazor's ``L2Loss(normalize=False, div_element=True)``.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from .errors import ConfigError
-from .hashing import hash_codes, project, random_projection
+from .hashing import project, project_back, random_projection, window_of
 
+BLOCK = 2**23  # projections that exist at a time, 32 MB in float32
 MODES = ('bce', 'l1', 'l2')
 BIASES = ('zero',)
+
+
+class _LSH(Function):
+    """The loss, walking the hash functions in blocks.
+
+    The gradient is taken on the way, so that of all projections only those
+    of one block exist at a time, and what is kept has the size of the
+    student's features.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        s_feature: Tensor,
+        t_feature: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mode: str,
+        share: Tensor,
+    ) -> Tensor:
+        """Sum over samples and hashes of the losses times ``share``."""
+        total = s_feature.new_zeros(())
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.zeros_like(s_feature) if wanted else None
+        samples = max(s_feature.numel() // s_feature.shape[1], 1)
+        step = max(BLOCK // samples, 1)
+        for w, b in zip(weight.split(step), bias.split(step), strict=True):
+            s_side, t_side = project(s_feature, w, b), project(t_feature, w, b)
+            losses, slopes = _compare(s_side, t_side, mode, wanted)
+            total += (losses * share).sum()
+            if gradient is not None:
+                slopes *= share
+                gradient += project_back(slopes, w, s_feature.shape)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradient that the forward pass has taken."""
+        if torch.is_grad_enabled():
+            raise ConfigError(
+                'create_graph: is True, but the LSH loss has no second '
+                'derivative; take the gradient without it'
+            )
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None, None, None, None
+
+
+def _compare(
+    s_side: Tensor, t_side: Tensor, mode: str, wanted: bool
+) -> tuple[Tensor, Tensor]:
+    """Losses of projections, and if ``wanted`` their slopes."""
+    if mode == 'bce':
+        codes = (t_side > 0).to(s_side)
+        losses = F.binary_cross_entropy_with_logits(
+            s_side, codes, reduction='none'
+        )
+        return losses, s_side.sigmoid().sub_(codes) if wanted else losses
+    distance = s_side - t_side
+    if mode == 'l1':
+        return distance.abs(), distance.sign()
+    return distance.square(), 2 * distance
 
 
 def lsh_loss(
@@ -36,15 +101,23 @@ def lsh_loss(
     pulls the direction of the student's feature and leaves its magnitude
     free. ``l1`` and ``l2`` compare the projections themselves.
 
+    In a map every location is a sample. Its feature is the k x k window
+    around it, zero-padded: what a k x k class layer sees of it (paper,
+    section 3.5). Memory beside the features stays at a few blocks of
+    projections; (N, K) never exists. Computed in float32 or better.
+
     Args:
-        s_feature (Tensor): The student's features, (N, D).
-        t_feature (Tensor): The teacher's features, (N, D). No gradient flows
-            into them.
-        weight (Tensor): Weights of the hash functions, (K, D).
-        bias (Tensor): Biases of the hash functions, (K,).
+        s_feature (Tensor): The student's features, (N, D), or maps,
+            (N, C, H, W).
+        t_feature (Tensor): The teacher's features, same shape. No gradient
+            flows into them.
+        weight (Tensor): Weights of the hash functions, (K, D); for maps
+            D = C * k * k. Frozen: no gradient flows into them.
+        bias (Tensor): Biases of the hash functions, (K,). Frozen.
         mode (str): 'bce', 'l1' or 'l2'. Defaults to 'bce'.
-        sample_weight (Tensor, optional): Weights of the samples, >= 0, (N,).
-            The mean over samples becomes the mean under these weights.
+        sample_weight (Tensor, optional): Weights of the samples, >= 0, (N,),
+            for maps (N, H, W). The mean over samples becomes the mean under
+            these weights.
 
     Returns:
         Tensor: The mean over samples and hash functions, in nats for 'bce',
@@ -62,40 +135,63 @@ def lsh_loss(
         0.6931
     """
     _check_choice('mode', mode, MODES)
-    _check_shapes(s_feature, t_feature, weight, sample_weight)
-    s_logits = project(s_feature, weight, bias)
-    if mode == 'bce':
-        codes = hash_codes(t_feature.detach(), weight, bias).to(s_logits)
-        losses = F.binary_cross_entropy_with_logits(
-            s_logits, codes, reduction='none'
+    _check_shapes(s_feature, t_feature, sample_weight)
+    window_of(s_feature, weight)
+    dtype = torch.promote_types(s_feature.dtype, torch.float32)
+    share = _shares(s_feature, sample_weight, dtype) / len(weight)
+    with torch.autocast(s_feature.device.type, enabled=False):
+        return _LSH.apply(
+            s_feature.to(dtype),
+            t_feature.detach().to(dtype),
+            weight.to(dtype),
+            bias.to(dtype),
+            mode,
+            share.unsqueeze(1),
         )
-    else:
-        distance = s_logits - project(t_feature.detach(), weight, bias)
-        losses = distance.abs() if mode == 'l1' else distance.square()
-    return _mean_over_samples(losses.mean(dim=1), sample_weight)
 
 
-def relative_l2_loss(s_feature: Tensor, t_feature: Tensor) -> Tensor:
-    """Mean squared error in units of the teacher's mean squared feature.
-
-    The value is 1 for a student that is 0 everywhere, whatever the scale of
-    the features, so that one loss weight serves every teacher.
+def l2_loss(
+    s_feature: Tensor,
+    t_feature: Tensor,
+    sample_weight: Tensor | None = None,
+    window: int = 1,
+    relative: bool = False,
+) -> Tensor:
+    """Mean squared error over samples and channels.
 
     Args:
-        s_feature (Tensor): The student's features, any shape.
+        s_feature (Tensor): The student's features, (N, D), or maps,
+            (N, C, H, W).
         t_feature (Tensor): The teacher's features, same shape. No gradient
             flows into them.
+        sample_weight (Tensor, optional): Weights of the samples, >= 0, (N,),
+            for maps (N, H, W).
+        window (int): In a map, the feature of a location is the zero-padded
+            window of this side around it. Defaults to 1.
+        relative (bool): Whether the error is in units of the teacher's mean
+            squared feature, so that one loss weight serves every teacher: it
+            is 1 for a student that is 0 everywhere. Defaults to False.
 
     Returns:
-        Tensor: The loss, (). Empty features give 0 with a gradient. A
-        teacher that is 0 everywhere has no scale: then it is the plain mean
-        squared error.
+        Tensor: The loss, (). Without samples, or with weights that are all
+        0, it is 0 with a gradient. A teacher that is 0 everywhere has no
+        scale: then the relative loss is the plain one.
     """
-    if not s_feature.numel():
-        return s_feature.sum() * 0
-    scale = t_feature.detach().square().mean()
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return F.mse_loss(s_feature, t_feature.detach()) / scale
+    _check_shapes(s_feature, t_feature, sample_weight)
+    t_feature = t_feature.detach()
+    share = _shares(s_feature, sample_weight, s_feature.dtype)
+
+    def mean(square: Tensor) -> Tensor:
+        per_sample = square.mean(dim=1)
+        if window > 1:  # the mean over a window, without unfolding it
+            per_sample = F.avg_pool2d(per_sample, window, 1, window // 2)
+        return (per_sample * share).sum()
+
+    loss = mean((s_feature - t_feature).square())
+    if not relative:
+        return loss
+    scale = mean(t_feature.square())
+    return loss / torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 @MODELS.register_module()
@@ -191,9 +287,10 @@ class LSHLoss(nn.Module):
 
         Args:
             s_feature (Tensor): The student's features, (N, D) or
-                (N, D, H, W): then every location is a sample.
+                (N, C, H, W): then every location is a sample.
             t_feature (Tensor): The teacher's features, same shape.
-            sample_weight (Tensor, optional): Weights of the samples, (N,).
+            sample_weight (Tensor, optional): Weights of the samples, (N,) or
+                (N, H, W).
 
         Returns:
             Tensor: ``loss_weight`` times the loss, ().
@@ -203,16 +300,14 @@ class LSHLoss(nn.Module):
                 'LSHLoss: has no hash functions yet; give feature_dim and a '
                 'float std, or use it through LSHFMDistiller'
             )
-        with torch.autocast(s_feature.device.type, enabled=False):
-            dtype = torch.promote_types(s_feature.dtype, torch.float32)
-            loss = lsh_loss(
-                _rows(s_feature).to(dtype),
-                _rows(t_feature).to(dtype),
-                self.weight.to(dtype),
-                self.bias.to(dtype),
-                self.mode,
-                sample_weight,
-            )
+        loss = lsh_loss(
+            s_feature,
+            t_feature,
+            self.weight,
+            self.bias,
+            self.mode,
+            sample_weight,
+        )
         return self.loss_weight * loss
 
     def extra_repr(self) -> str:
@@ -225,21 +320,53 @@ class LSHLoss(nn.Module):
 
 
 @MODELS.register_module()
-class RelativeL2Loss(nn.Module):
-    """:func:`relative_l2_loss` with a weight.
+class FeatureL2Loss(nn.Module):
+    """:func:`l2_loss` with a weight: the L2 part of LSHL2.
 
     Args:
         loss_weight (float): Factor of the loss. Defaults to 1.0.
+        window (int, optional): Side of the window that is a location's
+            feature. Defaults to that of the tapped class layer, or 1.
+
+    Raises:
+        ConfigError: If an argument is out of its range.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    relative = False
+
+    def __init__(
+        self, loss_weight: float = 1.0, window: int | None = None
+    ) -> None:
         super().__init__()
+        _check_count('window', window)
+        if window is not None and window % 2 == 0:
+            raise ConfigError(f'window: must be odd, but got {window}')
         check_loss_weight(loss_weight)
+        self.window = window
         self.loss_weight = loss_weight
 
-    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Compute the weighted loss of two features of one shape."""
-        return self.loss_weight * relative_l2_loss(s_feature, t_feature)
+    def forward(
+        self,
+        s_feature: Tensor,
+        t_feature: Tensor,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the weighted loss; shapes as in :func:`l2_loss`."""
+        loss = l2_loss(
+            s_feature,
+            t_feature,
+            sample_weight,
+            self.window or 1,
+            self.relative,
+        )
+        return self.loss_weight * loss
+
+
+@MODELS.register_module()
+class RelativeL2Loss(FeatureL2Loss):
+    """:func:`l2_loss` in units of the teacher's mean squared feature."""
+
+    relative = True
 
 
 def check_loss_weight(value: object) -> None:
@@ -254,43 +381,31 @@ def check_loss_weight(value: object) -> None:
         )
 
 
-def _rows(feature: Tensor) -> Tensor:
-    """Turn (N, D, H, W) into (N * H * W, D); leave (N, D) alone."""
-    if feature.dim() == 4:
-        return feature.permute(0, 2, 3, 1).flatten(0, 2)
-    return feature
-
-
-def _mean_over_samples(losses: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Mean of (N,), under weights if given; 0 where there is no weight."""
+def _shares(
+    feature: Tensor, sample_weight: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Weights of the samples that sum to one, or to 0 if all are 0."""
     if sample_weight is None:
-        return losses.sum() / max(len(losses), 1)
-    total = sample_weight.sum()
+        sample_weight = feature.new_ones(feature.shape[:1] + feature.shape[2:])
+    total = sample_weight.to(dtype).sum()
     total = torch.where(total > 0, total, torch.ones_like(total))
-    return (losses * sample_weight).sum() / total
+    return sample_weight.to(dtype) / total
 
 
 def _check_shapes(
-    s_feature: Tensor,
-    t_feature: Tensor,
-    weight: Tensor,
-    sample_weight: Tensor | None,
+    s_feature: Tensor, t_feature: Tensor, sample_weight: Tensor | None
 ) -> None:
-    if s_feature.dim() != 2 or s_feature.shape != t_feature.shape:
+    if s_feature.dim() not in (2, 4) or s_feature.shape != t_feature.shape:
         raise ConfigError(
-            f'features: must both be (N, D), but the student has '
-            f'{tuple(s_feature.shape)} and the teacher '
+            f'features: must both be (N, D) or (N, C, H, W), but the student '
+            f'has {tuple(s_feature.shape)} and the teacher '
             f'{tuple(t_feature.shape)}; where the widths differ add a '
             f'connector to the tap'
         )
-    if s_feature.shape[1] != weight.shape[1]:
+    samples = s_feature.shape[:1] + s_feature.shape[2:]
+    if sample_weight is not None and sample_weight.shape != samples:
         raise ConfigError(
-            f'features: are {s_feature.shape[1]} wide, but the hash functions '
-            f'were made for {weight.shape[1]}; set feature_dim accordingly'
-        )
-    if sample_weight is not None and sample_weight.shape != (len(s_feature),):
-        raise ConfigError(
-            f'sample_weight: must be ({len(s_feature)},), but got '
+            f'sample_weight: must be {tuple(samples)}, but got '
             f'{tuple(sample_weight.shape)}'
         )
 

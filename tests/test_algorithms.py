@@ -413,10 +413,13 @@ def test_a_dense_head_is_mimicked_on_all_levels(dense, batch):
     record(dense.teacher.bbox_head.retina_cls, calls['teacher'])
     losses = losses_of(dense, batch)
     assert len(calls['student']) == len(calls['teacher']) == 5
-    expected = sum(
-        (s[0][0] - t[0][0]).square().mean()
+    # One set of samples: the mean over the locations of all levels.
+    pairs = [
+        (s[0][0], t[0][0])
         for s, t in zip(calls['student'], calls['teacher'], strict=True)
-    )
+    ]
+    expected = sum((s - t).square().sum() for s, t in pairs)
+    expected = expected / sum(s.numel() for s, _ in pairs)
     torch.testing.assert_close(losses['distill.loss_head_l2'], expected)
 
 
@@ -547,8 +550,8 @@ def retinanet():
         ),
         (
             {'architecture': dict(_delete_=True, **retinanet())},
-            'architecture: RoIMimicDistill needs a two-stage detector with a '
-            'StandardRoIHead, but got RetinaNet; use FeatureMimicDistill',
+            'architecture: RoIMimicDistill needs a two-stage detector whose '
+            'boxes are RoIs of its neck, but got RetinaNet',
         ),
         ({'type': 'FeatureMimicDistill'}, 'use RoIMimicDistill'),
         (
@@ -565,8 +568,32 @@ def retinanet():
         ),
         ({'teacher_trainable': True}, 'teacher_trainable: must be False here'),
         (
-            {'architecture.data_preprocessor.mean': [1.0, 2.0, 3.0]},
-            'but the student has [1.0, 2.0, 3.0]',
+            {'distiller.taps.roi': dict(FPN, _delete_=True, weights='fg')},
+            "taps.roi.weights: must be one of ('uniform', 'balanced', "
+            "'confidence'), but got 'fg'",
+        ),
+        (
+            {
+                'distiller.taps.roi': dict(
+                    FPN, _delete_=True, weights='confidence'
+                )
+            },
+            "taps.roi.weights: 'confidence' needs a tap on the input of a "
+            'class layer',
+        ),
+        (
+            {
+                'distiller.taps.roi': dict(
+                    layer='roi_head.bbox_head.fc_cls', weights='balanced'
+                ),
+                'distiller.losses.roi': [dict(type='PKDLoss')],
+            },
+            'losses.roi: PKDLoss cannot weigh samples',
+        ),
+        ({'max_rois': 0}, 'max_rois: must be an int >= 1 or None, but got 0'),
+        (
+            {'distiller.type': 'ConfigurableDistiller'},
+            'distiller.type: must be LSHFMDistiller',
         ),
     ],
 )

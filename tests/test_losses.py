@@ -4,15 +4,18 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmrazor.registry import MODELS
 
+from lshfm_mm import losses
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import (
     LSHLoss,
     RelativeL2Loss,
+    l2_loss,
     lsh_loss,
-    relative_l2_loss,
 )
+from lshfm_mm.samples import level_weights
 
 N, D, K = 6, 5, 9
 
@@ -263,7 +266,7 @@ def test_module_says_what_is_out_of_range(arguments, message):
 def test_relative_l2_equals_its_definition(tensors):
     s, t, _, _ = (x.double() for x in tensors)
     s = s.requires_grad_()
-    value = relative_l2_loss(s, t)
+    value = l2_loss(s, t, relative=True)
     value.backward()
     pairs = list(zip(s.flatten().tolist(), t.flatten().tolist(), strict=True))
     scale = sum(b * b for _, b in pairs)
@@ -276,26 +279,26 @@ def test_relative_l2_equals_its_definition(tensors):
 @pytest.mark.parametrize('scale', [1e-3, 1.0, 1e3])
 def test_relative_l2_does_not_know_the_scale(tensors, scale):
     s, t, _, _ = (x.double() for x in tensors)
-    expected = relative_l2_loss(s, t).item()
-    value = relative_l2_loss(scale * s, scale * t).item()
+    expected = l2_loss(s, t, relative=True).item()
+    value = l2_loss(scale * s, scale * t, relative=True).item()
     assert value == pytest.approx(expected)
-    zero = relative_l2_loss(torch.zeros_like(t), scale * t)
+    zero = l2_loss(torch.zeros_like(t), scale * t, relative=True)
     assert zero.item() == pytest.approx(1)
 
 
 def test_relative_l2_of_nothing_and_of_a_silent_teacher():
     s = torch.ones(0, D, requires_grad=True)
-    value = relative_l2_loss(s, torch.ones(0, D))
+    value = l2_loss(s, torch.ones(0, D), relative=True)
     value.backward()
     assert value.item() == 0
     assert s.grad.shape == (0, D)
-    silent = relative_l2_loss(2 * torch.ones(3, D), torch.zeros(3, D))
+    silent = l2_loss(2 * torch.ones(3, D), torch.zeros(3, D), relative=True)
     assert silent.item() == 4
 
 
 def test_relative_l2_module_weighs_and_checks(tensors):
     s, t, _, _ = tensors
-    expected = 3 * relative_l2_loss(s, t)
+    expected = 3 * l2_loss(s, t, relative=True)
     assert torch.equal(RelativeL2Loss(3.0)(s, t), expected)
     with pytest.raises(ConfigError, match='loss_weight: must be a finite'):
         RelativeL2Loss(math.nan)
@@ -304,3 +307,105 @@ def test_relative_l2_module_weighs_and_checks(tensors):
 def test_losses_stand_in_the_registry_of_mmrazor():
     assert MODELS.get('LSHLoss') is LSHLoss
     assert MODELS.get('RelativeL2Loss') is RelativeL2Loss
+
+
+def maps(seed, n=3, c=4, h=5, w=6, k=9, side=3):
+    """Features of both models, hash functions and a mask, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(  # noqa: E731
+        *shape, generator=generator, dtype=torch.float64
+    )
+    mask = torch.rand(n, h, w, generator=generator) < 0.6
+    mask[seed % n] = False  # one image is wholly ignored
+    s, t = draw(n, c, h, w).requires_grad_(), draw(n, c, h, w)
+    return s, t, draw(k, c * side**2), draw(k), mask
+
+
+def unfolded(feature, side=3):
+    """(N, C, H, W) -> (N, H * W, C * side * side)."""
+    return F.unfold(feature, side, padding=side // 2).transpose(1, 2)
+
+
+def mean_per_image(losses, mask):
+    """(N, H * W) -> (), image by image and then over images that count."""
+    means = [
+        loss[counts].mean()
+        for loss, counts in zip(losses, mask.flatten(1), strict=True)
+        if counts.any()
+    ]
+    return torch.stack(means).mean()
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('side', [1, 3, 5])
+@pytest.mark.parametrize('mode', ['bce', 'l1', 'l2'])
+@pytest.mark.parametrize('block', [1, 300, 2**23])
+def test_maps_equal_the_explicit_unfold(seed, side, mode, block, monkeypatch):
+    """Value and gradient, with a mask, over any number of blocks."""
+    monkeypatch.setattr(losses, 'BLOCK', block)
+    s, t, weight, bias, mask = maps(seed, side=side)
+    [share] = level_weights([s], True, [mask.flatten(1)])
+    value = lsh_loss(s, t, weight, bias, mode, share.double())
+    (grad,) = torch.autograd.grad(3 * value, s)
+
+    z, z_t = (unfolded(x, side) @ weight.T + bias for x in (s, t))
+    if mode == 'bce':
+        codes = (z_t > 0).double()
+        each = -(codes * F.logsigmoid(z) + (1 - codes) * F.logsigmoid(-z))
+    else:
+        each = (z - z_t).abs() if mode == 'l1' else (z - z_t) ** 2
+    expected = mean_per_image(each.mean(2), mask)
+    (expected_grad,) = torch.autograd.grad(3 * expected, s)
+    # The shares are float32.
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize('relative', [False, True])
+def test_l2_of_windows_equals_the_explicit_unfold(relative):
+    s, t, _, _, mask = maps(0)
+    [share] = level_weights([s], True, [mask.flatten(1)])
+    value = l2_loss(s, t, share.double(), window=3, relative=relative)
+    (grad,) = torch.autograd.grad(value, s)
+    square = (unfolded(s) - unfolded(t)) ** 2
+    expected = mean_per_image(square.mean(2), mask)
+    if relative:
+        scale = mean_per_image((unfolded(t) ** 2).mean(2), mask)
+        expected = expected / scale
+    (expected_grad,) = torch.autograd.grad(expected, s)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-5, atol=1e-9)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    s, t, weight, bias, mask = maps(1, c=2, h=3, w=3, k=4)
+    share = mask.double()
+    assert torch.autograd.gradcheck(
+        lambda x: lsh_loss(x, t, weight, bias, 'bce', share), s
+    )
+
+
+def test_a_second_derivative_is_refused():
+    s, t, weight, bias, _ = maps(0)
+    value = lsh_loss(s, t, weight, bias)
+    with pytest.raises(ConfigError, match='create_graph: is True'):
+        torch.autograd.grad(value, s, create_graph=True)
+
+
+def test_maps_all_ignored_and_without_images():
+    s, t, weight, bias, mask = maps(0)
+    value = lsh_loss(s, t, weight, bias, sample_weight=0.0 * mask)
+    value.backward()
+    assert value.item() == 0
+    assert not s.grad.any()
+    empty = torch.zeros(0, *s.shape[1:], requires_grad=True)
+    value = LSHLoss(36, 9, std=1.0)(empty, empty.detach())
+    value.backward()
+    assert value.item() == 0
+    assert empty.grad.shape == empty.shape
+
+
+def test_hash_functions_that_fit_no_window_are_an_error():
+    s, t, weight, bias, _ = maps(0)
+    with pytest.raises(ConfigError, match='4 wide, but .* made for 16'):
+        lsh_loss(s, t, weight[:, :16], bias)  # an even window, 2 x 2

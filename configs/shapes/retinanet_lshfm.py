@@ -1,0 +1,23 @@
+"""LSHL2 on the class tower of RetinaNet with the paper's weights."""
+
+_base_ = 'retinanet_student.py'
+custom_imports = dict(imports=['lshfm_mm'], allow_failed_imports=False)
+
+model = dict(
+    _delete_=True,
+    _scope_='mmrazor',
+    type='FeatureMimicDistill',
+    architecture=_base_.model,
+    teacher=dict(cfg_path='configs/shapes/retinanet_teacher.py'),
+    teacher_ckpt='work_dirs/shapes/retinanet_teacher.pth',
+    distiller=dict(
+        type='LSHFMDistiller',
+        taps=dict(cls='bbox_head.retina_cls'),
+        losses=dict(
+            cls=[
+                dict(type='LSHLoss', num_hashes=1024, loss_weight=7),
+                dict(type='FeatureL2Loss', loss_weight=7),
+            ]
+        ),
+    ),
+)

@@ -1,0 +1,81 @@
+"""The teacher's images, against the teacher's own preprocessor."""
+
+import pytest
+import torch
+from mmdet.models import DetDataPreprocessor
+from mmdet.structures import DetDataSample
+from mmpretrain.models import ClsDataPreprocessor
+
+from lshfm_mm.images import ImageConverter
+
+RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.4, 57.1, 57.4])
+BGR = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0])
+
+
+@pytest.fixture
+def raw():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 40, 60), (3, 50, 33)]
+    images = [
+        torch.randint(0, 256, s, generator=generator, dtype=torch.uint8)
+        for s in shapes
+    ]
+    samples = [DetDataSample(metainfo=dict(img_shape=s[1:])) for s in shapes]
+    return images, samples
+
+
+def run(preprocessor, raw):
+    images, samples = raw
+    data = dict(inputs=list(images), data_samples=[x.clone() for x in samples])
+    return preprocessor(data, training=True)
+
+
+@pytest.mark.parametrize(
+    ('ours', 'theirs'),
+    [
+        (dict(RGB, bgr_to_rgb=True), BGR),
+        (BGR, dict(RGB, bgr_to_rgb=True)),
+        (dict(RGB, bgr_to_rgb=True), {}),
+        ({}, dict(BGR, pad_value=7)),
+        (dict(pad_value=114), dict(RGB, bgr_to_rgb=True)),
+    ],
+)
+def test_the_teacher_gets_what_its_own_preprocessor_makes(raw, ours, theirs):
+    student = DetDataPreprocessor(**ours, pad_size_divisor=32)
+    teacher = DetDataPreprocessor(**theirs, pad_size_divisor=32)
+    data = run(student, raw)
+    before = data['inputs'].clone()
+    images = ImageConverter(student, teacher)(**data)
+    torch.testing.assert_close(
+        images, run(teacher, raw)['inputs'], rtol=1e-5, atol=1e-3
+    )
+    assert torch.equal(data['inputs'], before)  # the student's stay
+
+
+def test_the_batch_itself_where_both_do_the_same(raw):
+    student = DetDataPreprocessor(**RGB, bgr_to_rgb=True)
+    teacher = DetDataPreprocessor(**RGB, bgr_to_rgb=True)
+    data = run(student, raw)
+    assert ImageConverter(student, teacher)(**data) is data['inputs']
+
+
+def test_padding_up_to_the_teachers_divisor(raw):
+    student = DetDataPreprocessor(**RGB, pad_size_divisor=1)
+    teacher = DetDataPreprocessor(**RGB, pad_size_divisor=64)
+    images = ImageConverter(student, teacher)(**run(student, raw))
+    assert images.shape == (2, 3, 64, 64)
+    torch.testing.assert_close(images, run(teacher, raw)['inputs'])
+
+
+def test_a_classifiers_preprocessor_of_mmpretrain():
+    images = torch.randint(0, 256, (2, 3, 8, 8)).float()
+    student = ClsDataPreprocessor(**RGB, to_rgb=True)
+    teacher = ClsDataPreprocessor(**BGR)
+    inputs = student(dict(inputs=images))['inputs']
+    expected = teacher(dict(inputs=images))['inputs']
+    torch.testing.assert_close(
+        ImageConverter(student, teacher)(inputs, None),
+        expected,
+        rtol=1e-5,
+        atol=1e-3,
+    )
