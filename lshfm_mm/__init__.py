@@ -15,6 +15,13 @@ if 'lshfm_mm.doctor' not in sys.orig_argv:
     compat.mend_mmrazor()
     compat.mend_checkpoints()
 
-    from . import algorithms, distillers, losses
+    from . import algorithms, amp, distillers, losses
 
-__all__ = ['__version__', 'algorithms', 'compat', 'distillers', 'losses']
+__all__ = [
+    '__version__',
+    'algorithms',
+    'amp',
+    'compat',
+    'distillers',
+    'losses',
+]

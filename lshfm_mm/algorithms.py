@@ -82,9 +82,13 @@ class FeatureMimicDistill(SingleTeacherDistill):
                     f"MMRazor's SingleTeacherDistill"
                 )
         if not isinstance(architecture, BaseModel):
-            architecture = MODELS.build(
-                model_config('architecture', architecture)
-            )
+            cfg = model_config('architecture', architecture)
+            # Where mmpretrain keeps it, and without the type that the
+            # student knows.
+            preprocessor = kwargs.pop('data_preprocessor', None)
+            if preprocessor is not None:
+                cfg.setdefault('data_preprocessor', preprocessor)
+            architecture = MODELS.build(cfg)
         # The guest must be there before MMRazor asks for ``self.teacher``;
         # what MMRazor then registers as a submodule is taken out again.
         guest = Guest(build_teacher(teacher, teacher_ckpt, teacher_strict))
@@ -318,10 +322,8 @@ class RoIMimicDistill(FeatureMimicDistill):
     def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
         models = {'architecture': student, 'teacher': teacher}
         for field, model in models.items():
-            head = getattr(model, 'roi_head', None)
-            if not isinstance(
-                head, StandardRoIHead | CascadeRoIHead
-            ) or isinstance(head, SparseRoIHead):
+            if not has_rois(model):
+                head = getattr(model, 'roi_head', None)
                 raise ConfigError(
                     f'{field}: RoIMimicDistill needs a two-stage detector '
                     f'whose boxes are RoIs of its neck, but got '
@@ -351,6 +353,18 @@ class RoIMimicDistill(FeatureMimicDistill):
                 )
             if tap is not None and name in self.distiller.taps:
                 taps.append(name)
+
+
+def has_rois(model: nn.Module) -> bool:
+    """Whether a model pools its boxes from its neck, whatever they are.
+
+    The queries of Sparse R-CNN and its kin are not RoIs: they carry a state
+    of their own.
+    """
+    head = getattr(model, 'roi_head', None)
+    return isinstance(
+        head, StandardRoIHead | CascadeRoIHead
+    ) and not isinstance(head, SparseRoIHead)
 
 
 def _stage(found: re.Match[str] | None) -> int | None:

@@ -255,26 +255,45 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
     Raises:
         ConfigError: If nothing agrees.
     """
-    own, other = student.state_dict(), teacher.state_dict()
-    candidates = [k for k in own if not k.startswith('backbone.')]
-    taken = [
-        key
-        for key in candidates
-        if key in other and own[key].shape == other[key].shape
-    ]
+    taken, left = inheritable(student, teacher)
     if not taken:
         raise ConfigError(
             'inherit: student and teacher share no weight outside the '
             'backbone; set inherit=False'
         )
+    other = teacher.state_dict()
     student.load_state_dict({k: other[k] for k in taken}, strict=False)
     print_log(
         f'inherit: the student starts with {len(taken)} of its '
-        f'{len(candidates)} tensors outside the backbone from the teacher: '
-        f'{", ".join(taken)}',
+        f'{len(taken) + len(left)} tensors outside the backbone from the '
+        f'teacher: {", ".join(taken)}; its own stay: '
+        f'{", ".join(left) or "none"}',
         'current',
     )
     return taken
+
+
+def inheritable(
+    student: nn.Module, teacher: nn.Module
+) -> tuple[list[str], list[str]]:
+    """Keys outside the student's backbone, by what a teacher can give.
+
+    Args:
+        student (nn.Module): The student.
+        teacher (nn.Module): The teacher.
+
+    Returns:
+        tuple[list[str], list[str]]: Keys whose name and shape agree, and
+        all others.
+    """
+    other = teacher.state_dict()
+    taken: list[str] = []
+    left: list[str] = []
+    for key, value in student.state_dict().items():
+        if not key.startswith('backbone.'):
+            agrees = key in other and other[key].shape == value.shape
+            (taken if agrees else left).append(key)
+    return taken, left
 
 
 def _model_of_file(field: str, cfg: dict[str, Any]) -> dict[str, Any]:

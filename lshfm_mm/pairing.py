@@ -1,0 +1,590 @@
+"""What two models have in common that one can mimic, as a config.
+
+Looks at both models on a blank image, chooses a tap, and writes the config
+of the distillation: short, readable, a comment per choice.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmdet.models import SingleStageDetector
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.model import BaseModel
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from .algorithms import has_rois
+from .errors import ConfigError
+from .taps import connector_config, width_of, window_of_layer
+from .teacher import forked_rng, inheritable, model_config
+
+PROBE = 256  # side of the blank image in pixels
+MAX_HASHES = 4096
+LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
+
+
+class Layer(NamedTuple):
+    """A layer that is the same thing in every model, by its name."""
+
+    name: str
+    module: nn.Module
+    shapes: list[tuple[int, ...]]  # of its input, or of a neck's outputs
+
+
+class View(NamedTuple):
+    """What there is to mimic in a model; None where there is no such."""
+
+    kind: str
+    rois: list[Layer]
+    dense: Layer | None
+    neck: Layer | None
+    pooled: Layer | None
+
+
+class Pairing(NamedTuple):
+    """A tap that two models have in common."""
+
+    algorithm: str
+    why: str
+    taps: dict[str, str]
+    connectors: dict[str, str]
+    losses: dict[str, list[str]]
+
+
+def write_config(
+    teacher: str,
+    student: str,
+    out: str,
+    teacher_ckpt: str | None = None,
+    student_ckpt: str | None = None,
+    tap: str | None = None,
+    loss: str = 'recommended',
+    beta: float | None = None,
+    force: bool = False,
+) -> str:
+    """Write the config that distils a teacher into a student.
+
+    Args:
+        teacher (str): Its config, a file or ``'package::path'``.
+        student (str): The student's, likewise; data and schedule are its.
+        out (str): The file to write, whole or not at all.
+        teacher_ckpt (str, optional): File or URL of the teacher's weights.
+            Defaults to those that the model zoo names for its config.
+        student_ckpt (str, optional): Weights that the student starts from.
+        tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
+            the first of these that the models have in common.
+        loss (str): One of ``LOSSES``. Defaults to 'recommended'.
+        beta (float, optional): Weight of the losses. Defaults to 1, and for
+            the paper's losses to its 7.
+        force (bool): Whether ``out`` may be overwritten. Defaults to False.
+
+    Returns:
+        str: What was chosen, in a line.
+
+    Raises:
+        ConfigError: If the models have nothing in common to mimic, or an
+            argument is wrong.
+    """
+    target = Path(out)
+    if target.exists() and not force:
+        raise ConfigError(
+            f'out: {out} exists; give another name or --force to overwrite'
+        )
+    if loss not in LOSSES:
+        raise ConfigError(f'loss: must be one of {LOSSES}, but got {loss!r}')
+    if teacher_ckpt is None:
+        teacher_ckpt = _zoo_weights(teacher)
+    configs = [
+        read(x, y) for x, y in (('teacher', teacher), ('student', student))
+    ]
+    models = [
+        build(field, config)
+        for field, config in zip(('teacher', 'student'), configs, strict=True)
+    ]
+    views = [look(model) for model in models]
+    weight = beta if beta is not None else (1 if loss == 'recommended' else 7)
+    pairing = pair(views[1], views[0], tap, loss, weight)
+    inherit, why_inherit = _inherit(configs, models, views, loss, student_ckpt)
+    text = _render(
+        dict(
+            teacher=teacher,
+            student=student,
+            out=target,
+            teacher_ckpt=teacher_ckpt,
+            student_ckpt=student_ckpt,
+        ),
+        views,
+        pairing,
+        inherit,
+        why_inherit,
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f'_partial_{target.name}')
+    try:
+        partial.write_text(text)
+        _try_out(partial, models[0], inherit)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return f'{views[0].kind} -> {views[1].kind}: {pairing.why}'
+
+
+def read(field: str, path: str) -> Config:
+    """Read a config file or one of an installed package.
+
+    Args:
+        field (str): Which argument names it, for messages.
+        path (str): File, or ``'package::path'``.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        ConfigError: If there is none, or it has no model.
+    """
+    if '::' in path:
+        config = get_config(path)
+    elif Path(path).is_file():
+        config = Config.fromfile(path)
+    else:
+        raise ConfigError(
+            f'{field}: no such file: {path}; give a config file or '
+            f"'mmdet::path/in/its/configs.py'"
+        )
+    if 'model' not in config:
+        raise ConfigError(f'{field}: {path} has no model; give its config')
+    return config
+
+
+def build(field: str, config: Config) -> BaseModel:
+    """Build the model of a config; no weights are loaded.
+
+    Args:
+        field (str): Which argument names it, for messages.
+        config (Config): The config.
+
+    Returns:
+        BaseModel: The model, in eval mode.
+    """
+    cfg = model_config(field, config.model)
+    if 'data_preprocessor' in config:  # where mmpretrain keeps it
+        cfg.setdefault('data_preprocessor', config.data_preprocessor)
+    with forked_rng():
+        return MODELS.build(cfg).eval()
+
+
+@torch.no_grad()
+def look(model: BaseModel) -> View:
+    """Find what there is to mimic, by a pass over a blank image.
+
+    Args:
+        model (BaseModel): A detector or classifier.
+
+    Returns:
+        View: What was found.
+    """
+    image = next(model.parameters()).new_zeros(1, 3, PROBE, PROBE)
+    is_dense = isinstance(model, SingleStageDetector)
+    is_classifier = not hasattr(model, 'bbox_head') and (
+        getattr(model, 'head', None) is not None
+    )
+    calls: list[tuple[str, nn.Module, Any, Any]] = []
+    with forked_rng():
+        hooks = [
+            module.register_forward_hook(_log(calls, name))
+            for name, module in model.named_modules()
+            if name == 'neck' or isinstance(module, nn.Linear | nn.Conv2d)
+        ]
+        try:
+            if is_dense or is_classifier:
+                result = model(image, None, mode='tensor')
+            else:
+                result = model.extract_feat(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return View(
+        type(model).__name__,
+        _box_layers(model),
+        _source(calls, _maps(result)) if is_dense else None,
+        _neck(calls),
+        _source(calls, [result]) if is_classifier else None,
+    )
+
+
+def pair(
+    student: View,
+    teacher: View,
+    tap: str | None = None,
+    loss: str = 'recommended',
+    weight: float = 1,
+) -> Pairing:
+    """Choose where a student mimics a teacher.
+
+    Args:
+        student (View): The student.
+        teacher (View): The teacher.
+        tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
+            the first that is possible.
+        loss (str): One of ``LOSSES``.
+        weight (float): Weight of the losses.
+
+    Returns:
+        Pairing: The tap with its losses.
+
+    Raises:
+        ConfigError: If the models have no such tap in common.
+    """
+    if tap is not None and tap not in CHOICES:
+        raise ConfigError(
+            f'tap: must be one of {tuple(CHOICES)}, but got {tap!r}'
+        )
+    reasons = []
+    for name in CHOICES if tap is None else (tap,):
+        found = CHOICES[name](student, teacher, loss, weight)
+        if isinstance(found, Pairing):
+            return found
+        reasons.append(f'{name}: {found}')
+    raise ConfigError(
+        f'tap: {student.kind} and {teacher.kind} cannot be paired '
+        f'({"; ".join(reasons)}); take another teacher'
+    )
+
+
+def _pair_rois(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing | str:
+    if not student.rois or not teacher.rois:
+        lacking = student if not student.rois else teacher
+        return f'{lacking.kind} has no class layer that reads RoIs'
+    stages = list(zip(student.rois, teacher.rois, strict=False))
+    taps, connectors, losses = {}, {}, {}
+    for index, (ours, theirs) in enumerate(stages):
+        name = 'roi' if len(stages) == 1 else f'roi{index}'
+        taps[name] = _tap(ours, theirs)
+        connectors.update(_connector(name, ours, theirs))
+        losses[name] = _losses(loss, weight)
+    return Pairing(
+        'RoIMimicDistill',
+        "both classify RoIs: the teacher pools the student's",
+        taps,
+        connectors,
+        losses,
+    )
+
+
+def _pair_dense(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing | str:
+    ours, theirs = student.dense, teacher.dense
+    if ours is None or theirs is None:
+        lacking = student if ours is None else teacher
+        return f'{lacking.kind} has no one class layer for all levels'
+    sizes = [[x[2:] for x in y.shapes] for y in (ours, theirs)]
+    if sizes[0] != sizes[1]:
+        return f'levels differ, {_strides(ours)} and {_strides(theirs)}'
+    windows = [window_of_layer(x.module, 'input') for x in (ours, theirs)]
+    if windows[0] != windows[1]:
+        return f'windows differ, {windows[0]} and {windows[1]}'
+    width = (width_of(theirs.module, 'input') or 0) * windows[1] ** 2
+    return Pairing(
+        'FeatureMimicDistill',
+        f'both classify the locations of strides {_strides(ours)}',
+        {'cls': _tap(ours, theirs)},
+        _connector('cls', ours, theirs),
+        {'cls': _losses(loss, weight, hashes=min(4 * width, MAX_HASHES))},
+    )
+
+
+def _pair_necks(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing | str:
+    ours, theirs = student.neck, teacher.neck
+    if ours is None or theirs is None:
+        lacking = student if ours is None else teacher
+        return f'{lacking.kind} has no neck that gives maps'
+    common = [
+        x for x in ours.shapes if x[2:] in [y[2:] for y in theirs.shapes]
+    ]
+    if not common:
+        return f'strides differ, {_strides(ours)} and {_strides(theirs)}'
+    widths = [sorted({x[1] for x in y.shapes}) for y in (ours, theirs)]
+    connectors = {}
+    if len(widths[0]) == len(widths[1]) == 1:
+        dim: int | None = widths[1][0]
+        if widths[0] != widths[1]:
+            connectors['fpn'] = connector_config(
+                nn.Conv2d(1, 1, 1), widths[0][0], widths[1][0]
+            )
+    elif ours.shapes == theirs.shapes and loss != 'lsh':
+        dim, loss = None, 'l2' if loss in ('lshl2', 'l2') else 'relative'
+    else:
+        return (
+            f'widths change from level to level, {widths[0]} and {widths[1]}, '
+            f'which no one connector and no LSH serve'
+        )
+    strides = [PROBE // x[3] for x in common]
+    return Pairing(
+        'FeatureMimicDistill',
+        f'the necks have strides {strides} in common',
+        {'fpn': "dict(layer='neck', record='output', normalize=True)"},
+        connectors,
+        {'fpn': _losses(loss, weight, dim=dim)},
+    )
+
+
+def _pair_pooled(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing | str:
+    ours, theirs = student.pooled, teacher.pooled
+    if ours is None or theirs is None:
+        lacking = student if ours is None else teacher
+        return f'{lacking.kind} has no linear classifier'
+    return Pairing(
+        'FeatureMimicDistill',
+        'both classify a pooled feature',
+        {'pooled': _tap(ours, theirs)},
+        _connector('pooled', ours, theirs),
+        {'pooled': _losses(loss, weight)},
+    )
+
+
+CHOICES: dict[str, Callable[[View, View, str, float], Pairing | str]] = {
+    'roi': _pair_rois,
+    'dense': _pair_dense,
+    'fpn': _pair_necks,
+    'pooled': _pair_pooled,
+}
+
+
+def _log(calls: list[Any], name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        calls.append((name, module, inputs, output))
+
+    return hook
+
+
+def _maps(result: Any) -> list[Tensor]:
+    """The class scores of a dense head, the first that it gives."""
+    while isinstance(result, list | tuple) and result:
+        if all(isinstance(x, Tensor) for x in result):
+            return list(result)
+        result = result[0]
+    return []
+
+
+def _source(calls: list[Any], outputs: list[Any]) -> Layer | None:
+    """The one layer that made all of the outputs."""
+    found = [
+        next((call for call in calls if call[3] is output), None)
+        for output in outputs
+    ]
+    names = {call and call[0] for call in found}
+    if len(names) != 1 or found[0] is None:
+        return None
+    shapes = [tuple(call[2][0].shape) for call in found if call is not None]
+    return Layer(found[0][0], found[0][1], shapes)
+
+
+def _neck(calls: list[Any]) -> Layer | None:
+    for name, module, _, output in calls:
+        if name == 'neck':
+            maps = output if isinstance(output, list | tuple) else [output]
+            if all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
+                return Layer(name, module, [tuple(x.shape) for x in maps])
+    return None
+
+
+def _box_layers(model: BaseModel) -> list[Layer]:
+    """The class layer of each stage of a RoI head."""
+    if not has_rois(model):
+        return []
+    heads = model.roi_head.bbox_head
+    many = isinstance(heads, nn.ModuleList)
+    layers = []
+    for index, head in enumerate(heads if many else [heads]):
+        layer = getattr(head, 'fc_cls', None)
+        if not isinstance(layer, nn.Linear):
+            return []
+        stage = f'.{index}' if many else ''
+        name = f'roi_head.bbox_head{stage}.fc_cls'
+        layers.append(Layer(name, layer, []))
+    return layers
+
+
+def _strides(layer: Layer) -> list[int]:
+    return [PROBE // x[3] for x in layer.shapes]
+
+
+def _tap(ours: Layer, theirs: Layer) -> str:
+    if ours.name == theirs.name:
+        return repr(ours.name)
+    return f'dict(student={ours.name!r}, teacher={theirs.name!r})'
+
+
+def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
+    widths = [width_of(x.module, 'input') for x in (ours, theirs)]
+    if widths[0] == widths[1]:
+        return {}
+    return {name: connector_config(theirs.module, *widths)}
+
+
+def _losses(
+    loss: str, weight: float, hashes: int | None = None, dim: int | None = None
+) -> list[str]:
+    """Configs of the losses at a tap, as code."""
+    lsh = ["type='LSHLoss'"]
+    if hashes is not None:
+        lsh.append(f'num_hashes={hashes}')
+    if dim is not None:  # normalised maps: projections of variance 1
+        lsh += [f'feature_dim={dim}', f'std={dim**-0.5:.4g}']
+    kinds = {
+        'recommended': [lsh, ["type='RelativeL2Loss'"]],
+        'relative': [["type='RelativeL2Loss'"]],
+        'lshl2': [lsh, ["type='FeatureL2Loss'"]],
+        'lsh': [lsh],
+        'l2': [["type='FeatureL2Loss'"]],
+    }
+    scale = [] if weight == 1 else [f'loss_weight={weight:g}']
+    return [f'dict({", ".join(x + scale)})' for x in kinds[loss]]
+
+
+def _zoo_weights(path: str) -> str:
+    """URL of the weights that a package's metafile names for a config."""
+    if '::' in path:
+        try:
+            return get_config(path, pretrained=True).model_path
+        except (AssertionError, AttributeError, ValueError) as error:
+            reason = f'the model zoo names none for {path} ({error})'
+            raise ConfigError(
+                f'teacher_ckpt: {reason}; give --teacher-ckpt'
+            ) from error
+    raise ConfigError(
+        f'teacher_ckpt: is not given, and {path} is no config of a model '
+        f'zoo; give --teacher-ckpt'
+    )
+
+
+def _inherit(
+    configs: Sequence[Config],
+    models: Sequence[BaseModel],
+    views: Sequence[View],
+    loss: str,
+    student_ckpt: str | None,
+) -> tuple[bool, str]:
+    """Whether the student shall inherit, and why."""
+    if loss != 'recommended':
+        return False, 'The paper does not inherit.'
+    if student_ckpt is not None:
+        return False, 'The student has weights of its own.'
+    necks = [x.neck and _strides(x.neck) for x in views]
+    if necks[0] != necks[1]:
+        return False, f'The necks differ: strides {necks[0]} and {necks[1]}.'
+    taken, left = inheritable(models[1], models[0])
+    if not taken:
+        return False, 'No weight outside the backbones agrees in shape.'
+    classes = [_classes(x) for x in configs]
+    if classes[0] != classes[1]:
+        heads = [x for x in taken if 'cls' in x]
+        if heads:
+            return False, 'The data sets may order their classes differently.'
+    total = len(taken) + len(left)
+    return True, (
+        f'{len(taken)} of the {total} tensors outside the backbone are taken.'
+    )
+
+
+def _classes(config: Config) -> Any:
+    """What tells the classes of a data set and their order."""
+    dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    meta = dataset.get('metainfo') or {}
+    return meta.get('classes') or dataset.get('type')
+
+
+def _render(
+    paths: Mapping[str, Any],
+    views: Sequence[View],
+    pairing: Pairing,
+    inherit: bool,
+    why_inherit: str,
+) -> str:
+    student = paths['student']
+    if '::' not in student:
+        student = os.path.relpath(student, paths['out'].parent)
+    start: list[str] = []
+    architecture = '_base_.model'
+    if paths['student_ckpt']:
+        checkpoint = paths['student_ckpt']
+        architecture = 'student'
+        start = [
+            'student = _base_.model',
+            'student.init_cfg = dict(',
+            "    type='Pretrained',",
+            f'    checkpoint={checkpoint!r},{_long(15, checkpoint)}',
+            ')',
+        ]
+    lines = [
+        f'"""{views[1].kind} mimics {views[0].kind}."""',
+        '',
+        '# The data, the schedule and the student.',
+        f'_base_ = {student!r}',
+        "custom_imports = dict(imports=['lshfm_mm'], "
+        'allow_failed_imports=False)',
+        '',
+        *start,
+        'model = dict(',
+        '    _delete_=True,',
+        "    _scope_='mmrazor',",
+        f'    type={pairing.algorithm!r},',
+        f'    architecture={architecture},',
+        f'    # {why_inherit}',
+        f'    inherit={inherit},',
+        '    teacher=dict(',
+        f'        cfg_path={paths["teacher"]!r},{_long(18, paths["teacher"])}',
+        '    ),',
+        f'    teacher_ckpt={paths["teacher_ckpt"]!r},'
+        f'{_long(18, paths["teacher_ckpt"])}',
+        '    distiller=dict(',
+        "        type='LSHFMDistiller',",
+        f'        # {pairing.why[0].upper()}{pairing.why[1:]}.',
+        '        taps=dict(',
+        *(f'            {k}={v},' for k, v in pairing.taps.items()),
+        '        ),',
+    ]
+    if pairing.connectors:
+        lines += [
+            "        # The student's width -> the teacher's, for training "
+            'alone.',
+            '        connectors=dict(',
+            *(f'            {k}={v},' for k, v in pairing.connectors.items()),
+            '        ),',
+        ]
+    lines.append('        losses=dict(')
+    for name, losses in pairing.losses.items():
+        lines += [
+            f'            {name}=[',
+            *(f'                {x},' for x in losses),
+            '            ],',
+        ]
+    lines += ['        ),', '    ),', ')', '']
+    return '\n'.join(lines)
+
+
+def _long(indent: int, text: str) -> str:
+    return '  # noqa: E501' if indent + len(text) > 70 else ''
+
+
+def _try_out(path: Path, teacher: BaseModel, inherit: bool) -> None:
+    """Build what was written, with the teacher that is at hand."""
+    config = Config.fromfile(path)
+    model = dict(config.model, teacher=teacher, teacher_ckpt=None)
+    if 'data_preprocessor' in config:
+        model.setdefault('data_preprocessor', config.data_preprocessor)
+    with forked_rng():
+        MODELS.build(model)

@@ -1,0 +1,48 @@
+"""Write the config that distils one model into another."""
+
+import argparse
+
+from lshfm_mm import cli
+from lshfm_mm.pairing import CHOICES, LOSSES, write_config
+
+
+def main() -> None:
+    """Parse the arguments and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'teacher', help="its config: a file or 'mmdet::path/in/configs.py'"
+    )
+    parser.add_argument('student', help='likewise; its data and schedule stay')
+    parser.add_argument('-o', '--out', required=True, help='file to write')
+    parser.add_argument(
+        '--teacher-ckpt',
+        help="file or URL of the teacher's weights (default: the model zoo's)",
+    )
+    parser.add_argument(
+        '--student-ckpt', help='weights that the student starts from'
+    )
+    parser.add_argument(
+        '--tap',
+        help=f'one of {", ".join(CHOICES)} (default: the first of these that '
+        f'both models have)',
+    )
+    parser.add_argument(
+        '--loss',
+        default='recommended',
+        help=f'one of {", ".join(LOSSES)} (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--beta',
+        type=float,
+        help='weight of the losses (default: 1, and 7 for those of the paper)',
+    )
+    parser.add_argument(
+        '--force', action='store_true', help='overwrite the file'
+    )
+    args = parser.parse_args()
+    print(write_config(**vars(args)))
+    print(f'train with: python tools/train.py {args.out}')
+
+
+if __name__ == '__main__':
+    cli.run(main)
