@@ -87,7 +87,7 @@ def without_downloads(node: dict) -> None:
 
 def for_shapes(node: dict) -> None:
     """Set the number of classes."""
-    if 'num_classes' in node:
+    if node.get('num_classes', 1) > 1:  # an RPN has one
         node['num_classes'] = 6
 
 
