@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import MODELS as ROOT
+from mmrazor.registry import MODELS
 
 from lshfm_mm.teacher import model_config
 
@@ -18,19 +19,27 @@ CONFIGS = sorted(
 )
 
 
+@pytest.fixture(scope='module')
+def teachers():
+    """Teachers with random weights, each built once: none is downloaded."""
+    return {}
+
+
 @pytest.mark.parametrize('path', CONFIGS)
-def test_config_builds(path, tmp_path, monkeypatch):
+def test_config_builds(path, teachers, monkeypatch):
     monkeypatch.chdir(REPO)
     cfg = Config.fromfile(path)
     if 'architecture' not in cfg.model:
         MMDET_MODELS.build(cfg.model)
         return
-    # The weights are made here: nothing is downloaded in a test.
-    teacher = ROOT.build(model_config('teacher', cfg.model.teacher))
-    checkpoint = tmp_path / 'teacher.pth'
-    torch.save({'state_dict': teacher.state_dict()}, checkpoint)
-    cfg.model.teacher_ckpt = str(checkpoint)
-    model = ROOT.build(cfg.model)
+    assert cfg.model.teacher_ckpt.endswith('.pth')
+    source = cfg.model.teacher.cfg_path
+    if source not in teachers:
+        teachers[source] = ROOT.build(
+            model_config('teacher', cfg.model.teacher)
+        )
+    cfg.model.update(teacher=teachers[source], teacher_ckpt=None)
+    model = MODELS.build(cfg.model)
     distiller = cfg.model.distiller
     active = distiller.get('active', list(distiller.taps))
     expected = sum(len(distiller.losses[tap]) for tap in active)
@@ -59,3 +68,41 @@ def test_variants_differ_in_what_their_names_say():
     assert losses('faster_rcnn_lshfm') == [('LSHLoss', 7), ('L2Loss', 7)]
     assert losses('faster_rcnn_lsh') == [('LSHLoss', 7)]
     assert losses('faster_rcnn_l2') == [('L2Loss', 7)]
+
+
+@pytest.mark.parametrize('detector', ['faster_rcnn', 'retinanet', 'gfl'])
+def test_the_long_schedule_is_mmdets_own(detector):
+    name = f'configs/distill/{detector}_lshfm_2x.py'
+    cfg = Config.fromfile(REPO / name)
+    own = get_config('mmdet::_base_/schedules/schedule_2x.py')
+    assert cfg.train_cfg.max_epochs == own.train_cfg.max_epochs == 24
+    for ours, theirs in zip(
+        cfg.param_scheduler, own.param_scheduler, strict=True
+    ):
+        assert {k: ours[k] for k in theirs} == theirs
+
+
+@pytest.mark.parametrize('name', ['faster_rcnn_r50', 'retinanet_vgg11_lshfm'])
+def test_voc_follows_the_recipe_of_the_paper(name):
+    cfg = Config.fromfile(REPO / f'configs/voc/{name}.py')
+    data = cfg.train_dataloader.dataset
+    assert data.type == 'ConcatDataset'
+    assert [x.ann_file.split('/')[0] for x in data.datasets] == [
+        'VOC2007',
+        'VOC2012',
+    ]
+    for part in data.datasets:
+        resize = part.pipeline[2]
+        assert resize.type == 'RandomResize'
+        assert resize.scale == [(1333, 480), (1333, 800)]
+    assert cfg.test_dataloader.dataset.pipeline[1].scale == (1333, 800)
+    assert cfg.train_cfg.max_epochs == 24
+    warmup, steps = cfg.param_scheduler
+    assert (warmup.end, steps.milestones) == (1000, [18, 22])
+    retina = 'retinanet' in name
+    assert cfg.optim_wrapper.optimizer.lr == (0.005 if retina else 0.01)
+    if retina:
+        losses = cfg.model.distiller.losses.cls
+        assert [x.loss_weight for x in losses] == [8, 8]
+    else:
+        assert cfg.model.train_cfg.rpn_proposal.nms_pre == 4000

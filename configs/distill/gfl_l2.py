@@ -1,0 +1,13 @@
+"""L2 alone on the class tower of GFL."""
+
+_base_ = 'gfl_lshfm.py'
+
+model = dict(
+    distiller=dict(
+        losses=dict(
+            cls=[
+                dict(type='FeatureL2Loss', loss_weight=7),
+            ]
+        ),
+    ),
+)

@@ -1,0 +1,13 @@
+"""LSH alone on the class tower of GFL."""
+
+_base_ = 'gfl_lshfm.py'
+
+model = dict(
+    distiller=dict(
+        losses=dict(
+            cls=[
+                dict(type='LSHLoss', num_hashes=4096, loss_weight=7),
+            ]
+        ),
+    ),
+)

@@ -1,0 +1,238 @@
+"""make_config: what it chooses, writes and refuses; and that it trains."""
+
+import math
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.apis import init_detector
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.export import export_student, student_config
+from lshfm_mm.pairing import write_config
+
+from .test_detectors import cascade, faster, retinanet, shrink
+
+REPO = Path(__file__).parent.parent
+CAFFE = dict(
+    mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False
+)
+
+
+@pytest.fixture
+def write(tmp_path, make_config):
+    """Write the configs of a pair and what distils them; read it back."""
+
+    def make(teacher, student, **kwargs):
+        for name, model in (('teacher', teacher), ('student', student)):
+            cfg = make_config('faster_rcnn_student')
+            cfg.model = model
+            cfg.dump(tmp_path / f'{name}.py')
+        out = tmp_path / 'distilled.py'
+        kwargs.setdefault('teacher_ckpt', str(tmp_path / 'teacher.pth'))
+        write_config(
+            str(tmp_path / 'teacher.py'),
+            str(tmp_path / 'student.py'),
+            str(out),
+            **kwargs,
+        )
+        return Config.fromfile(out)
+
+    return make
+
+
+def losses_in(cfg, tap):
+    return [x.type for x in cfg.model.distiller.losses[tap]]
+
+
+def test_two_stage_detectors_mimic_rois(write):
+    cfg = write(faster(8), faster(4))
+    assert cfg.model.type == 'RoIMimicDistill'
+    assert cfg.model.distiller.taps == dict(roi='roi_head.bbox_head.fc_cls')
+    assert losses_in(cfg, 'roi') == ['LSHLoss', 'RelativeL2Loss']
+    assert cfg.model.inherit
+    assert cfg.train_cfg.max_epochs == 7  # the student's schedule
+
+
+def test_a_data_set_that_may_order_its_classes_otherwise(tmp_path, write):
+    write(faster(8), faster(4))
+    cfg = Config.fromfile(tmp_path / 'teacher.py')
+    cfg.train_dataloader.dataset.metainfo = dict(classes=tuple('abcdef'))
+    cfg.dump(tmp_path / 'other.py')
+    out = tmp_path / 'other_distilled.py'
+    write_config(
+        str(tmp_path / 'other.py'),
+        str(tmp_path / 'student.py'),
+        str(out),
+        'teacher.pth',
+    )
+    assert not Config.fromfile(out).model.inherit
+    assert 'order their classes' in out.read_text()
+
+
+def test_cascades_mimic_stage_by_stage(write):
+    cfg = write(cascade(8), cascade(4))
+    assert list(cfg.model.distiller.taps.values()) == [
+        f'roi_head.bbox_head.{i}.fc_cls' for i in range(3)
+    ]
+    mixed = write(cascade(8), faster(4), force=True)
+    assert mixed.model.distiller.taps.roi == dict(
+        student='roi_head.bbox_head.fc_cls',
+        teacher='roi_head.bbox_head.0.fc_cls',
+    )
+
+
+def test_dense_heads_mimic_the_class_tower(write):
+    fcos = shrink('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 8, neck=32)
+    fcos.bbox_head.feat_channels = 32
+    cfg = write(fcos, retinanet(4), loss='lshl2')
+    assert cfg.model.type == 'FeatureMimicDistill'
+    assert cfg.model.distiller.taps.cls == dict(
+        student='bbox_head.retina_cls', teacher='bbox_head.conv_cls'
+    )
+    assert cfg.model.distiller.losses.cls == [
+        dict(type='LSHLoss', num_hashes=1152, loss_weight=7),  # 4 * 9 * 32
+        dict(type='FeatureL2Loss', loss_weight=7),
+    ]
+    module = cfg.model.distiller.connectors.cls.module_args
+    assert module == dict(in_channels=16, out_channels=32, kernel_size=1)
+    assert not cfg.model.inherit  # the paper does not
+
+
+def test_different_heads_mimic_the_necks(write):
+    cfg = write(faster(8, neck=32), retinanet(4))
+    assert cfg.model.type == 'FeatureMimicDistill'
+    assert cfg.model.distiller.taps.fpn == dict(
+        layer='neck', record='output', normalize=True
+    )
+    lsh, _ = cfg.model.distiller.losses.fpn
+    assert (lsh.feature_dim, lsh.std) == (32, pytest.approx(32**-0.5, 1e-3))
+    assert cfg.model.distiller.connectors.fpn.module_args.out_channels == 32
+    assert not cfg.model.inherit  # strides 4 to 64 and 8 to 128
+
+
+def test_arguments_go_first(write):
+    cfg = write(
+        retinanet(8),
+        retinanet(4),
+        tap='fpn',
+        loss='lsh',
+        beta=3.0,
+        student_ckpt='start.pth',
+    )
+    assert cfg.model.distiller.losses.fpn == [
+        dict(type='LSHLoss', feature_dim=16, std=0.25, loss_weight=3)
+    ]
+    start = cfg.model.architecture.init_cfg
+    assert start == dict(type='Pretrained', checkpoint='start.pth')
+
+
+def test_classifiers_mimic_the_pooled_feature(tmp_path):
+    out = tmp_path / 'cls.py'
+    write_config(
+        'mmpretrain::resnet/resnet34_8xb32_in1k.py',
+        'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py',
+        str(out),
+    )
+    cfg = Config.fromfile(out)
+    assert cfg.model.distiller.taps == dict(pooled='head.fc')
+    assert cfg.model.distiller.connectors.pooled.module_args == dict(
+        in_features=1280, out_features=512
+    )
+    assert 'resnet34_8xb32_in1k_20210831' in cfg.model.teacher_ckpt
+    assert cfg.data_preprocessor.num_classes == 1000
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(tap='roi'), 'RetinaNet has no class layer that reads RoIs'),
+        (dict(tap='rio'), "tap: must be one of ('roi', 'dense', 'fpn', 'poo"),
+        (dict(loss='kd'), "loss: must be one of ('recommended', "),
+        (dict(teacher_ckpt=None), 'teacher_ckpt: is not given, and'),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    write, tmp_path, kwargs, message
+):
+    with pytest.raises(ConfigError) as error:
+        write(faster(8), retinanet(4), **kwargs)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+    assert not list(tmp_path.glob('*distilled*'))
+
+
+def test_models_without_anything_in_common_are_refused(write):
+    teacher = faster(8)
+    teacher.neck.update(num_outs=1, end_level=0)
+    with pytest.raises(ConfigError) as error:
+        write(teacher, retinanet(4))
+    assert 'fpn: strides differ, [8, 16, 32, 64, 128] and [4]' in str(
+        error.value
+    )
+
+
+def test_a_config_is_not_overwritten_unless_forced(write):
+    write(faster(8), faster(4))
+    with pytest.raises(ConfigError, match='out: .* exists'):
+        write(faster(8), faster(4))
+    write(faster(8), faster(4), force=True)
+
+
+def test_the_tool_prints_what_to_do_next(write, tmp_path, monkeypatch, capsys):
+    write(faster(8), faster(4))
+    arguments = [str(tmp_path / x) for x in ('teacher.py', 'student.py')]
+    out = str(tmp_path / 'again.py')
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        ['make_config', *arguments, '-o', out, '--teacher-ckpt', 'a.pth'],
+    )
+    runpy.run_path(str(REPO / 'tools/make_config.py'), run_name='__main__')
+    assert f'python tools/train.py {out}' in capsys.readouterr().out
+    assert Config.fromfile(out).model.teacher_ckpt == 'a.pth'
+
+
+@pytest.mark.parametrize('kind', ['roi', 'dense', 'fpn'])
+def test_a_teacher_of_80_classes_distils_into_a_student_of_6(
+    write, tmp_path, kind
+):
+    """Other classes, normalisation and widths: from make_config to mAP."""
+    wide = dict(num_classes=80, neck=32, **CAFFE)
+    teacher = retinanet(8, **wide) if kind == 'dense' else faster(8, **wide)
+    student = faster(4) if kind == 'roi' else retinanet(4)
+    if kind != 'roi':
+        student.test_cfg.score_thr = 0.0  # untrained scores count, too
+    if kind == 'roi':
+        teacher.roi_head.bbox_head.fc_out_channels = 40
+    torch.manual_seed(0)
+    model = MMDET_MODELS.build(teacher)
+    model.init_weights()
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'teacher.pth')
+    cfg = write(teacher, student)
+    assert cfg.model.distiller.connectors
+    cfg.train_cfg.max_epochs = 1
+    cfg.train_cfg.val_interval = 1
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    history = runner.message_hub.log_scalars
+    mimic = [k for k in history if 'distill.loss' in k]
+    assert len(mimic) == 2
+    for name in mimic:
+        values = history[name].data[0]
+        assert len(values) == 6  # iterations
+        assert all(0 < x < math.inf for x in values)
+    assert 'val/coco/bbox_mAP' in history
+    last = (Path(cfg.work_dir) / 'last_checkpoint').read_text().strip()
+    export_student(last, str(tmp_path / 'student.pth'))
+    plain = init_detector(
+        student_config(cfg), str(tmp_path / 'student.pth'), device='cpu'
+    )
+    trained = runner.model.student.state_dict()
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, trained[key])
