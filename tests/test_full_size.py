@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -45,10 +47,27 @@ def coco_like(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'name', ['faster_rcnn_lshfm', 'faster_rcnn_recommended']
+    ('name', 'active', 'mimic', 'shape'),
+    [
+        (
+            'faster_rcnn_recommended',
+            ['roi', 'fpn'],
+            ['roi_lsh', 'fpn_pkd'],
+            (4096, 1024),
+        ),
+        (
+            'faster_rcnn_mixed',
+            ['roi', 'fpn', 'logits'],
+            ['roi_lsh', 'fpn_pkd', 'logits_kldivergence'],
+            (4096, 1024),
+        ),
+        ('retinanet_lsh', ['cls'], ['cls_lsh'], (4096, 2304)),
+    ],
 )
-def test_one_step_at_full_size(coco_like, tmp_path, name):
-    """2 x 3 x 800 x 1333, R101 -> R50, RoI and FPN taps together."""
+def test_one_step_at_full_size(
+    coco_like, tmp_path, name, active, mimic, shape
+):
+    """2 x 3 x 800 x 1333, R101 -> R50, all taps together."""
     cfg = Config.fromfile(REPO / f'configs/distill/{name}.py')
     teacher = ROOT.build(model_config('teacher', cfg.model.teacher))
     checkpoint = tmp_path / 'teacher.pth'
@@ -62,7 +81,7 @@ def test_one_step_at_full_size(coco_like, tmp_path, name):
     cfg.merge_from_dict(
         {
             'model.teacher_ckpt': str(checkpoint),
-            'model.distiller.active': ['roi', 'fpn'],
+            'model.distiller.active': active,
             'model.architecture.backbone.init_cfg': None,
             'train_dataloader.num_workers': 0,
             'train_dataloader.persistent_workers': False,
@@ -93,9 +112,66 @@ def test_one_step_at_full_size(coco_like, tmp_path, name):
     assert shapes_seen == [(2, 3, 800, 1344)]  # padded to a multiple of 32
     assert not torch.equal(before, weight)
     assert all(p.isfinite().all() for p in runner.model.parameters())
-    projection = runner.model.distiller.distill_losses['loss_roi_lsh'].weight
-    assert projection.shape == (4096, 1024)
-    losses = runner.message_hub.log_scalars
-    for key in ('roi_lsh', 'fpn_pkd'):
-        value = losses[f'train/distill.loss_{key}'].current()
+    losses = runner.model.distiller.distill_losses
+    assert losses[f'loss_{mimic[0]}'].weight.shape == shape
+    logged = runner.message_hub.log_scalars
+    for key in mimic:
+        value = logged[f'train/distill.loss_{key}'].current()
         assert np.isfinite(value) and value > 0
+
+
+MEMORY = """
+import resource, sys
+import torch
+import torch.nn.functional as F
+from lshfm_mm.losses import lsh_loss
+
+def mebibytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+torch.manual_seed(0)
+weight, bias = torch.randn(4096, 256 * 9) * 0.01, torch.zeros(4096)
+levels = [
+    [torch.randn(2, 256, *size).relu() for _ in range(2)]
+    for size in ((100, 168), (50, 84), (25, 42), (13, 21), (7, 11))
+]
+for student, _ in levels:
+    student.requires_grad_()
+small = torch.randn(1, 256, 8, 8, requires_grad=True)
+lsh_loss(small, small.detach(), weight, bias).backward()  # loads libraries
+start, total = mebibytes(), 0
+for student, teacher in levels:
+    if sys.argv[1] == 'convolution':
+        total = total + lsh_loss(student, teacher, weight, bias)
+        continue
+    rows = [
+        F.unfold(x, 3, padding=1).transpose(1, 2).flatten(0, 1)
+        for x in (student, teacher)
+    ]
+    with torch.no_grad():
+        codes = (F.linear(rows[1], weight, bias) > 0).float()
+    total = total + F.binary_cross_entropy_with_logits(
+        F.linear(rows[0], weight, bias), codes
+    )
+total.backward()
+print(float(total), mebibytes() - start)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_the_dense_loss():
+    """2 images of 800 x 1333, K = 4096: a quarter of what unfolding needs."""
+    found = {}
+    for form in ('convolution', 'unfold'):
+        process = subprocess.run(
+            [sys.executable, '-c', MEMORY, form],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=REPO,
+        )
+        found[form] = [float(x) for x in process.stdout.split()[-2:]]
+    print(found)
+    (value, ours), (expected, unfolded) = found.values()
+    assert value == pytest.approx(expected, rel=1e-4)
+    assert ours <= unfolded / 4

@@ -35,13 +35,14 @@ CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 REPO = Path(__file__).resolve().parent.parent
 IMAGE = 256  # side in pixels; other sides where a network is made for one
 IMAGES = {'ssd': 300, 'pisa': 256}
-SECONDS = 300  # that a family may take
+SECONDS = 300  # that a config may take
+TRIES = 3  # configs of a family, until one passes
 NARROWER = 4
 BASE_CHANNELS = 64  # of ResNet
 
 
-def config_of(family: str) -> Path | None:
-    """The config that stands for a family: R50, 1x, COCO, and short."""
+def configs_of(family: str) -> list[Path]:
+    """The configs that may stand for a family: R50, 1x, COCO, and short."""
     paths = [p for p in (CONFIGS / family).glob('*.py')]
     paths = [p for p in paths if 'model' in safe_read(p)]
     order = [r'r50', r'1x_coco', r'coco']
@@ -53,7 +54,7 @@ def config_of(family: str) -> Path | None:
             path.stem,
         )
 
-    return min(paths, key=rank, default=None)
+    return sorted(paths, key=rank)[:TRIES]
 
 
 def safe_read(path: Path) -> Config | dict[str, Any]:
@@ -175,6 +176,20 @@ def try_family(path: Path, work: Path, data: Path) -> str:
     return chosen.split(': ', 1)[1]
 
 
+def outcome(path: Path, work: Path, data: Path) -> list[str]:
+    """'passes', 'fails' or 'not counted', and what or why."""
+    model = Config.fromfile(path).model
+    if model.get('neck') is None and model.get('roi_head') is None:
+        return ['not counted', 'no neck, no RoI head']
+    signal.alarm(SECONDS)
+    try:
+        return ['passes', try_family(path, work, data)]
+    except Exception as error:  # the table is of what goes wrong
+        return ['fails', reason(error)]
+    finally:
+        signal.alarm(0)
+
+
 def reason(error: BaseException) -> str:
     """An error in a table cell."""
     text = ' '.join(str(error).split()) or type(error).__name__
@@ -199,24 +214,11 @@ def sweep(work: Path, only: list[str]) -> dict[str, list[str]]:
     families = sorted(p.name for p in CONFIGS.iterdir() if p.is_dir())
     todo = only or [x for x in families if x not in results]
     for family in tqdm(todo, desc='families', unit='family'):
-        path = config_of(family)
-        if path is None:
-            results[family] = ['', 'not counted', 'no config with a model']
-        elif not {'neck', 'roi_head'} & set(Config.fromfile(path).model):
-            results[family] = [
-                path.name,
-                'not counted',
-                'no neck, no RoI head',
-            ]
-        else:
-            signal.alarm(SECONDS)
-            try:
-                chosen = try_family(path, work, data)
-                results[family] = [path.name, 'passes', chosen]
-            except Exception as error:  # the table is of what goes wrong
-                results[family] = [path.name, 'fails', reason(error)]
-            finally:
-                signal.alarm(0)
+        results[family] = ['', 'not counted', 'no config of one model']
+        for path in configs_of(family):
+            results[family] = [path.name, *outcome(path, work, data)]
+            if results[family][1] == 'passes':
+                break
         log.write_text(json.dumps(results, indent=1))
     return results
 
