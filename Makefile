@@ -10,11 +10,11 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
 BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint demo clean
+.PHONY: help env test slow lint demo families clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' \
 		$(MAKEFILE_LIST)
 
 env: $(VENV)/.installed  ## set up $(VENV): about 6 GB, 15 to 30 minutes
@@ -49,6 +49,9 @@ lint: env  ## check style and types
 
 demo: env  ## teach a small detector on generated images, on the CPU
 	$(VENV)/bin/python tools/demo.py
+
+families: env  ## try make_config on each detector family of mmdet
+	$(VENV)/bin/python tools/sweep_families.py
 
 clean:  ## remove caches and build products; $(VENV) stays
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \

@@ -1,7 +1,7 @@
 """From nothing to a distilled detector, on data that it generates.
 
-Generates shapes, trains the teacher, the student alone, the student with the
-paper's LSHL2 and the student with the recommended recipe, evaluates them with
+Generates shapes, trains the teacher, the student alone, and students with the
+paper's losses and with the recommended recipe, evaluates them with
 COCO mAP, prints a table and draws a picture. Interrupted, it goes on where it
 was; what is finished is not done again (delete the work folder for that).
 """
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -25,15 +26,25 @@ from lshfm_mm.export import export_student, student_config
 from lshfm_mm.picture import draw_detections
 
 REPO = Path(__file__).parent.parent
+# Of each detector: runs, two at a time with half of the cores each, since
+# steps this small do not keep all cores busy.
 RUNS = {
-    'teacher': 'teacher',
-    'student': 'student alone',
-    'lshfm': 'student, LSHL2 (paper)',
-    'recommended': 'student, recommended',
+    'faster_rcnn': {
+        'teacher': 'teacher',
+        'student': 'student alone',
+        'lshfm': 'student, LSHL2 (paper)',
+        'recommended': 'student, recommended',
+    },
+    'retinanet': {
+        'teacher': 'teacher',
+        'student': 'student alone',
+        'l2': 'student, L2 (paper)',
+        'lsh': 'student, LSH (paper)',
+        'lshfm': 'student, LSHL2 (paper)',
+        'lsh_bf16': 'student, LSH in bfloat16',
+        'recommended': 'student, recommended',
+    },
 }
-# Two runs at a time with half of the cores each: steps this small do not
-# keep all cores busy.
-PAIRS = (('teacher', 'student'), ('lshfm', 'recommended'))
 DATA = 'data/shapes'
 WORK = Path('work_dirs/shapes')
 SIZE = 128
@@ -44,7 +55,14 @@ CHILDREN: list[subprocess.Popen] = []  # stopped when the demo is
 
 def config_of(run: str) -> str:
     """Path of the config of a run."""
-    return str(REPO / f'configs/shapes/faster_rcnn_{run}.py')
+    name = run if run.startswith('retinanet') else f'faster_rcnn_{run}'
+    return str(REPO / f'configs/shapes/{name}.py')
+
+
+def runs_of(detector: str) -> dict[str, str]:
+    """Name of a run, as its files have it -> its title."""
+    prefix = '' if detector == 'faster_rcnn' else f'{detector}_'
+    return {prefix + run: title for run, title in RUNS[detector].items()}
 
 
 def run_tool(run: str, name: str, *args: str) -> None:
@@ -85,14 +103,15 @@ def train(run: str) -> None:
     export_student(last, str(model))
 
 
-def train_together(runs: tuple[str, ...]) -> None:
-    """Train runs at the same time; when one fails, stop the others."""
-    with ThreadPoolExecutor(len(runs)) as pool:
+def train_together(runs: Sequence[str]) -> None:
+    """Train runs, two at a time; when one fails, stop the others."""
+    with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(train, run) for run in runs]
         try:
             for future in as_completed(futures):
                 future.result()
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
             for child in CHILDREN:
                 child.terminate()
             raise
@@ -114,14 +133,14 @@ def evaluate(run: str) -> dict[str, float]:
     return json.loads(result.read_text())
 
 
-def row(run: str, metrics: dict[str, float]) -> list[str]:
+def row(run: str, title: str, metrics: dict[str, float]) -> list[str]:
     """One line of the table."""
     cfg = student_config(Config.fromfile(config_of(run)))
     model = init_detector(cfg, device='cpu')
     parameters = sum(p.numel() for p in model.parameters())
     scores = [metrics[f'coco/bbox_mAP{x}'] for x in ('', '_50', '_75')]
     return [
-        RUNS[run],
+        title,
         *(f'{100 * score:.1f}' for score in scores),
         f'{parameters / 1e6:.2f} M',
         f'{metrics["time"]:.3f}',
@@ -143,7 +162,11 @@ def table(rows: list[list[str]]) -> str:
 
 def main() -> None:
     """Do what is not done yet, then print and draw."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--detector', default='faster_rcnn', choices=RUNS)
+    runs = runs_of(parser.parse_args().detector)
+    names = list(runs)
+    teacher, student = names[:2]
     os.chdir(REPO)
     start = time.monotonic()
 
@@ -153,24 +176,25 @@ def main() -> None:
 
     step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {DATA}')
     shapes.generate(DATA, NUM_TRAIN, NUM_VAL, SIZE, seed=0)
-    for number, pair in enumerate(PAIRS, start=2):
-        step(number, f'train: {" and ".join(RUNS[run] for run in pair)}')
-        train_together(pair)
+    for number, group in enumerate((names[:2], names[2:]), start=2):
+        step(number, f'train: {", ".join(runs[run] for run in group)}')
+        train_together(group)
     step(4, 'evaluate')
-    text = table([row(run, evaluate(run)) for run in RUNS])
+    text = table([row(run, runs[run], evaluate(run)) for run in runs])
     step(5, 'draw')
-    picture = WORK / 'detections.png'
+    picture = WORK / f'{teacher.replace("teacher", "detections")}.png'
     shown = {
-        RUNS[run]: (
+        runs[run]: (
             student_config(Config.fromfile(config_of(run))),
             WORK / f'{run}.pth',
         )
-        for run in ('teacher', 'student', 'recommended')
+        for run in (teacher, student, names[-1])
     }
     draw_detections(shown, SHOWN, picture)
-    (WORK / 'table.md').write_text(text + '\n')
+    written = picture.with_name(picture.stem + '_table.md')
+    written.write_text(text + '\n')
     step(5, 'done')
-    print(f'\n{text}\n\npicture: {picture}\ntable: {WORK / "table.md"}')
+    print(f'\n{text}\n\npicture: {picture}\ntable: {written}')
 
 
 if __name__ == '__main__':
