@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from .algorithms import has_rois
 from .errors import ConfigError
 from .taps import connector_config, width_of, window_of_layer
-from .teacher import forked_rng, inheritable, model_config
+from .teacher import (
+    forked_rng,
+    inheritable,
+    model_config,
+    read_config,
+)
 
 PROBE = 256  # side of the blank image in pixels
 MAX_HASHES = 4096
@@ -96,11 +101,12 @@ def write_config(
         )
     if loss not in LOSSES:
         raise ConfigError(f'loss: must be one of {LOSSES}, but got {loss!r}')
+    configs = [
+        read_config('teacher', teacher),
+        read_config('student', student),
+    ]
     if teacher_ckpt is None:
         teacher_ckpt = _zoo_weights(teacher)
-    configs = [
-        read(x, y) for x, y in (('teacher', teacher), ('student', student))
-    ]
     models = [
         build(field, config)
         for field, config in zip(('teacher', 'student'), configs, strict=True)
@@ -131,33 +137,6 @@ def write_config(
     finally:
         partial.unlink(missing_ok=True)
     return f'{views[0].kind} -> {views[1].kind}: {pairing.why}'
-
-
-def read(field: str, path: str) -> Config:
-    """Read a config file or one of an installed package.
-
-    Args:
-        field (str): Which argument names it, for messages.
-        path (str): File, or ``'package::path'``.
-
-    Returns:
-        Config: The config.
-
-    Raises:
-        ConfigError: If there is none, or it has no model.
-    """
-    if '::' in path:
-        config = get_config(path)
-    elif Path(path).is_file():
-        config = Config.fromfile(path)
-    else:
-        raise ConfigError(
-            f'{field}: no such file: {path}; give a config file or '
-            f"'mmdet::path/in/its/configs.py'"
-        )
-    if 'model' not in config:
-        raise ConfigError(f'{field}: {path} has no model; give its config')
-    return config
 
 
 def build(field: str, config: Config) -> BaseModel:

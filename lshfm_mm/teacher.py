@@ -91,6 +91,33 @@ def model_config(field: str, model: Mapping[str, Any]) -> dict[str, Any]:
     return model
 
 
+def read_config(field: str, path: str) -> Config:
+    """Read a config with a model, of a file or an installed package.
+
+    Args:
+        field (str): Which setting names it, for messages.
+        path (str): File, or ``'package::path'``.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        ConfigError: If there is none, or it has no model.
+    """
+    try:
+        config = get_config(path) if '::' in path else Config.fromfile(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f'{field}: no such file: {path}; give a config file or '
+            f"'mmdet::path/in/its/configs.py'"
+        ) from error
+    if 'model' not in config:
+        raise ConfigError(
+            f'{field}: {path} has no model; give the config of one'
+        )
+    return config
+
+
 def build_teacher(
     teacher: Mapping[str, Any] | BaseModel,
     checkpoint: str | None,
@@ -308,15 +335,7 @@ def _model_of_file(field: str, cfg: dict[str, Any]) -> dict[str, Any]:
             f'{field}: beside cfg_path it has {sorted(cfg)}; write these into '
             f'the config file'
         )
-    if '::' in path:
-        config = get_config(path)
-    elif Path(path).is_file():
-        config = Config.fromfile(path)
-    else:
-        raise ConfigError(
-            f'{field}.cfg_path: no such file: {path}; give a config file or '
-            f"'mmdet::path/in/its/configs.py'"
-        )
+    config = read_config(f'{field}.cfg_path', path)
     model = ConfigDict(config.model)
     if 'data_preprocessor' in config:  # where mmpretrain keeps it
         model.setdefault('data_preprocessor', config.data_preprocessor)

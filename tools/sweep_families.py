@@ -87,17 +87,18 @@ def without_downloads(node: dict) -> None:
             node[key] = None
 
 
-def for_shapes(node: dict) -> None:
+def six_classes(node: dict) -> None:
     """Set the number of classes."""
-    if node.get('num_classes', 1) > 1:  # an RPN has one
-        node['num_classes'] = 6
+    if 'num_classes' in node:
+        node['num_classes'] = len(shapes.CLASSES)
 
 
 def narrow(model: ConfigDict) -> None:
     """Give a plain ResNet fewer channels, and the neck what it asks for."""
     backbone, neck = model.backbone, model.get('neck')
     widths = isinstance(neck, dict) and neck.get('in_channels')
-    if backbone.type == 'ResNet' and isinstance(widths, list):
+    grouped = (backbone.get('norm_cfg') or {}).get('type') == 'GN'
+    if backbone.type == 'ResNet' and isinstance(widths, list) and not grouped:
         if backbone.get('base_channels', BASE_CHANNELS) == BASE_CHANNELS:
             backbone.base_channels = BASE_CHANNELS // NARROWER
             neck.in_channels = [x // NARROWER for x in widths]
@@ -106,7 +107,8 @@ def narrow(model: ConfigDict) -> None:
 def student_config(model: ConfigDict, data: Path, size: int) -> Config:
     """The student with data and schedule for one iteration."""
     cfg = Config.fromfile(REPO / 'configs/_base_/shapes.py')
-    walk(model, for_shapes)
+    # An RPN keeps its one class.
+    walk({k: v for k, v in model.items() if k != 'rpn_head'}, six_classes)
     narrow(model)
     cfg.model = model
     loader = cfg.train_dataloader
