@@ -38,6 +38,7 @@ def run(preprocessor, raw):
         (dict(RGB, bgr_to_rgb=True), {}),
         ({}, dict(BGR, pad_value=7)),
         (dict(pad_value=114), dict(RGB, bgr_to_rgb=True)),
+        (RGB, dict(RGB, pad_value=7)),
     ],
 )
 def test_the_teacher_gets_what_its_own_preprocessor_makes(raw, ours, theirs):
