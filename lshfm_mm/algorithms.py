@@ -14,6 +14,7 @@ from mmdet.models.roi_heads import (
     CascadeRoIHead,
     SparseRoIHead,
     StandardRoIHead,
+    TridentRoIHead,
 )
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
@@ -286,7 +287,8 @@ class RoIMimicDistill(FeatureMimicDistill):
                     {name: inputs.new_zeros(0).long() for name in taps}
                 )
                 continue
-            rois = recorder.get_record_data(record_idx=0, data_idx=1)
+            # The last call: samplers may have run the head before.
+            rois = recorder.data_buffer[-1][1]
             if self.max_rois is not None:
                 picked = self._pick(rois, self.max_rois, taps)
                 rois = rois[picked]
@@ -298,6 +300,8 @@ class RoIMimicDistill(FeatureMimicDistill):
         return rows
 
     def _pick(self, rois: Tensor, max_rois: int, taps: list[str]) -> Tensor:
+        if not len(rois):
+            return rois.new_zeros(0).long()
         found = [self.distiller.foreground(name) for name in taps]
         foreground = next((x for x in found if x is not None), None)
         if foreground is None:
@@ -306,7 +310,7 @@ class RoIMimicDistill(FeatureMimicDistill):
                 'are foreground; remove it, or tap roi_head.bbox_head'
             )
         iteration = MessageHub.get_current_instance().get_info('iter', 0)
-        seed = hash((self.seed, iteration)) % 2**63
+        seed = (1_000_003 * self.seed + iteration) % 2**63
         return pick_rois(rois, foreground, max_rois, seed)
 
     def _own_recorders(self, student: BaseModel) -> dict[str, dict]:
@@ -353,18 +357,20 @@ class RoIMimicDistill(FeatureMimicDistill):
                 )
             if tap is not None and name in self.distiller.taps:
                 taps.append(name)
+                self.distiller.roi_taps.add(name)
 
 
 def has_rois(model: nn.Module) -> bool:
-    """Whether a model pools its boxes from its neck, whatever they are.
+    """Whether a model pools its boxes from its features, whatever they are.
 
     The queries of Sparse R-CNN and its kin are not RoIs: they carry a state
-    of their own.
+    of their own. TridentNet in training has three maps per image, and one in
+    evaluation.
     """
     head = getattr(model, 'roi_head', None)
     return isinstance(
         head, StandardRoIHead | CascadeRoIHead
-    ) and not isinstance(head, SparseRoIHead)
+    ) and not isinstance(head, SparseRoIHead | TridentRoIHead)
 
 
 def _stage(found: re.Match[str] | None) -> int | None:

@@ -14,14 +14,15 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmrazor.models.distillers import ConfigurableDistiller
-from mmrazor.registry import MODELS, TASK_UTILS
+from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from .errors import ConfigError
-from .losses import FeatureL2Loss, LSHLoss
+from .losses import FeatureL2Loss, LSHLoss, RelativeL2Loss
 from .samples import class_confidence, in_boxes, level_weights, not_ignored
 from .taps import (
     RECORDS,
+    LabelsRecorder,
     Tap,
     check_sources,
     connector_config,
@@ -136,8 +137,11 @@ class LSHFMDistiller(ConfigurableDistiller):
             )
         self._student_widths: dict[str, int | None] = {}
         self._num_classes: dict[str, int] = {}
-        self._use_sigmoid: dict[str, bool] = {}
+        self._scores: dict[str, tuple[nn.Module, int]] = {}
         self._told: set[str] = set()
+        # Taps on what runs on the student's RoIs. Samplers may run a box head
+        # before the student does: there the last call counts.
+        self.roi_taps: set[str] = set()
 
     def init_weights(self) -> None:
         """Initialise connectors and leave the random state untouched."""
@@ -166,8 +170,8 @@ class LSHFMDistiller(ConfigurableDistiller):
         if source is not None:
             head = student.get_submodule(source.rpartition('.')[0])
             self._num_classes[name] = getattr(head, 'num_classes', 0)
-            self.student_recorders.recorders[LABELS + name] = TASK_UTILS.build(
-                dict(type='ModuleInputsRecorder', source=source)
+            self.student_recorders.recorders[LABELS + name] = LabelsRecorder(
+                source
             )
 
     def prepare_from_teacher(self, model: nn.Module) -> None:
@@ -186,9 +190,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         for name, tap in self.taps.items():
             self._check_widths(name, model)
             if tap.weights == 'confidence':
-                self._use_sigmoid[name] = _scores_are_sigmoid(
-                    name, tap.teacher, model
-                )
+                self._scores[name] = _scores_at(name, tap.teacher, model)
             layer = model.get_submodule(tap.teacher)
             for loss_name in self._tap_losses[name]:
                 loss = self.distill_losses[loss_name]
@@ -209,9 +211,9 @@ class LSHFMDistiller(ConfigurableDistiller):
             one, does not tell.
         """
         calls = self._calls(LABELS + name)
-        if not calls or len(calls[0]) < 2 or not self._num_classes[name]:
+        labels = calls[-1][0] if calls else None
+        if not isinstance(labels, Tensor) or not self._num_classes[name]:
             return None
-        labels = calls[0][1]
         return (labels >= 0) & (labels < self._num_classes[name])
 
     def compute_distill_losses(
@@ -250,7 +252,8 @@ class LSHFMDistiller(ConfigurableDistiller):
         manager = self.student_recorders if student else self.teacher_recorders
         if recorder not in manager.recorders:
             return []
-        return manager.get_recorder(recorder).data_buffer
+        calls = manager.get_recorder(recorder).data_buffer
+        return calls[-1:] if recorder in self.roi_taps else calls
 
     def _levels(self, name: str, rows: Tensor | None) -> list[Level]:
         """Features at a tap, after its connector, in float32."""
@@ -323,9 +326,18 @@ class LSHFMDistiller(ConfigurableDistiller):
         """Weights of the samples of each level; None where all are alike."""
         kind = self.taps[name].weights
         together = len(self._calls(name)) > 1
-        valid = self._not_ignored(name, levels) if together else None
+        valid = self._not_ignored(name, levels)
         if not levels or (kind == 'uniform' and valid is None):
             return None
+        if name in self.roi_taps and kind != 'uniform':
+            if not levels[0].student.numel():
+                return None
+            if levels[0].student.dim() != 2:
+                raise ConfigError(
+                    f'taps.{name}.weights: {kind!r} weighs features (R, D) of '
+                    f'RoIs, but these are {tuple(levels[0].student.shape)}; '
+                    f"use 'uniform'"
+                )
         foreground = confidence = None
         if kind == 'balanced':
             foreground = [
@@ -336,7 +348,7 @@ class LSHFMDistiller(ConfigurableDistiller):
             logits = self._calls(LOGITS + name, student=False)
             confidence = [
                 class_confidence(
-                    logits[x.t_index].float(), self._use_sigmoid[name]
+                    logits[x.t_index].float(), *self._scores[name]
                 )
                 for x in levels
             ]
@@ -353,17 +365,18 @@ class LSHFMDistiller(ConfigurableDistiller):
     ) -> list[Tensor] | None:
         """Locations that the student's loss counts, (B, S) of each level."""
         calls = self._calls(LABELS + name)
+        if name in self.roi_taps:
+            return None
         masks = []
         for level in levels:
             batch, size = len(level.student), level.student.shape[2:]
-            index = level.s_index
-            call: Any = calls[index] if index < len(calls) else ()
-            weights = call[2] if len(call) > 2 else None
-            locations = math.prod(size)
+            index, locations = level.s_index, math.prod(size)
+            weights = calls[index][1] if index < len(calls) else None
             if (
                 not isinstance(weights, Tensor)
+                or not level.student.numel()
                 or not size
-                or not weights.numel()
+                or weights.numel() < batch * locations
                 or weights.numel() % (batch * locations)
             ):
                 return None  # another kind of head: all locations count
@@ -473,6 +486,16 @@ def _sum_over_levels(
     """Add up a loss over levels; under weights these give the shares."""
     if not levels:
         return torch.zeros((), requires_grad=True)
+    if isinstance(loss, RelativeL2Loss) and sum(shares) < len(levels):
+        # One set of samples has one scale.
+        plain = FeatureL2Loss(loss.loss_weight, loss.window)
+        silent = [
+            x._replace(student=torch.zeros_like(x.teacher)) for x in levels
+        ]
+        one = FeatureL2Loss(window=loss.window)
+        scale = _sum_over_levels(one, silent, shares, weights)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        return _sum_over_levels(plain, levels, shares, weights) / scale
     values = []
     for index, (s_feature, t_feature, *_) in enumerate(levels):
         with torch.autocast(s_feature.device.type, enabled=False):
@@ -505,16 +528,19 @@ def _feature_dim(layer: nn.Module, record: str) -> int | None:
     return width and width * window_of_layer(layer, record) ** 2
 
 
-def _scores_are_sigmoid(name: str, source: str, teacher: nn.Module) -> bool:
-    """Whether each class at a teacher's class layer has its own score."""
-    loss = loss_layer(teacher, source)
-    use_sigmoid = loss and getattr(
-        teacher.get_submodule(loss), 'use_sigmoid', None
-    )
+def _scores_at(
+    name: str, source: str, teacher: nn.Module
+) -> tuple[nn.Module, int]:
+    """The loss that knows what a class layer's logits mean, and classes."""
+    found = loss_layer(teacher, source)
+    loss = teacher.get_submodule(found) if found else nn.Identity()
+    use_sigmoid = getattr(loss, 'use_sigmoid', None)
     is_map = isinstance(teacher.get_submodule(source), nn.Conv2d)
     if use_sigmoid is None or (is_map and not use_sigmoid):
         raise ConfigError(
             f"taps.{name}.weights: 'confidence' cannot tell what the scores "
             f"of the teacher's {source} mean; use 'balanced'"
         )
-    return bool(use_sigmoid)
+    assert found is not None
+    head: Any = teacher.get_submodule(found.rpartition('.')[0])
+    return loss, head.num_classes

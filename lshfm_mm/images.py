@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -13,8 +12,8 @@ class ImageConverter:
     """Turn a batch of the student's into one of the teacher's.
 
     Undoes the student's normalisation and channel order, applies the
-    teacher's, and pads as the teacher pads: outside the images with its pad
-    value, at the right and bottom up to its divisor. Where both
+    teacher's, and puts its pad value outside the images. The size of the
+    batch stays, so that maps of equal strides have equal sizes. Where both
     preprocessors do the same, the batch is given on as it is.
 
     Args:
@@ -28,7 +27,6 @@ class ImageConverter:
         self.flip = _flips(student) != _flips(teacher)
         pads = [getattr(x, 'pad_value', 0) for x in (student, teacher)]
         self.pad_value = pads[1]
-        self.divisor = getattr(teacher, 'pad_size_divisor', 1)
         self.same = not self.flip and pads[0] == pads[1]
         for ours, theirs in zip(
             _statistics(student), _statistics(teacher), strict=True
@@ -48,7 +46,7 @@ class ImageConverter:
                 lies outside is padding. Without, nothing is.
 
         Returns:
-            Tensor: The teacher's batch, (N, 3, H', W').
+            Tensor: The teacher's batch, (N, 3, H, W).
         """
         if not self.same:
             s_mean, s_std, t_mean, t_std = (
@@ -62,9 +60,6 @@ class ImageConverter:
             inputs = (inputs - t_mean) / t_std
             for image, sample in zip(inputs, data_samples or (), strict=False):
                 self._pad(image, sample)
-        height, width = (-n % self.divisor for n in inputs.shape[-2:])
-        if height or width:
-            inputs = F.pad(inputs, (0, width, 0, height), value=self.pad_value)
         return inputs
 
     def _pad(self, image: Tensor, sample: BaseDataElement) -> None:

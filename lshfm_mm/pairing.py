@@ -14,11 +14,13 @@ from mmdet.models import SingleStageDetector
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.model import BaseModel
+from mmengine.registry import DATASETS
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from .algorithms import has_rois
 from .errors import ConfigError
+from .losses import check_loss_weight
 from .taps import connector_config, width_of, window_of_layer
 from .teacher import (
     forked_rng,
@@ -29,6 +31,7 @@ from .teacher import (
 
 PROBE = 256  # side of the blank image in pixels
 MAX_HASHES = 4096
+WIDTH = 79  # of a line of code
 LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
 
 
@@ -99,8 +102,17 @@ def write_config(
         raise ConfigError(
             f'out: {out} exists; give another name or --force to overwrite'
         )
+    if target.suffix != '.py':
+        raise ConfigError(f'out: must end in .py, but got {out}')
+    for field, path in (('teacher', teacher), ('student', student)):
+        if target.resolve() == Path(path).resolve():
+            raise ConfigError(
+                f'out: {out} is the config of the {field}; give another name'
+            )
     if loss not in LOSSES:
         raise ConfigError(f'loss: must be one of {LOSSES}, but got {loss!r}')
+    if beta is not None:
+        check_loss_weight(beta)
     configs = [
         read_config('teacher', teacher),
         read_config('student', student),
@@ -111,7 +123,10 @@ def write_config(
         build(field, config)
         for field, config in zip(('teacher', 'student'), configs, strict=True)
     ]
-    views = [look(model) for model in models]
+    views = [
+        look(field, model)
+        for field, model in zip(('teacher', 'student'), models, strict=True)
+    ]
     weight = beta if beta is not None else (1 if loss == 'recommended' else 7)
     pairing = pair(views[1], views[0], tap, loss, weight)
     inherit, why_inherit = _inherit(configs, models, views, loss, student_ckpt)
@@ -123,6 +138,7 @@ def write_config(
             teacher_ckpt=teacher_ckpt,
             student_ckpt=student_ckpt,
         ),
+        configs,
         views,
         pairing,
         inherit,
@@ -132,7 +148,7 @@ def write_config(
     partial = target.with_name(f'_partial_{target.name}')
     try:
         partial.write_text(text)
-        _try_out(partial, models[0], inherit)
+        _try_out(partial, models[0])
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
@@ -157,14 +173,18 @@ def build(field: str, config: Config) -> BaseModel:
 
 
 @torch.no_grad()
-def look(model: BaseModel) -> View:
+def look(field: str, model: BaseModel) -> View:
     """Find what there is to mimic, by a pass over a blank image.
 
     Args:
+        field (str): Which argument the model comes from, for messages.
         model (BaseModel): A detector or classifier.
 
     Returns:
         View: What was found.
+
+    Raises:
+        ConfigError: If the model does not run on such an image.
     """
     image = next(model.parameters()).new_zeros(1, 3, PROBE, PROBE)
     is_dense = isinstance(model, SingleStageDetector)
@@ -183,6 +203,13 @@ def look(model: BaseModel) -> View:
                 result = model(image, None, mode='tensor')
             else:
                 result = model.extract_feat(image)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1:]
+            raise ConfigError(
+                f'{field}: {type(model).__name__} does not run on a blank '
+                f'image of {PROBE} x {PROBE} {reason}; write its config by '
+                f'hand, as configs/examples/your_detector.py'
+            ) from error
         finally:
             for hook in hooks:
                 hook.remove()
@@ -292,15 +319,16 @@ def _pair_necks(
     if not common:
         return f'strides differ, {_strides(ours)} and {_strides(theirs)}'
     widths = [sorted({x[1] for x in y.shapes}) for y in (ours, theirs)]
-    connectors = {}
+    connectors, note = {}, ''
     if len(widths[0]) == len(widths[1]) == 1:
         dim: int | None = widths[1][0]
         if widths[0] != widths[1]:
             connectors['fpn'] = connector_config(
                 nn.Conv2d(1, 1, 1), widths[0][0], widths[1][0]
             )
-    elif ours.shapes == theirs.shapes and loss != 'lsh':
-        dim, loss = None, 'l2' if loss in ('lshl2', 'l2') else 'relative'
+    elif ours.shapes == theirs.shapes and loss in ('recommended', 'l2'):
+        dim, loss = None, 'l2' if loss == 'l2' else 'relative'
+        note = '; without LSH, since widths change from level to level'
     else:
         return (
             f'widths change from level to level, {widths[0]} and {widths[1]}, '
@@ -309,7 +337,7 @@ def _pair_necks(
     strides = [PROBE // x[3] for x in common]
     return Pairing(
         'FeatureMimicDistill',
-        f'the necks have strides {strides} in common',
+        f'the necks have strides {strides} in common{note}',
         {'fpn': "dict(layer='neck', record='output', normalize=True)"},
         connectors,
         {'fpn': _losses(loss, weight, dim=dim)},
@@ -466,10 +494,14 @@ def _inherit(
     taken, left = inheritable(models[1], models[0])
     if not taken:
         return False, 'No weight outside the backbones agrees in shape.'
+    theirs = models[0].state_dict()
+    foreign = [x for x in left if x not in theirs]
+    if foreign:
+        return False, f'The heads differ: the teacher has no {foreign[0]}.'
     classes = [_classes(x) for x in configs]
-    if classes[0] != classes[1]:
-        heads = [x for x in taken if 'cls' in x]
-        if heads:
+    if None in classes or classes[0] != classes[1]:
+        layers = [x.name for x in _class_layers(views[1])]
+        if not layers or any(x.startswith(tuple(layers)) for x in taken):
             return False, 'The data sets may order their classes differently.'
     total = len(taken) + len(left)
     return True, (
@@ -477,17 +509,28 @@ def _inherit(
     )
 
 
-def _classes(config: Config) -> Any:
-    """What tells the classes of a data set and their order."""
+def _class_layers(view: View) -> list[Layer]:
+    return [*view.rois, *(x for x in (view.dense, view.pooled) if x)]
+
+
+def _classes(config: Config) -> list[str] | None:
+    """The classes of the training data in their order, if known."""
     dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    meta = dataset.get('metainfo') or {}
-    return meta.get('classes') or dataset.get('type')
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None and 'type' in dataset:
+        with DATASETS.switch_scope_and_registry(
+            config.get('default_scope')
+        ) as registry:
+            known = getattr(registry.get(dataset['type']), 'METAINFO', {})
+        classes = known.get('classes')
+    return None if classes is None else list(classes)
 
 
 def _render(
     paths: Mapping[str, Any],
+    configs: Sequence[Config],
     views: Sequence[View],
     pairing: Pairing,
     inherit: bool,
@@ -496,6 +539,11 @@ def _render(
     student = paths['student']
     if '::' not in student:
         student = os.path.relpath(student, paths['out'].parent)
+    imports = ['lshfm_mm']
+    for config in configs:
+        extra = (config.get('custom_imports') or {}).get('imports') or []
+        extra = [extra] if isinstance(extra, str) else extra
+        imports += [x for x in extra if x not in imports]
     start: list[str] = []
     architecture = '_base_.model'
     if paths['student_ckpt']:
@@ -505,7 +553,7 @@ def _render(
             'student = _base_.model',
             'student.init_cfg = dict(',
             "    type='Pretrained',",
-            f'    checkpoint={checkpoint!r},{_long(15, checkpoint)}',
+            f'    checkpoint={checkpoint!r},',
             ')',
         ]
     lines = [
@@ -513,8 +561,7 @@ def _render(
         '',
         '# The data, the schedule and the student.',
         f'_base_ = {student!r}',
-        "custom_imports = dict(imports=['lshfm_mm'], "
-        'allow_failed_imports=False)',
+        f'custom_imports = dict(imports={imports!r})',
         '',
         *start,
         'model = dict(',
@@ -525,10 +572,9 @@ def _render(
         f'    # {why_inherit}',
         f'    inherit={inherit},',
         '    teacher=dict(',
-        f'        cfg_path={paths["teacher"]!r},{_long(18, paths["teacher"])}',
+        f'        cfg_path={paths["teacher"]!r},',
         '    ),',
-        f'    teacher_ckpt={paths["teacher_ckpt"]!r},'
-        f'{_long(18, paths["teacher_ckpt"])}',
+        f'    teacher_ckpt={paths["teacher_ckpt"]!r},',
         '    distiller=dict(',
         "        type='LSHFMDistiller',",
         f'        # {pairing.why[0].upper()}{pairing.why[1:]}.',
@@ -552,14 +598,13 @@ def _render(
             '            ],',
         ]
     lines += ['        ),', '    ),', ')', '']
-    return '\n'.join(lines)
+    return '\n'.join(
+        line + '  # noqa: E501' if len(line) > WIDTH else line
+        for line in lines
+    )
 
 
-def _long(indent: int, text: str) -> str:
-    return '  # noqa: E501' if indent + len(text) > 70 else ''
-
-
-def _try_out(path: Path, teacher: BaseModel, inherit: bool) -> None:
+def _try_out(path: Path, teacher: BaseModel) -> None:
     """Build what was written, with the teacher that is at hand."""
     config = Config.fromfile(path)
     model = dict(config.model, teacher=teacher, teacher_ckpt=None)

@@ -6,6 +6,8 @@ all alike, but for locations that the student's own loss ignores.
 Legend: B groups (images, or one for all RoIs), S samples of a group.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -139,23 +141,28 @@ def not_ignored(label_weights: Tensor, size: tuple[int, int]) -> Tensor:
     return (label_weights.reshape(*size, -1) > 0).any(dim=2)
 
 
-def class_confidence(logits: Tensor, use_sigmoid: bool) -> Tensor:
+def class_confidence(logits: Tensor, loss: Any, num_classes: int) -> Tensor:
     """Score of the best foreground class.
 
     Args:
-        logits (Tensor): Of RoIs, (N, classes), with background last unless
-            ``use_sigmoid``; or of maps, (B, anchors * classes, H, W).
-        use_sigmoid (bool): Whether each class has a score of its own.
+        logits (Tensor): Of RoIs, (N, classes and what else the loss has); or
+            of maps, (B, anchors * classes, H, W).
+        loss (nn.Module): The classification loss, which knows what logits
+            mean.
+        num_classes (int): Foreground classes, which come first.
 
     Returns:
         Tensor: (1, N), or (B, H * W).
     """
-    if use_sigmoid:
+    if logits.dim() == 4:  # dense heads of mmdet with one score per class
+        return logits.sigmoid().amax(dim=1).flatten(1)
+    if getattr(loss, 'custom_activation', False):
+        scores = loss.get_activation(logits)
+    elif loss.use_sigmoid:
         scores = logits.sigmoid()
     else:
-        scores = logits.softmax(dim=1)[:, :-1]
-    best = scores.amax(dim=1)
-    return best.flatten(1) if best.dim() > 1 else best[None]
+        scores = logits.softmax(dim=1)
+    return scores[None, :, :num_classes].amax(dim=2)
 
 
 def pick_rois(

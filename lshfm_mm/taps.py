@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
 
+from mmrazor.models.task_modules.recorder import ModuleOutputsRecorder
 from mmrazor.registry import MODELS
 from torch import nn
 
@@ -12,6 +13,31 @@ from .errors import ConfigError
 from .samples import KINDS
 
 RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
+
+
+class LabelsRecorder(ModuleOutputsRecorder):
+    """Recorder of the labels and label weights that a loss module gets.
+
+    They are the second and third parameter of mmdet's classification losses,
+    whatever they are called, and given by position or by name; what is not
+    given is None.
+    """
+
+    def prepare_from_model(self, model: nn.Module | None = None) -> None:
+        """Attach to the module."""
+        assert model is not None
+        module = model.get_submodule(self.source)
+        _, labels, weights, *_ = (*signature(module.forward).parameters, '')
+
+        def hook(
+            module: nn.Module, args: Any, kwargs: Any, output: Any
+        ) -> None:
+            if self.recording:
+                given = signature(module.forward).bind(*args, **kwargs)
+                found = [given.arguments.get(x) for x in (labels, weights)]
+                self.data_buffer.append(tuple(found))
+
+        module.register_forward_hook(hook, with_kwargs=True)
 
 
 class Tap(NamedTuple):

@@ -104,13 +104,19 @@ def read_config(field: str, path: str) -> Config:
     Raises:
         ConfigError: If there is none, or it has no model.
     """
-    try:
-        config = get_config(path) if '::' in path else Config.fromfile(path)
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(
-            f'{field}: no such file: {path}; give a config file or '
-            f"'mmdet::path/in/its/configs.py'"
-        ) from error
+    absent = (
+        f'{field}: no such file: {path}; give a config file or '
+        f"'mmdet::path/in/its/configs.py'"
+    )
+    if '::' in path:
+        try:
+            config = get_config(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError(absent) from error
+    elif Path(path).is_file():
+        config = Config.fromfile(path)
+    else:
+        raise ConfigError(absent)
     if 'model' not in config:
         raise ConfigError(
             f'{field}: {path} has no model; give the config of one'

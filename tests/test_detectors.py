@@ -13,6 +13,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
+from lshfm_mm.algorithms import has_rois
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import lsh_loss
 from lshfm_mm.samples import in_boxes
@@ -169,11 +170,17 @@ def test_a_dense_head_equals_the_unfold_of_all_levels(dense, batch):
         s @ weight.T, codes, reduction='none'
     )
     l2, scale = mean(((s - t) ** 2).mean(2)), mean((t**2).mean(2))
-    for name, expected in (('lsh', mean(each.mean(2))), ('featurel2', l2)):
+    for name, expected in (
+        ('lsh', mean(each.mean(2))),
+        ('featurel2', l2),
+        ('relativel2', l2 / scale),
+    ):
         value = losses[f'distill.loss_cls_{name}']
         torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
-    losses['distill.loss_cls_lsh'].backward()
-    assert scale > 0
+    for name in ('lsh', 'featurel2', 'relativel2'):
+        model.zero_grad()
+        losses[f'distill.loss_cls_{name}'].backward(retain_graph=True)
+        assert model.student.backbone.conv1.weight.grad.any()
 
 
 def test_a_dense_head_whose_locations_are_all_ignored(dense, batch):
@@ -189,6 +196,38 @@ def test_a_dense_head_whose_locations_are_all_ignored(dense, batch):
     weight = model.student.backbone.conv1.weight
     assert weight.grad is not None
     assert not weight.grad.any()
+
+
+def test_padding_is_no_sample_of_gfl(batch):
+    """Its loss gets label weights by name."""
+    path = 'gfl/gfl_r50_fpn_1x_coco.py'
+    model = distil(
+        shrink(path, 4, neck=32),
+        shrink(path, 8, neck=32),
+        dict(cls='bbox_head.gfl_cls'),
+        dict(cls=[PLAIN_L2]),
+    )
+    batch['inputs'][1] = batch['inputs'][1][:, :, :32]
+    batch['data_samples'][1].set_metainfo(dict(img_shape=(64, 32)))
+    calls = [
+        record(x.bbox_head.gfl_cls) for x in (model.student, model.teacher)
+    ]
+    losses = losses_of(model, batch)
+    s, t = (inputs_of(x) for x in calls)
+    assert s[0].shape[2:] == (8, 8)
+    counts = [torch.ones(2, *x.shape[2:]).bool() for x in s]
+    for mask in counts[:2]:
+        mask[1, :, mask.shape[2] // 2 :] = False
+    # The windows reach over the border of the image.
+    square = ((windows(s) - windows(t)) ** 2).mean(2)
+    mask = torch.cat([x.flatten(1) for x in counts], 1)
+    expected = sum(x[c].mean() for x, c in zip(square, mask, strict=True)) / 2
+    torch.testing.assert_close(
+        losses['distill.loss_cls_featurel2'].double(),
+        expected,
+        rtol=1e-5,
+        atol=0,
+    )
 
 
 def test_dense_weights_by_box_and_by_confidence(dense, batch):
@@ -451,6 +490,57 @@ def test_max_rois_takes_the_foreground_first(batch, max_rois):
     torch.testing.assert_close(
         losses['distill.loss_roi0_featurel2'], (s - t).square().mean()
     )
+
+
+@pytest.mark.parametrize('weights', ['uniform', 'balanced', 'confidence'])
+@pytest.mark.parametrize('max_rois', [None, 20])
+def test_samplers_that_run_the_head_before(batch, weights, max_rois):
+    """OHEM tries all boxes of each image; the last run is the student's."""
+    student = faster(4)
+    student.train_cfg.rcnn.sampler.update(type='OHEMSampler', num=32)
+    layer = 'roi_head.bbox_head.fc_cls'
+    model = distil(
+        student,
+        faster(8),
+        dict(roi=dict(layer=layer, weights=weights)),
+        dict(roi=[PLAIN_L2]),
+        'RoIMimicDistill',
+        max_rois=max_rois,
+    )
+    ours = record(model.student.roi_head.bbox_roi_extractor)
+    theirs = record(model.teacher.roi_head.bbox_roi_extractor)
+    loss = losses_of(model, batch)['distill.loss_roi_featurel2']
+    assert len(ours) > 2  # both images, then the batch
+    rois = {tuple(x) for x in ours[-1][0][1].tolist()}
+    assert len(theirs) == 1
+    assert {tuple(x) for x in theirs[0][0][1].tolist()} <= rois
+    loss.backward()
+    assert model.student.backbone.conv1.weight.grad.any()
+
+
+@pytest.mark.parametrize('weights', ['uniform', 'balanced', 'confidence'])
+def test_no_roi_at_all_is_zero_with_a_gradient(batch, weights):
+    model = distil(
+        faster(4),
+        faster(8),
+        dict(roi=dict(layer='roi_head.bbox_head.fc_cls', weights=weights)),
+        dict(roi=[PLAIN_L2, dict(type='LSHLoss')]),
+        'RoIMimicDistill',
+        max_rois=8,
+    )
+    sampler = model.student.roi_head.bbox_sampler
+    sampler.num = 0
+    sampler.add_gt_as_proposals = False
+    losses = losses_of(model, batch)
+    mimic = [v for k, v in losses.items() if k.startswith('distill.')]
+    assert all(v == 0 for v in mimic)
+    sum(mimic).backward()
+
+
+def test_trident_has_no_boxes_of_single_images():
+    path = 'tridentnet/tridentnet_r50-caffe_1x_coco.py'
+    model = MMDET_MODELS.build(get_config(f'mmdet::{path}').model)
+    assert not has_rois(model)
 
 
 def test_roi_weights_by_label_and_by_confidence(batch):

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student, student_config
-from lshfm_mm.pairing import write_config
+from lshfm_mm.pairing import _classes, write_config
 
 from .test_detectors import cascade, faster, retinanet, shrink
 
@@ -155,6 +155,7 @@ def test_classifiers_mimic_the_pooled_feature(tmp_path):
         (dict(tap='rio'), "tap: must be one of ('roi', 'dense', 'fpn', 'poo"),
         (dict(loss='kd'), "loss: must be one of ('recommended', "),
         (dict(teacher_ckpt=None), 'teacher_ckpt: is not given, and'),
+        (dict(beta=float('nan')), 'loss_weight: must be a finite number'),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -165,6 +166,71 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert message in str(error.value)
     assert '\n' not in str(error.value)
     assert not list(tmp_path.glob('*distilled*'))
+
+
+def test_the_configs_that_are_read_are_not_overwritten(write, tmp_path):
+    write(faster(8), faster(4))
+    student = tmp_path / 'student.py'
+    before = student.read_text()
+    for out, message in (
+        (student, 'is the config of the student'),
+        (tmp_path / 'distilled', 'must end in .py'),
+    ):
+        with pytest.raises(ConfigError, match=f'out: .*{message}'):
+            write_config(
+                str(tmp_path / 'teacher.py'),
+                str(student),
+                str(out),
+                'teacher.pth',
+                force=True,
+            )
+    assert student.read_text() == before
+
+
+def test_heads_of_another_kind_are_not_inherited(write, tmp_path):
+    """FCOS has group norm in its towers, RetinaNet biases."""
+    fcos = shrink('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 8, neck=32)
+    fcos.bbox_head.feat_channels = 32
+    cfg = write(fcos, retinanet(4, neck=32))
+    assert not cfg.model.inherit
+    assert 'The heads differ' in (tmp_path / 'distilled.py').read_text()
+
+
+def test_classes_of_wrapped_and_of_unknown_data_sets(tmp_path):
+    def config(dataset):
+        return Config(
+            dict(train_dataloader=dict(dataset=dataset), default_scope='mmdet')
+        )
+
+    voc = dict(type='VOCDataset')
+    wrapped = dict(type='ConcatDataset', datasets=[voc, voc])
+    mine = dict(type='CocoDataset', metainfo=dict(classes=('a', 'b')))
+    assert len(_classes(config(voc))) == 20
+    assert _classes(config(wrapped)) == _classes(config(voc))
+    assert _classes(config(dict(type='RepeatDataset', dataset=mine))) == [
+        'a',
+        'b',
+    ]
+    custom = Config(
+        dict(
+            train_dataloader=dict(dataset=dict(type='CustomDataset')),
+            default_scope='mmpretrain',
+        )
+    )
+    assert _classes(custom) is None
+    assert _classes(Config({})) is None
+
+
+def test_modules_that_either_config_imports_are_imported(write, tmp_path):
+    write(faster(8), faster(4))
+    path = tmp_path / 'student.py'
+    cfg = Config.fromfile(path)
+    cfg.custom_imports = dict(imports=['mmpretrain.models'])
+    cfg.dump(path)
+    out = tmp_path / 'again.py'
+    write_config(str(tmp_path / 'teacher.py'), str(path), str(out), 'a.pth')
+    found = Config.fromfile(out).custom_imports.imports
+    assert found == ['lshfm_mm', 'mmpretrain.models']
 
 
 def test_models_without_anything_in_common_are_refused(write):

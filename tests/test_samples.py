@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmdet.registry import MODELS as DETECTION
 from torch.nn import functional as F
 
 from lshfm_mm.samples import (
@@ -99,15 +100,34 @@ def test_a_location_counts_unless_all_its_anchors_are_ignored():
     ]
 
 
-def test_confidence_leaves_the_background_out(draw):
+def test_confidence_is_of_the_best_foreground_class(draw):
     logits = draw(6, 4)
-    scores = F.softmax(logits, dim=1)
-    expected = torch.stack([max(row[:3]) for row in scores])
-    torch.testing.assert_close(class_confidence(logits, False)[0], expected)
+    softmax, sigmoid = (
+        DETECTION.build(dict(type='CrossEntropyLoss', use_sigmoid=x))
+        for x in (False, True)
+    )
+    for loss, scores in (
+        (softmax, F.softmax(logits, dim=1)),
+        (sigmoid, logits.sigmoid()),
+    ):
+        expected = torch.stack([max(row[:3]) for row in scores])
+        found = class_confidence(logits, loss, 3)
+        torch.testing.assert_close(found, expected[None])
     maps = draw(2, 6, 3, 4)
-    found = class_confidence(maps, True)
+    found = class_confidence(maps, sigmoid, 3)
     torch.testing.assert_close(
         found, maps.sigmoid().max(dim=1).values.view(2, 12)
+    )
+
+
+def test_confidence_of_seesaw_is_what_it_makes_of_its_logits(draw):
+    """Its last two logits are objectness."""
+    loss = DETECTION.build(dict(type='SeesawLoss', num_classes=3))
+    logits = draw(6, 5)
+    scores = loss.get_activation(logits)
+    assert scores.shape == (6, 4)  # with background
+    torch.testing.assert_close(
+        class_confidence(logits, loss, 3), scores[None, :, :3].amax(2)
     )
 
 

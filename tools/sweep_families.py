@@ -9,7 +9,6 @@ and the result trains for one iteration on shapes. Goes on where it stopped.
 import argparse
 import json
 import logging
-import math
 import re
 import signal
 import time
@@ -24,7 +23,6 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 
@@ -127,16 +125,26 @@ def student_config(model: ConfigDict, data: Path, size: int) -> Config:
     return cfg
 
 
-class Watch(Hook):
-    """Keep the losses of the one iteration."""
-
-    losses: dict[str, float] = {}
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any
-    ) -> None:
-        """Keep the losses."""
-        Watch.losses = {k: float(v) for k, v in outputs.items()}
+def check_gradients(runner: Runner) -> None:
+    """Raise unless each mimicking loss moves the student's backbone."""
+    model = runner.model
+    batch = next(iter(runner.train_dataloader))
+    losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    weights = [p for p in model.student.backbone.parameters()]
+    weights = [p for p in weights if p.requires_grad]
+    mimic = {k: v for k, v in losses.items() if k.startswith('distill.')}
+    if not mimic:
+        raise ConfigError('losses: none mimics')
+    for name, loss in mimic.items():
+        if not (loss.isfinite() and loss > 0):
+            raise ConfigError(f'{name}: is {float(loss)}')
+        found = torch.autograd.grad(
+            loss, weights, retain_graph=True, allow_unused=True
+        )
+        grads = [x for x in found if x is not None]
+        finite = all(x.isfinite().all() for x in grads)
+        if not (finite and any(x.any() for x in grads)):
+            raise ConfigError(f'{name}: does not move the backbone')
 
 
 def try_family(path: Path, work: Path, data: Path) -> str:
@@ -160,22 +168,15 @@ def try_family(path: Path, work: Path, data: Path) -> str:
     cfg = Config.fromfile(out)
     cfg.work_dir = str(work / 'run')
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(Watch())
     runner.model.init_weights()
-    before = torch.cat(
-        [p.detach().flatten() for p in runner.model.parameters()]
-    )
+    before = [p.detach().clone() for p in runner.model.parameters()]
     runner.train()
-    after = torch.cat(
-        [p.detach().flatten() for p in runner.model.parameters()]
-    )
-    mimic = {k: v for k, v in Watch.losses.items() if k.startswith('distill.')}
-    if not mimic or not all(
-        math.isfinite(v) and v > 0 for v in mimic.values()
-    ):
-        raise ConfigError(f'losses: {mimic}')
-    if torch.equal(before, after) or not after.isfinite().all():
-        raise ConfigError('student: has not changed, or is not finite')
+    after = list(runner.model.parameters())
+    if not all(p.isfinite().all() for p in after):
+        raise ConfigError('student: is not finite after the iteration')
+    if all(torch.equal(x, y) for x, y in zip(before, after, strict=True)):
+        raise ConfigError('student: is as it was before the iteration')
+    check_gradients(runner)
     return chosen.split(': ', 1)[1]
 
 
