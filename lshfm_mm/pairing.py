@@ -29,7 +29,7 @@ from .teacher import (
     read_config,
 )
 
-PROBE = 256  # side of the blank image in pixels
+PROBE = 512  # side of the blank image in pixels
 MAX_HASHES = 4096
 WIDTH = 79  # of a line of code
 LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')

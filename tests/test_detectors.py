@@ -216,7 +216,7 @@ def test_padding_is_no_sample_of_gfl(batch):
     s, t = (inputs_of(x) for x in calls)
     assert s[0].shape[2:] == (8, 8)
     counts = [torch.ones(2, *x.shape[2:]).bool() for x in s]
-    for mask in counts[:2]:
+    for mask in counts[:3]:
         mask[1, :, mask.shape[2] // 2 :] = False
     # The windows reach over the border of the image.
     square = ((windows(s) - windows(t)) ** 2).mean(2)

@@ -33,7 +33,7 @@ from lshfm_mm.pairing import write_config
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 REPO = Path(__file__).resolve().parent.parent
 IMAGE = 256  # side in pixels; other sides where a network is made for one
-IMAGES = {'ssd': 300, 'pisa': 256}
+IMAGES = {'ssd': 300, 'ddod': 512}
 SECONDS = 300  # that a config may take
 TRIES = 3  # configs of a family, until one passes
 ORDER = {'passes': 0, 'fails': 1, 'not counted': 2}
@@ -113,7 +113,7 @@ def student_config(model: ConfigDict, data: Path, size: int) -> Config:
     loader.update(batch_size=2, num_workers=0, persistent_workers=False)
     loader.dataset.data_root = str(data)
     load, annotations, resize, *_ = loader.dataset.pipeline
-    annotations.with_mask = True
+    annotations.with_mask = 'mask' in str(model).lower()
     resize.scale = (size, size)
     for key in ('val', 'test'):
         for part in ('_dataloader', '_evaluator', '_cfg'):
