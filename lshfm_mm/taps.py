@@ -27,7 +27,11 @@ class LabelsRecorder(ModuleOutputsRecorder):
         """Attach to the module."""
         assert model is not None
         module = model.get_submodule(self.source)
-        _, labels, weights, *_ = (*signature(module.forward).parameters, '')
+        _, labels, weights, *_ = (
+            *signature(module.forward).parameters,
+            '',
+            '',
+        )
 
         def hook(
             module: nn.Module, args: Any, kwargs: Any, output: Any
