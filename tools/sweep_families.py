@@ -32,10 +32,10 @@ from lshfm_mm.pairing import write_config
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 REPO = Path(__file__).resolve().parent.parent
-IMAGE = 256  # side in pixels; other sides where a network is made for one
+IMAGE = 128  # side in pixels; other sides where a network is made for one
 IMAGES = {'ssd': 300, 'ddod': 512}
 SECONDS = 300  # that a config may take
-TRIES = 3  # configs of a family, until one passes
+TRIES = 2  # configs of a family, until one passes
 ORDER = {'passes': 0, 'fails': 1, 'not counted': 2}
 NARROWER = 4
 BASE_CHANNELS = 64  # of ResNet
