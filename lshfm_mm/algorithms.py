@@ -90,6 +90,12 @@ class FeatureMimicDistill(SingleTeacherDistill):
             if preprocessor is not None:
                 cfg.setdefault('data_preprocessor', preprocessor)
             architecture = MODELS.build(cfg)
+        kind = MODELS.get(distiller.get('type', ''))
+        if not (isinstance(kind, type) and issubclass(kind, LSHFMDistiller)):
+            raise ConfigError(
+                f'distiller.type: must be LSHFMDistiller, but got '
+                f'{distiller.get("type")!r}; it takes the same arguments'
+            )
         # The guest must be there before MMRazor asks for ``self.teacher``;
         # what MMRazor then registers as a submodule is taken out again.
         guest = Guest(build_teacher(teacher, teacher_ckpt, teacher_strict))
@@ -109,11 +115,6 @@ class FeatureMimicDistill(SingleTeacherDistill):
             **kwargs,
         )
         del self._modules['teacher']
-        if not isinstance(self.distiller, LSHFMDistiller):
-            raise ConfigError(
-                f'distiller.type: must be LSHFMDistiller, but got '
-                f'{type(self.distiller).__name__}; it takes the same arguments'
-            )
         preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
         self._images = ImageConverter(*preprocessors)
         self.inherit = inherit

@@ -98,12 +98,12 @@ def write_config(
             argument is wrong.
     """
     target = Path(out)
+    if target.suffix != '.py':
+        raise ConfigError(f'out: must end in .py, but got {out}')
     if target.exists() and not force:
         raise ConfigError(
             f'out: {out} exists; give another name or --force to overwrite'
         )
-    if target.suffix != '.py':
-        raise ConfigError(f'out: must end in .py, but got {out}')
     for field, path in (('teacher', teacher), ('student', student)):
         if target.resolve() == Path(path).resolve():
             raise ConfigError(
@@ -257,7 +257,7 @@ def pair(
         reasons.append(f'{name}: {found}')
     raise ConfigError(
         f'tap: {student.kind} and {teacher.kind} cannot be paired '
-        f'({"; ".join(reasons)}); take another teacher'
+        f'({"; ".join(reasons)}); take another tap or pair'
     )
 
 
@@ -557,7 +557,7 @@ def _render(
             ')',
         ]
     lines = [
-        f'"""{views[1].kind} mimics {views[0].kind}."""',
+        f'"""{_title(paths["student"])} mimics {_title(paths["teacher"])}."""',
         '',
         '# The data, the schedule and the student.',
         f'_base_ = {student!r}',
@@ -590,6 +590,8 @@ def _render(
             *(f'            {k}={v},' for k, v in pairing.connectors.items()),
             '        ),',
         ]
+    if any('LSHLoss' in x for y in pairing.losses.values() for x in y):
+        lines.append('        # LSHLoss: 4 hashes per channel if not said.')
     lines.append('        losses=dict(')
     for name, losses in pairing.losses.items():
         lines += [
@@ -602,6 +604,10 @@ def _render(
         line + '  # noqa: E501' if len(line) > WIDTH else line
         for line in lines
     )
+
+
+def _title(path: str) -> str:
+    return Path(path.rpartition('::')[2]).stem
 
 
 def _try_out(path: Path, teacher: BaseModel) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -114,7 +115,14 @@ def read_config(field: str, path: str) -> Config:
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(absent) from error
     elif Path(path).is_file():
-        config = Config.fromfile(path)
+        try:
+            config = Config.fromfile(path)
+        except (OSError, SyntaxError, KeyError) as error:
+            reason = ' '.join(str(error).split())
+            raise ConfigError(
+                f'{field}: {path} cannot be read ({reason}); mend it; a base '
+                f"of mmdet is 'mmdet::path/in/its/configs.py'"
+            ) from error
     else:
         raise ConfigError(absent)
     if 'model' not in config:
@@ -258,6 +266,11 @@ def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
             content = torch.load(checkpoint, 'cpu', weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if isinstance(error, URLError):
+            raise ConfigError(
+                f'{field}: {checkpoint} could not be downloaded '
+                f'({lines[0][:120]}); fetch it elsewhere and give its path'
+            ) from error
         raise ConfigError(
             f'{field}: {checkpoint} is not a readable checkpoint '
             f'({lines[0][:120]}); give a .pth file saved by MMEngine or '
@@ -274,9 +287,9 @@ def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
 def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
     """Start all of the student but its backbone from the teacher's weights.
 
-    Taken is what agrees in name and shape. Why: a head that already reads
-    the teacher's features gives mimicking them a meaning from the first
-    iteration on.
+    Taken are the layers that agree in name and shape. Why: a head that
+    already reads the teacher's features gives mimicking them a meaning from
+    the first iteration on.
 
     Args:
         student (nn.Module): The student; changed in place.
@@ -316,17 +329,18 @@ def inheritable(
         teacher (nn.Module): The teacher.
 
     Returns:
-        tuple[list[str], list[str]]: Keys whose name and shape agree, and
-        all others.
+        tuple[list[str], list[str]]: Keys of the layers all of whose tensors
+        agree in name and shape, and all others.
     """
-    other = teacher.state_dict()
-    taken: list[str] = []
-    left: list[str] = []
-    for key, value in student.state_dict().items():
-        if not key.startswith('backbone.'):
-            agrees = key in other and other[key].shape == value.shape
-            (taken if agrees else left).append(key)
-    return taken, left
+    own, other = student.state_dict(), teacher.state_dict()
+    own = {k: v for k, v in own.items() if not k.startswith('backbone.')}
+    unlike = {  # layers: a bias is nothing without its weight
+        key.rpartition('.')[0]
+        for key, value in own.items()
+        if key not in other or other[key].shape != value.shape
+    }
+    taken = [k for k in own if k.rpartition('.')[0] not in unlike]
+    return taken, [k for k in own if k.rpartition('.')[0] in unlike]
 
 
 def _model_of_file(field: str, cfg: dict[str, Any]) -> dict[str, Any]:

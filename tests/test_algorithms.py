@@ -584,7 +584,9 @@ def retinanet():
         (
             {
                 'distiller.taps.roi': dict(
-                    layer='roi_head.bbox_head.fc_cls', weights='balanced'
+                    _delete_=True,
+                    layer='roi_head.bbox_head.fc_cls',
+                    weights='balanced',
                 ),
                 'distiller.losses.roi': [dict(type='PKDLoss')],
             },

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mmengine.config import Config
+
+from lshfm_mm.pairing import write_config
 
 REPO = Path(__file__).parent.parent
 TRACKED = subprocess.run(
@@ -39,3 +42,30 @@ def test_the_metafile_lists_each_config_and_claims_no_result(folder):
     }
     assert listed == found
     assert not any('Results' in x for x in models)
+
+
+def test_the_student_of_the_readme_can_be_built(tmp_path):
+    """The own-data config on the page, and what make_config makes of it."""
+    page = (REPO / 'README.md').read_text()
+    [code] = [
+        x
+        for x in re.findall(r'```python\n(.*?)```', page, re.S)
+        if 'data/mine/' in x
+    ]
+    student = tmp_path / 'student.py'
+    student.write_text(code)
+    out = tmp_path / 'mine.py'
+    write_config(
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        str(student),
+        str(out),
+    )
+    cfg = Config.fromfile(out)
+    assert cfg.model.architecture.bbox_head.num_classes == 3
+    assert cfg.model.inherit
+    assert cfg.train_dataloader.dataset.metainfo.classes == (
+        'cat',
+        'dog',
+        'bird',
+    )
+    assert cfg.test_evaluator.ann_file == 'data/mine/val.json'

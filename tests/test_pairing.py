@@ -233,6 +233,22 @@ def test_modules_that_either_config_imports_are_imported(write, tmp_path):
     assert found == ['lshfm_mm', 'mmpretrain.models']
 
 
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path):
+    path = tmp_path / 'copy.py'
+    out = str(tmp_path / 'out.py')
+    for text, found in (
+        ("_base_ = '../_base_/retinanet.py'", 'retinanet.py'),
+        ('model = dict(', 'never closed'),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError) as error:
+            write_config(str(path), str(path), out, 'teacher.pth')
+        message = str(error.value)
+        assert message.startswith(f'teacher: {path} cannot be read')
+        assert found in message
+        assert '\n' not in message
+
+
 def test_models_without_anything_in_common_are_refused(write):
     teacher = faster(8)
     teacher.neck.update(num_outs=1, end_level=0)
