@@ -131,8 +131,11 @@ def test_a_url_is_read_as_safely_as_a_file(server, tmp_path):
     assert torch.equal(content['state_dict']['x'], torch.ones(2))
     marker = tmp_path / 'marker'
     torch.save({'x': Marker(marker)}, folder / 'bad.pth')
-    for name in ('bad.pth', 'absent.pth'):
-        with pytest.raises(ConfigError, match='is not a readable checkpoint'):
+    for name, message in (
+        ('bad.pth', 'is not a readable checkpoint'),
+        ('absent.pth', 'could not be downloaded'),
+    ):
+        with pytest.raises(ConfigError, match=message):
             read_checkpoint('teacher_ckpt', f'{url}/{name}')
     assert not marker.exists()
 
