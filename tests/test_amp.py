@@ -1,0 +1,32 @@
+"""bfloat16 training on the CPU, where MMEngine's wrapper refuses."""
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+CONFIG = dict(
+    type='mmrazor.BFloat16OptimWrapper',
+    optimizer=dict(type='SGD', lr=0.1),
+    clip_grad=dict(max_norm=1.0),
+)
+
+
+def test_a_step_under_bfloat16_autocast():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 4, 1)
+    )
+    wrapper = build_optim_wrapper(model, Config(CONFIG)._cfg_dict)
+    images = torch.randn(2, 3, 8, 8)
+    reference = model(images)
+    before = model[0].weight.clone()
+    with wrapper.optim_context(model):
+        output = model(images)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), reference, rtol=0.1, atol=0.05)
+    assert model(images).dtype == torch.float32  # outside it
+    assert model[0].weight.dtype == torch.float32
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    wrapper.update_params(output.float().square().mean())
+    assert not torch.equal(model[0].weight, before)
+    assert model[0].weight.isfinite().all()
