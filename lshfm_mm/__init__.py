@@ -15,7 +15,7 @@ if 'lshfm_mm.doctor' not in sys.orig_argv:
     compat.mend_mmrazor()
     compat.mend_checkpoints()
 
-    from . import algorithms, amp, distillers, losses
+    from . import algorithms, amp, distillers, hooks, losses
 
 __all__ = [
     '__version__',
@@ -23,5 +23,6 @@ __all__ = [
     'amp',
     'compat',
     'distillers',
+    'hooks',
     'losses',
 ]

@@ -6,7 +6,7 @@
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from .distillers import LOGITS, LSHFMDistiller
 from .errors import ConfigError
+from .execution import TeacherExecution
 from .images import ImageConverter
 from .samples import pick_rois
 from .teacher import Guest, build_teacher, inherit_weights, model_config
@@ -57,6 +58,13 @@ class FeatureMimicDistill(SingleTeacherDistill):
         inherit (bool): Whether all of the student but its backbone starts
             from the teacher's weights, where name and shape agree. Defaults
             to False, as in the paper.
+        teacher_precision (str, optional): 'float32', 'bfloat16' or
+            'float16': what the teacher computes in, under autocast. Defaults
+            to the student's.
+        teacher_channels_last (bool): Whether the teacher's convolutions run
+            in channels-last memory format. Defaults to False.
+        teacher_compile (bool): Whether the teacher's backbone is compiled by
+            ``torch.compile``. Defaults to False.
         kwargs: Arguments of MMRazor's ``SingleTeacherDistill``.
 
     Raises:
@@ -71,8 +79,14 @@ class FeatureMimicDistill(SingleTeacherDistill):
         teacher_ckpt: str | None = None,
         teacher_strict: bool = True,
         inherit: bool = False,
+        teacher_precision: str | None = None,
+        teacher_channels_last: bool = False,
+        teacher_compile: bool = False,
         **kwargs: Any,
     ) -> None:
+        self._execution = TeacherExecution(
+            teacher_precision, teacher_channels_last, teacher_compile
+        )
         for field, only in (
             ('teacher_trainable', False),
             ('student_trainable', True),
@@ -118,12 +132,17 @@ class FeatureMimicDistill(SingleTeacherDistill):
         preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
         self._images = ImageConverter(*preprocessors)
         self.inherit = inherit
+        self._execution.prepare(self.teacher)
         recorders = self.distiller.teacher_recorders.recorders
         self._head_sources = {
             name: recorder.source
             for name, recorder in recorders.items()
             if recorder.source.split('.')[0] not in FEATURE_PARTS
         }
+        self._only_backbone = all(
+            recorder.source.split('.')[0] == 'backbone'
+            for recorder in recorders.values()
+        )
         self._check_head_sources()
 
     @property
@@ -148,7 +167,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """
         losses = self._run_student(batch_inputs, data_samples)
         if not self.distillation_stopped:
-            rows = self._run_teacher(batch_inputs, data_samples)
+            rows = self.record_teacher(batch_inputs, data_samples)
             mimic_losses = self.distiller.compute_distill_losses(
                 data_samples, tuple(batch_inputs.shape[-2:]), rows
             )
@@ -168,6 +187,30 @@ class FeatureMimicDistill(SingleTeacherDistill):
         self.teacher.eval()
         return self
 
+    @torch.no_grad()
+    def record_teacher(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Run what is tapped of the teacher, under its recorders.
+
+        Args:
+            inputs (Tensor): Preprocessed images of the student, (N, C, H, W).
+            data_samples (list): Their annotations.
+            rois (Tensor, optional): Boxes to pool in place of the student's,
+                (R, 5).
+
+        Returns:
+            dict[str, Tensor]: Name of a tap -> the student's samples there
+            that the teacher has seen; all, where it has no entry.
+        """
+        images = self._images(inputs, data_samples)
+        recorders = self.distiller.teacher_recorders
+        with recorders, self._execution(images) as images:
+            return self._teacher_features(images, data_samples, rois)
+
     def _run_student(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> dict[str, Tensor]:
@@ -177,27 +220,24 @@ class FeatureMimicDistill(SingleTeacherDistill):
             return {}
         return add_prefix(losses, 'student')
 
-    def _run_teacher(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> dict[str, Tensor]:
-        with torch.no_grad(), self.distiller.teacher_recorders:
-            images = self._images(inputs, data_samples)
-            return self._teacher_features(images, data_samples)
-
     def _teacher_features(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Run the parts of the teacher that are tapped.
-
-        Returns:
-            dict[str, Tensor]: Name of a tap -> the student's samples there
-            that the teacher has seen; all, where it has no entry.
-        """
+        """Run the parts of the teacher that are tapped."""
         if self._head_sources:
             self.teacher(inputs, data_samples, mode='tensor')
         else:
-            self.teacher.extract_feat(inputs)
+            self._extract(inputs)
         return {}
+
+    def _extract(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Features of the neck, or of the backbone if only that is tapped."""
+        if self._only_backbone:
+            return self.teacher.backbone(inputs)
+        return self.teacher.extract_feat(inputs)
 
     def _own_recorders(self, student: BaseModel) -> dict[str, dict]:
         """Recorders on the student that the algorithm itself needs."""
@@ -266,9 +306,16 @@ class RoIMimicDistill(FeatureMimicDistill):
         self.seed = seed
 
     def _teacher_features(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None,
     ) -> dict[str, Tensor]:
-        features = self.teacher.extract_feat(inputs)
+        features = self._extract(inputs)
+        # RoIs in half precision would lie beside their objects.
+        features = tuple(
+            x.to(torch.promote_types(x.dtype, torch.float32)) for x in features
+        )
         rows: dict[str, Tensor] = {}
         if not self._stages:
             return rows
@@ -280,25 +327,32 @@ class RoIMimicDistill(FeatureMimicDistill):
         if getattr(head, 'with_glbctx', False):
             context['glbctx_feat'] = head.glbctx_head(features)[1]
         for stage, (student_stage, taps) in self._stages.items():
-            recorder = self.distiller.student_recorders.get_recorder(
-                f'{ROIS}{student_stage}'
-            )
-            if not recorder.data_buffer:  # an earlier stage left no box
+            boxes = rois
+            if boxes is None:
+                boxes = self._student_rois(student_stage)
+            if boxes is None:
                 rows.update(
                     {name: inputs.new_zeros(0).long() for name in taps}
                 )
                 continue
-            # The last call: samplers may have run the head before.
-            rois = recorder.data_buffer[-1][1]
-            if self.max_rois is not None:
-                picked = self._pick(rois, self.max_rois, taps)
-                rois = rois[picked]
+            if rois is None and self.max_rois is not None:
+                picked = self._pick(boxes, self.max_rois, taps)
+                boxes = boxes[picked]
                 rows.update({name: picked for name in taps})
             if stage is None:
-                head._bbox_forward(features, rois)
+                head._bbox_forward(features, boxes)
             else:
-                head._bbox_forward(stage, features, rois, **context)
+                head._bbox_forward(stage, features, boxes, **context)
         return rows
+
+    def _student_rois(self, stage: int | None) -> Tensor | None:
+        """The student's RoIs, (R, 5); None if a stage before left no box."""
+        recorder = self.distiller.student_recorders.get_recorder(
+            f'{ROIS}{stage}'
+        )
+        # The last call: samplers may have run the head before.
+        calls = recorder.data_buffer
+        return calls[-1][1] if calls else None
 
     def _pick(self, rois: Tensor, max_rois: int, taps: list[str]) -> Tensor:
         if not len(rois):

@@ -7,7 +7,7 @@ recorders and losses of the long form.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from .errors import ConfigError
+from .hashing import samples_of
 from .losses import FeatureL2Loss, LSHLoss, RelativeL2Loss
 from .samples import class_confidence, in_boxes, level_weights, not_ignored
 from .taps import (
@@ -245,8 +246,55 @@ class LSHFMDistiller(ConfigurableDistiller):
                 values[loss] = _sum_over_levels(
                     module, levels, shares, weights if weighs else None
                 )
-        self._empty_recorders()
+        self.empty_recorders()
         return values
+
+    def uncalibrated(self) -> dict[str, LSHLoss]:
+        """Losses whose bias waits for the teacher's features, by name."""
+        return {
+            name: loss
+            for name, loss in self.distill_losses.items()
+            if isinstance(loss, LSHLoss) and loss.needs_calibration
+        }
+
+    def teacher_samples(
+        self, loss: str, size: int, inside: Callable[[Tensor], Tensor]
+    ) -> Iterator[Tensor]:
+        """What the hash functions of a loss see of the recorded teacher.
+
+        Args:
+            loss (str): Name of an :class:`LSHLoss` at a tap.
+            size (int): How many samples are given at a time.
+            inside (Callable): Which samples of a feature count.
+
+        Yields:
+            Tensor: Samples, float32 or better, (at most ``size``, D).
+
+        Raises:
+            ConfigError: If the loss is at no tap.
+        """
+        tap = next((k for k, v in self._tap_losses.items() if loss in v), None)
+        if tap is None:
+            raise ConfigError(
+                f'{loss}.bias: only that of a loss at a tap can be '
+                f"calibrated; use taps, or bias='zero'"
+            )
+        weight = self.distill_losses[loss].weight
+        calls = self._calls(tap, student=False)
+        for feature in _features(calls, self.taps[tap].record):
+            if feature.numel():
+                feature = feature.to(
+                    torch.promote_types(feature.dtype, weight.dtype)
+                )
+                if self.taps[tap].normalize:
+                    feature = feature / _scale(feature)
+                yield from samples_of(feature, weight, inside(feature), size)
+
+    def empty_recorders(self) -> None:
+        """Let go of features, or they outlive the step with their graph."""
+        for manager in (self.student_recorders, self.teacher_recorders):
+            for recorder in manager.recorders.values():
+                recorder.reset_data_buffer()
 
     def _calls(self, recorder: str, student: bool = True) -> list[Any]:
         manager = self.student_recorders if student else self.teacher_recorders
@@ -273,8 +321,7 @@ class LSHFMDistiller(ConfigurableDistiller):
                 for x in (students[s_index], teachers[t_index].detach())
             )
             if tap.normalize:
-                scale = t_feature.square().mean().sqrt()
-                scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+                scale = _scale(t_feature)
                 s_feature, t_feature = s_feature / scale, t_feature / scale
             levels.append(Level(s_feature, t_feature, s_index, t_index))
         return levels
@@ -407,12 +454,6 @@ class LSHFMDistiller(ConfigurableDistiller):
             f"RoIs, and this batch has none; use 'uniform'"
         )
 
-    def _empty_recorders(self) -> None:
-        """Let go of features, or they outlive the step with their graph."""
-        for manager in (self.student_recorders, self.teacher_recorders):
-            for recorder in manager.recorders.values():
-                recorder.reset_data_buffer()
-
     def _check_widths(self, name: str, teacher: nn.Module) -> None:
         tap = self.taps[name]
         layer = teacher.get_submodule(tap.teacher)
@@ -510,6 +551,12 @@ def _sum_over_levels(
                     * loss(s_feature, t_feature, sample_weight=weight)
                 )
     return torch.stack(values).sum()
+
+
+def _scale(feature: Tensor) -> Tensor:
+    """Root mean square, () ; 1 where that is 0."""
+    scale = feature.square().mean().sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def _features(calls: Sequence[Any], record: str) -> list[Tensor]:

@@ -9,6 +9,7 @@ lies. With bias 0 two features get the same code with probability
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,37 @@ def project_back(distance: Tensor, weight: Tensor, shape: Size) -> Tensor:
     side = math.isqrt(weight.shape[1] // shape[1])
     kernel = weight.view(len(weight), -1, side, side)
     return conv2d_input(shape, kernel, distance, padding=side // 2)
+
+
+def samples_of(
+    feature: Tensor, weight: Tensor, keep: Tensor | None, size: int
+) -> Iterator[Tensor]:
+    """The samples of a feature as rows, a few at a time.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W): a sample
+            is the zero-padded window around a location.
+        weight (Tensor): Weights, (K, D).
+        keep (Tensor, optional): Which samples are wanted, bool, (N,), for
+            maps (N, H, W).
+        size (int): How many rows are given at a time.
+
+    Yields:
+        Tensor: Rows, (at most ``size``, D).
+    """
+    if feature.dim() == 2:
+        yield from (feature if keep is None else feature[keep]).split(size)
+        return
+    side = window_of(feature, weight)
+    if keep is None:
+        keep = feature.new_ones(
+            feature.shape[:1] + feature.shape[2:], dtype=torch.bool
+        )
+    padded = F.pad(feature, [side // 2] * 4)
+    windows = padded.unfold(2, side, 1).unfold(3, side, 1)  # a view
+    for places in keep.nonzero().split(size):
+        image, row, column = places.unbind(dim=1)
+        yield windows[image, :, row, column].flatten(1)
 
 
 def hash_codes(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

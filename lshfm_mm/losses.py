@@ -22,7 +22,7 @@ from .hashing import project, project_back, random_projection, window_of
 
 BLOCK = 2**23  # projections that exist at a time, 32 MB in float32
 MODES = ('bce', 'l1', 'l2')
-BIASES = ('zero',)
+BIASES = ('zero', 'mean', 'median')
 
 
 class _LSH(Function):
@@ -208,7 +208,11 @@ class LSHLoss(nn.Module):
         std (float | str): Standard deviation of the hash weights, or
             'teacher' for that of the weights of the teacher's class layer.
             Defaults to 'teacher'.
-        bias (str): 'zero': the hyperplanes pass through the origin.
+        bias (str): 'zero': the hyperplanes pass through the origin; 'mean'
+            or 'median': through the middle of the teacher's features, so
+            that the codes of each hash function are balanced. For these
+            :class:`LSHCalibrationHook` must be among the ``custom_hooks``.
+            Defaults to 'zero'.
         mode (str): 'bce', 'l1' or 'l2'. Defaults to 'bce'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
         seed (int): Seed of the hash weights. Defaults to 0.
@@ -250,6 +254,8 @@ class LSHLoss(nn.Module):
         self.feature_dim = feature_dim
         self.num_hashes = num_hashes
         self.std = std
+        self.bias_kind = bias
+        self.needs_calibration = False
         self.mode = mode
         self.loss_weight = loss_weight
         self.seed = seed
@@ -275,7 +281,27 @@ class LSHLoss(nn.Module):
         num_hashes = self.num_hashes or 4 * dim
         weight = random_projection(num_hashes, dim, std, self.seed)
         self.register_buffer('weight', weight)
-        self.register_buffer('bias', torch.zeros(num_hashes))
+        # What is not calibrated is no number: a checkpoint tells by it.
+        self.needs_calibration = self.bias_kind != 'zero'
+        unknown = math.nan if self.needs_calibration else 0.0
+        self.register_buffer('bias', torch.full((num_hashes,), unknown))
+
+    def set_bias(self, middle: Tensor) -> None:
+        """Move the hyperplanes to the middle of the teacher's features.
+
+        Args:
+            middle (Tensor): Mean or median of the teacher's projections, (K,).
+        """
+        self.bias.copy_(-middle)
+        self.needs_calibration = False
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any
+    ) -> None:
+        """Load, and note whether the bias is calibrated now."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.is_ready and self.bias_kind != 'zero':
+            self.needs_calibration = bool(self.bias.isnan().any())
 
     def forward(
         self,
@@ -300,6 +326,12 @@ class LSHLoss(nn.Module):
                 'LSHLoss: has no hash functions yet; give feature_dim and a '
                 'float std, or use it through LSHFMDistiller'
             )
+        if self.needs_calibration:
+            raise ConfigError(
+                f'LSHLoss.bias: is {self.bias_kind!r} and not calibrated; add '
+                f"custom_hooks=[dict(type='LSHCalibrationHook')] to the "
+                f"config, or take bias='zero'"
+            )
         loss = lsh_loss(
             s_feature,
             t_feature,
@@ -314,7 +346,8 @@ class LSHLoss(nn.Module):
         """State the settings in ``print(model)``."""
         shape = tuple(self.weight.shape) if self.is_ready else None
         return (
-            f'weight={shape}, std={self.std}, mode={self.mode!r}, '
+            f'weight={shape}, std={self.std}, bias={self.bias_kind!r}, '
+            f'mode={self.mode!r}, '
             f'loss_weight={self.loss_weight}, seed={self.seed}'
         )
 

@@ -1,0 +1,96 @@
+"""Hooks: when something is done. What is done lives elsewhere."""
+
+from itertools import islice
+from math import ceil
+from typing import Any
+
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from .algorithms import FeatureMimicDistill
+from .calibration import calibrate
+from .errors import ConfigError
+from .teacher import forked_rng
+
+
+# In the root registry, where every scope finds it.
+@HOOKS.register_module()
+class LSHCalibrationHook(Hook):
+    """Sets the bias of LSH losses with ``bias='mean'`` or ``'median'``.
+
+    Before training the teacher sees the training images, in a dataloader of
+    its own: the random states and the order of the training data are as
+    without this hook. A run that is resumed keeps the bias of its
+    checkpoint.
+
+    Args:
+        num_batches (int, optional): How many batches of all ranks together
+            the teacher sees. Defaults to the whole epoch.
+        num_rois (int): Boxes that are drawn in an image of a two-stage
+            detector. Defaults to 256.
+        seed (int): Seed of that draw. Defaults to 0.
+
+    Raises:
+        ConfigError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_batches: int | None = None,
+        num_rois: int = 256,
+        seed: int = 0,
+    ) -> None:
+        for field, value in (
+            ('num_batches', num_batches),
+            ('num_rois', num_rois),
+        ):
+            if value is not None and (type(value) is not int or value < 1):
+                raise ConfigError(
+                    f'LSHCalibrationHook.{field}: must be an int >= 1, but '
+                    f'got {value!r}'
+                )
+        self.num_batches = num_batches
+        self.num_rois = num_rois
+        self.seed = seed
+
+    def before_train(self, runner: Runner) -> None:
+        """Calibrate what is not calibrated yet.
+
+        Args:
+            runner (Runner): Its checkpoint, if any, is loaded.
+        """
+        model: Any = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        if not isinstance(model, FeatureMimicDistill):
+            raise ConfigError(
+                f'LSHCalibrationHook: needs a model of FeatureMimicDistill '
+                f'or RoIMimicDistill, but got {type(model).__name__}; remove '
+                f'it from custom_hooks'
+            )
+        if not model.distiller.uncalibrated():
+            runner.logger.info(
+                'calibration: no loss waits for a bias, it is loaded or zero'
+            )
+            return
+        with forked_rng():
+            loader = runner.build_dataloader(
+                runner.cfg.train_dataloader,
+                seed=runner.seed,
+                diff_rank_seed=runner._randomness_cfg.get(
+                    'diff_rank_seed', False
+                ),
+            )
+            total = len(loader)
+            if self.num_batches is not None:
+                _, ranks = dist.get_dist_info()
+                total = min(total, ceil(self.num_batches / ranks))
+            calibrate(
+                model,
+                islice(loader, total),
+                total,
+                self.num_rois,
+                self.seed,
+            )
