@@ -23,10 +23,16 @@ from mmrazor.models.algorithms import SingleTeacherDistill
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .distillers import LOGITS, LSHFMDistiller
 from .errors import ConfigError
-from .execution import TeacherExecution
+from .execution import (
+    TeacherExecution,
+    for_pooling,
+    skipped,
+    unneeded_layers,
+)
 from .images import ImageConverter
 from .samples import pick_rois
 from .teacher import Guest, build_teacher, inherit_weights, model_config
@@ -227,11 +233,35 @@ class FeatureMimicDistill(SingleTeacherDistill):
         rois: Tensor | None,
     ) -> dict[str, Tensor]:
         """Run the parts of the teacher that are tapped."""
-        if self._head_sources:
-            self.teacher(inputs, data_samples, mode='tensor')
-        else:
+        if not self._head_sources:
             self._extract(inputs)
+            return {}
+        if self._guest.unneeded is None:
+            self._guest.unneeded = self._unneeded(inputs, data_samples)
+        with skipped(self._guest.unneeded):
+            self.teacher(inputs, data_samples, mode='tensor')
         return {}
+
+    def _unneeded(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> list[nn.Conv2d]:
+        """Layers of the teacher's head that no tap depends on."""
+        recorders = self.distiller.teacher_recorders.recorders.values()
+
+        def run() -> list[Tensor]:
+            samples = None if data_samples is None else data_samples[:1]
+            self.teacher(inputs[:1], samples, mode='tensor')
+            leaves = tree_leaves([x.data_buffer for x in recorders])
+            for recorder in recorders:
+                recorder.reset_data_buffer()
+            return [x for x in leaves if isinstance(x, Tensor)]
+
+        head = (
+            layer
+            for name, layer in self.teacher.named_modules()
+            if name.split('.')[0] not in FEATURE_PARTS
+        )
+        return unneeded_layers(head, run)
 
     def _extract(self, inputs: Tensor) -> Sequence[Tensor]:
         """Features of the neck, or of the backbone if only that is tapped."""
@@ -312,10 +342,7 @@ class RoIMimicDistill(FeatureMimicDistill):
         rois: Tensor | None,
     ) -> dict[str, Tensor]:
         features = self._extract(inputs)
-        # RoIs in half precision would lie beside their objects.
-        features = tuple(
-            x.to(torch.promote_types(x.dtype, torch.float32)) for x in features
-        )
+        features = tuple(map(for_pooling, features))
         rows: dict[str, Tensor] = {}
         if not self._stages:
             return rows

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmengine.optim import OptimWrapper
 from mmrazor.registry import OPTIM_WRAPPERS
 from torch import nn
@@ -21,6 +22,9 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     Args:
         kwargs: Arguments of MMEngine's ``OptimWrapper``.
+
+    Raises:
+        ConfigError: At the first step of a model that pools RoIs.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -35,6 +39,15 @@ class BFloat16OptimWrapper(OptimWrapper):
             model (nn.Module): The model; it stands on one kind of device.
         """
         if not self._is_channels_last:
+            for name, module in model.named_modules():
+                if isinstance(module, BaseRoIExtractor):
+                    raise ConfigError(
+                        f'optim_wrapper.type: BFloat16OptimWrapper cannot '
+                        f'train a model that pools RoIs ({name}): NMS and '
+                        f'RoIAlign of mmcv know no bfloat16, and no '
+                        f'channels-last maps; use OptimWrapper, or '
+                        f'AmpOptimWrapper on a GPU'
+                    )
             model.to(memory_format=torch.channels_last)
             self._is_channels_last = True
         device = next(model.parameters()).device.type

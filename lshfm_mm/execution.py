@@ -1,7 +1,13 @@
-"""How the teacher computes: precision, memory format, compilation."""
+"""How the teacher computes, and what of it need not.
 
-from collections.abc import Iterator
+Precision, memory format and compilation are settings. Layers that no tap
+depends on, such as the regression tower beside the class layer of a dense
+head, are found by their missing gradient and skipped.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,3 +95,89 @@ class TeacherExecution:
                 f"teacher_compile: torch.compile failed on the teacher's "
                 f'backbone ({lines[0][:200]}); set it to False'
             ) from error
+
+
+def for_pooling(feature: Tensor) -> Tensor:
+    """A feature as mmcv's RoIAlign reads it right.
+
+    It takes any memory for a plain NCHW one, so that channels-last maps give
+    wrong numbers without an error; it has no bfloat16; and boxes, which it
+    wants in the precision of the map, would lie beside their objects in half
+    of it.
+
+    Args:
+        feature (Tensor): A map, (N, C, H, W).
+
+    Returns:
+        Tensor: The map, contiguous, in float32 or better.
+    """
+    dtype = torch.promote_types(feature.dtype, torch.float32)
+    return feature.to(dtype).contiguous()
+
+
+def unneeded_layers(
+    layers: Iterable[nn.Module], run: Callable[[], Iterable[Tensor]]
+) -> list[nn.Conv2d]:
+    """Convolutions that what is tapped does not depend on.
+
+    Args:
+        layers (Iterable[nn.Module]): Layers to choose from; frozen.
+        run (Callable): Runs the model and gives what is tapped.
+
+    Returns:
+        list[nn.Conv2d]: Those among the layers that :func:`skipped` can skip.
+    """
+    found = [
+        x
+        for x in layers
+        if type(x) is nn.Conv2d and not isinstance(x.padding, str)
+    ]
+    weights = [x.weight.requires_grad_() for x in found]
+    try:
+        with torch.enable_grad():
+            tapped = [x.sum() for x in run() if x.requires_grad]
+            gradients: Any = [None] * len(weights)
+            if tapped:
+                total = torch.stack(tapped).sum()
+                gradients = torch.autograd.grad(
+                    total, weights, allow_unused=True
+                )
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+    pairs = zip(found, gradients, strict=True)
+    return [layer for layer, gradient in pairs if gradient is None]
+
+
+@contextmanager
+def skipped(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
+    """Let convolutions give zeros of the right shape.
+
+    Args:
+        layers (Iterable[nn.Conv2d]): The convolutions.
+    """
+    layers = list(layers)
+    for layer in layers:
+        layer.forward = partial(_zeros, layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _zeros(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+    """What a convolution gives, with 0 in place of its values."""
+    geometry: Any = zip(
+        inputs.shape[2:],
+        layer.padding,
+        layer.dilation,
+        layer.kernel_size,
+        layer.stride,
+        strict=True,
+    )
+    sizes = [
+        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for size, padding, dilation, kernel, stride in geometry
+    ]
+    return inputs.new_zeros(len(inputs), layer.out_channels, *sizes)

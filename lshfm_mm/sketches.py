@@ -156,21 +156,27 @@ class MedianSketch:
             self.steps.append([0, 0])
 
     def _put(self, level: int, values: Tensor) -> None:
+        """Put values that there is room for, and send up what gets full."""
         self._grow(level)
         self.levels[level].append(values)
-        if self._held(level) < self.size:
-            return
-        full = self.levels[level]
-        self.levels[level] = []
+        while self._held(level) == self.size:
+            half = self._half(level)
+            level += 1
+            self._grow(level)
+            self.levels[level].append(half)
+
+    def _half(self, level: int) -> Tensor:
+        """Empty a level, and give every other value of it, in order."""
         first, second = self.steps[level]
         start = int(first > second)
         self.steps[level][start] += 1
-        half = values.new_empty(self.num_streams, self.size // 2)
+        parts, self.levels[level] = self.levels[level], []
+        half = torch.empty(self.num_streams, self.size // 2)
         for rows in torch.arange(self.num_streams).split(ROWS):
-            joined = torch.cat([part[rows] for part in full], dim=1)
+            joined = torch.cat([part[rows] for part in parts], dim=1)
             joined.numpy().sort(axis=1)  # in place; ten times torch's speed
             half[rows] = joined[:, start::2]
-        self._put(level + 1, half)
+        return half
 
 
 def _check_count(count: int) -> None:

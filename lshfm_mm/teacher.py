@@ -34,7 +34,13 @@ class Guest:
     Args:
         model (nn.Module): The module; it is frozen and set to eval mode.
         owned (bool): Whether the module moves with the holder's host.
+
+    Attributes:
+        unneeded (list[nn.Conv2d], optional): Layers that need not run; None
+            where they have not been looked for.
     """
+
+    unneeded: list[nn.Conv2d] | None = None
 
     def __init__(self, model: nn.Module, owned: bool = True) -> None:
         self.model = model.requires_grad_(False).eval()

@@ -1,8 +1,14 @@
 """bfloat16 training on the CPU, where MMEngine's wrapper refuses."""
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+
+from lshfm_mm.errors import ConfigError
+
+from .test_detectors import batch  # noqa: F401
+from .test_execution import roi_model
 
 CONFIG = dict(
     type='mmrazor.BFloat16OptimWrapper',
@@ -30,3 +36,10 @@ def test_a_step_under_bfloat16_autocast():
     wrapper.update_params(output.float().square().mean())
     assert not torch.equal(model[0].weight, before)
     assert model[0].weight.isfinite().all()
+
+
+def test_a_model_that_pools_rois_is_refused(batch):  # noqa: F811
+    model = roi_model()
+    wrapper = build_optim_wrapper(model, Config(CONFIG)._cfg_dict)
+    with pytest.raises(ConfigError, match='pools RoIs .*; use OptimWrapper'):
+        model.train_step(batch, wrapper)

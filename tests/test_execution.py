@@ -1,0 +1,366 @@
+"""How the teacher computes: the same numbers, and no layer too many."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.hub import get_config
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.execution import skipped, unneeded_layers
+from lshfm_mm.losses import lsh_loss
+from lshfm_mm.teacher import forked_rng
+
+from .test_detectors import (
+    PLAIN_L2,
+    batch,  # noqa: F401
+    distil,
+    faster,
+    losses_of,
+    record,
+    retinanet,
+)
+
+REPO = Path(__file__).parent.parent
+LSH = dict(type='LSHLoss', num_hashes=16)
+
+
+def roi_model(**more):
+    return distil(
+        faster(4),
+        faster(8),
+        dict(roi='roi_head.bbox_head.fc_cls'),
+        dict(roi=[LSH, PLAIN_L2]),
+        type='RoIMimicDistill',
+        **more,
+    )
+
+
+def dense_model(**more):
+    return distil(
+        retinanet(4),
+        retinanet(8),
+        dict(cls='bbox_head.retina_cls'),
+        dict(cls=[LSH, PLAIN_L2]),
+        **more,
+    )
+
+
+BUILDERS = [roi_model, dense_model]
+
+
+def mimic_losses(model, batch):  # noqa: F811
+    return {
+        name: float(value)
+        for name, value in losses_of(model, batch).items()
+        if 'distill' in name
+    }
+
+
+@pytest.mark.parametrize('build', BUILDERS)
+def test_channels_last_changes_no_number(build, batch):  # noqa: F811
+    expected = mimic_losses(build(), batch)
+    model = build(teacher_channels_last=True)
+    seen = record(model.teacher.backbone)
+    found = mimic_losses(model, batch)
+    assert found == pytest.approx(expected, rel=1e-4)
+    (image,), (_, level, *_) = seen[0]
+    last = torch.channels_last
+    assert image.is_contiguous(memory_format=last)
+    assert level.is_contiguous(memory_format=last)
+    conv = model.student.backbone.layer1[0].conv1.weight
+    assert not conv.is_contiguous(memory_format=last)
+
+
+@pytest.mark.parametrize('build', BUILDERS)
+@pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
+def test_a_teacher_in_half_precision(build, precision, batch):  # noqa: F811
+    expected = mimic_losses(build(), batch)
+    model = build(teacher_precision=precision)
+    theirs, ours = (record(x.backbone) for x in (model.teacher, model.student))
+    pooled = []
+    if build is roi_model:
+        pooled = record(model.teacher.roi_head.bbox_roi_extractor)
+    found = mimic_losses(model, batch)
+    assert theirs[0][1][0].dtype == getattr(torch, precision)
+    assert ours[0][1][0].dtype == torch.float32
+    assert all(x[0][1].dtype == torch.float32 for x in pooled)
+    assert found == pytest.approx(expected, rel=0.05)
+    assert found != expected
+
+
+def test_a_teacher_in_full_precision_under_autocast(batch):  # noqa: F811
+    for precision, dtype in (
+        (None, torch.bfloat16),
+        ('float32', torch.float32),
+    ):
+        model = dense_model(teacher_precision=precision)
+        theirs, ours = (
+            record(x.backbone) for x in (model.teacher, model.student)
+        )
+        with torch.autocast('cpu', torch.bfloat16):
+            mimic_losses(model, batch)
+        assert theirs[0][1][0].dtype == dtype
+        assert ours[0][1][0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (
+            dict(teacher_precision='half'),
+            r"teacher_precision: must be None or one of .*, but got 'half'",
+        ),
+        (
+            dict(teacher_channels_last=1),
+            'teacher_channels_last: must be True or False, but got 1',
+        ),
+        (
+            dict(teacher_compile='yes'),
+            "teacher_compile: must be True or False, but got 'yes'",
+        ),
+    ],
+)
+def test_unknown_settings(more, message):
+    with pytest.raises(ConfigError, match=message):
+        dense_model(**more)
+
+
+def test_a_tap_in_the_backbone_leaves_the_neck_alone(batch):  # noqa: F811
+    model = distil(
+        retinanet(4),
+        retinanet(4),
+        dict(stage=dict(layer='backbone.layer4', record='output')),
+        dict(stage=[PLAIN_L2]),
+    )
+    calls = [record(getattr(model.teacher, x)) for x in ('backbone', 'neck')]
+    assert mimic_losses(model, batch)
+    assert [len(x) for x in calls] == [1, 0]
+
+
+# Layers that need not run
+
+
+def convolutions_that_ran(module, run):
+    """Names of the convolutions of a module that compute."""
+    names = {
+        x: name for name, x in module.named_modules() if type(x) is nn.Conv2d
+    }
+    ran = set()
+    original = nn.Conv2d._conv_forward
+
+    def watch(self, *args):
+        if self in names:
+            ran.add(names[self])
+        return original(self, *args)
+
+    nn.Conv2d._conv_forward = watch
+    try:
+        run()
+    finally:
+        nn.Conv2d._conv_forward = original
+    return ran, set(names.values()) - ran
+
+
+def test_the_regression_tower_does_not_run(batch):  # noqa: F811
+    model = dense_model()
+    expected = mimic_losses(model, batch)  # looks for the layers
+    ran, slept = convolutions_that_ran(
+        model.teacher.bbox_head, lambda: mimic_losses(model, batch)
+    )
+    assert ran == {f'cls_convs.{i}.conv' for i in range(4)}
+    assert slept == {
+        *(f'reg_convs.{i}.conv' for i in range(4)),
+        'retina_cls',
+        'retina_reg',
+    }
+    assert mimic_losses(model, batch) == expected
+    # Nothing is skipped where no tap is served.
+    with torch.no_grad():
+        images = torch.rand(1, 3, 64, 64)
+        ran, _ = convolutions_that_ran(
+            model.teacher.bbox_head,
+            lambda: model.teacher(images, None, mode='tensor'),
+        )
+    assert len(ran) == 10
+    assert not any(x.requires_grad for x in model.teacher.parameters())
+
+
+def test_scores_are_computed_where_they_weigh(batch):  # noqa: F811
+    """Confidence needs the class layer, and its values stay."""
+    tap = dict(layer='bbox_head.retina_cls', weights='confidence')
+    model = distil(retinanet(4), retinanet(8), dict(cls=tap), dict(cls=[LSH]))
+    calls = record(model.teacher.bbox_head.retina_cls)
+    mimic_losses(model, batch)
+    ran, _ = convolutions_that_ran(
+        model.teacher.bbox_head, lambda: mimic_losses(model, batch)
+    )
+    assert ran == {'retina_cls', *(f'cls_convs.{i}.conv' for i in range(4))}
+    assert calls[-1][1].abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ('path', 'layer', 'slept'),
+    [
+        ('gfl/gfl_r50_fpn_1x_coco.py', 'gfl_cls', 'gfl_reg'),
+        ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'conv_cls', 'conv_reg'),
+        ('retinanet/retinanet_r50_fpn_1x_coco.py', 'retina_cls', 'retina_reg'),
+    ],
+)
+def test_skipping_changes_no_feature_of_mmdets_heads(path, layer, slept):
+    config = get_config(f'mmdet::{path}').model
+    config.backbone.update(init_cfg=None, depth=50, base_channels=8)
+    config.neck.in_channels = [32, 64, 128, 256]
+    with forked_rng():
+        torch.manual_seed(0)
+        model = MMDET_MODELS.build(config).eval().requires_grad_(False)
+        images = torch.rand(1, 3, 96, 64)
+    calls = record(getattr(model.bbox_head, layer))
+
+    def run():
+        calls.clear()
+        model(images, None, mode='tensor')
+        return [inputs[0] for inputs, _ in calls]
+
+    expected = run()
+    layers = unneeded_layers(model.bbox_head.modules(), run)
+    assert getattr(model.bbox_head, slept) in layers
+    with skipped(layers):
+        found = run()
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+    assert len(layers) >= 6
+
+
+def test_skipped_layers_keep_their_shape():
+    inputs = torch.rand(2, 6, 13, 10)
+    for layer in (
+        nn.Conv2d(6, 4, 3, stride=2, padding=1),
+        nn.Conv2d(6, 5, (3, 1), padding=(2, 0), dilation=2),
+        nn.Conv2d(6, 6, 1, groups=3),
+    ):
+        expected = layer(inputs).shape
+        with skipped([layer]):
+            found = layer(inputs)
+        assert found.shape == expected and not found.any()
+        assert layer(inputs).any()
+
+
+# Nothing waits for the device
+
+
+@pytest.mark.parametrize('build', BUILDERS)
+@pytest.mark.parametrize('weights', ['uniform', 'balanced', 'confidence'])
+def test_a_step_reads_no_value_of_a_tensor(
+    build,
+    weights,
+    batch,  # noqa: F811
+):
+    """Fake tensors have shapes and no values: reading one is an error."""
+    taps = {
+        roi_model: dict(roi='roi_head.bbox_head.fc_cls'),
+        dense_model: dict(cls='bbox_head.retina_cls'),
+    }[build]
+    taps = {k: dict(layer=v, weights=weights) for k, v in taps.items()}
+    pair, kind = (
+        (faster, 'RoIMimicDistill')
+        if build is roi_model
+        else (retinanet, 'FeatureMimicDistill')
+    )
+    losses = {k: [LSH, dict(type='RelativeL2Loss')] for k in taps}
+    model = distil(pair(4), pair(8), taps, losses, type=kind)
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    inputs, samples = data['inputs'], data['data_samples']
+    model._run_student(inputs, samples)
+    model.record_teacher(inputs, samples)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def fake(x):
+        if isinstance(x, torch.Tensor):
+            return mode.from_tensor(x.detach()).requires_grad_(x.requires_grad)
+        if isinstance(x, list | tuple):
+            return type(x)(map(fake, x))
+        return x
+
+    distiller = model.distiller
+    for manager in (distiller.student_recorders, distiller.teacher_recorders):
+        for recorder in manager.recorders.values():
+            recorder.data_buffer[:] = fake(recorder.data_buffer)
+    for sample in samples:
+        boxes = sample.gt_instances.bboxes
+        sample.gt_instances.bboxes = fake(getattr(boxes, 'tensor', boxes))
+    with mode:
+        found = distiller.compute_distill_losses(
+            samples, tuple(inputs.shape[2:])
+        )
+        sum(found.values()).backward()
+    assert len(found) == 2
+
+
+def test_the_fake_tensors_would_tell():
+    with FakeTensorMode():
+        feature = torch.rand(4, 3, requires_grad=True)
+        loss = lsh_loss(feature, feature, torch.rand(8, 3), torch.zeros(8))
+        with pytest.raises(Exception, match='local_scalar'):
+            loss.item()
+
+
+# Compilation
+
+
+COMPILE = """
+import sys
+import torch
+from mmdet.utils import register_all_modules
+import lshfm_mm
+from tests.test_detectors import NECK, PLAIN_L2, distil, retinanet
+
+register_all_modules(init_default_scope=True)
+images = torch.rand(1, 3, 64, 64)
+values = []
+for compiled in (False, True)[-int(sys.argv[1]):]:
+    model = distil(
+        retinanet(4), retinanet(4), dict(neck=NECK), dict(neck=[PLAIN_L2]),
+        teacher_compile=compiled,
+    )
+    model.record_teacher(images, None)
+    calls = model.distiller.teacher_recorders.get_recorder('neck').data_buffer
+    values.append(calls[0][0])
+print(float((values[0] - values[-1]).abs().max()), float(values[0].std()))
+"""
+
+
+def run_compiled(models, **env):
+    return subprocess.run(
+        [sys.executable, '-c', COMPILE, str(models)],
+        capture_output=True,
+        text=True,
+        cwd=REPO,
+        env={**os.environ, **env},
+        check=False,
+    )
+
+
+def test_a_backbone_that_does_not_compile_is_said(tmp_path):
+    """A real failure: there is no C++ compiler."""
+    found = run_compiled(
+        1, CXX='/no/compiler', TORCHINDUCTOR_CACHE_DIR=str(tmp_path)
+    )
+    assert found.returncode == 1
+    last = found.stderr.strip().splitlines()[-1]
+    assert "teacher_compile: torch.compile failed on the teacher's" in last
+    assert last.endswith('set it to False')
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_gives_the_same_features():
+    found = run_compiled(2)
+    difference, scale = (float(x) for x in found.stdout.split()[-2:])
+    assert 0 < difference < 1e-4 * scale
