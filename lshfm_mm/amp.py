@@ -10,6 +10,8 @@ from mmengine.optim import OptimWrapper
 from mmrazor.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from .errors import ConfigError
+
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):

@@ -274,7 +274,6 @@ class Parts:
             for feature in self.features:
                 for layer in teacher.bbox_head.cls_convs:
                     feature = layer(feature)
-                teacher.bbox_head.retina_cls(feature)
 
     def products(self) -> None:
         """Matrix products of the LSH loss: two forward, one back."""
