@@ -10,7 +10,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
 BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint demo families clean
+.PHONY: help env test slow lint demo families bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -52,6 +52,10 @@ demo: env  ## teach a small detector on generated images, on the CPU
 
 families: env  ## try make_config on each detector family of mmdet
 	$(VENV)/bin/python tools/sweep_families.py
+
+bench: env  ## time training steps, write docs/benchmarks.md
+	$(VENV)/bin/python tools/benchmark.py --json docs/benchmarks.json \
+		--out docs/benchmarks.md
 
 clean:  ## remove caches and build products; $(VENV) stays
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \

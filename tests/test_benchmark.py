@@ -1,0 +1,59 @@
+"""The benchmark, from the command line to the page."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parent.parent
+
+
+def run(tmp_path, *arguments):
+    page, figures = tmp_path / 'page.md', tmp_path / 'figures.json'
+    process = subprocess.run(
+        [
+            sys.executable,
+            REPO / 'tools/benchmark.py',
+            *('--rounds', '1', '--size', '64', '64'),
+            *('--loss-shape', '300', '16', '64'),
+            *('--json', figures, '--out', page),
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    return json.loads(figures.read_text()), page.read_text()
+
+
+def test_the_loss_alone(tmp_path):
+    figures, page = run(tmp_path, '--detectors')
+    assert figures['loss']['shape'] == [300, 16, 64]
+    assert figures['loss']['value'] < 1e-6
+    assert figures['loss']['gradient'] < 1e-6
+    assert figures['machine']['versions']['torch'] in page
+    assert 'N = 300, D = 16, K = 64' in page
+    assert figures['command'] in page
+
+
+@pytest.mark.slow
+def test_all_arms(tmp_path):
+    """The sizes are those of the networks, whatever the images."""
+    figures, page = run(tmp_path)
+    arms = figures['detectors']['faster_rcnn']
+    plain = arms['student alone']
+    theirs = arms['MMRazor SingleTeacherDistill, LSHL2']
+    for name, arm in arms.items():
+        assert arm['seconds']['step'] > 0
+        assert name in page
+        if 'floor' in arm:
+            assert arm['checkpoint'] <= 0.62 * theirs['checkpoint']
+            assert arm['student'] <= 1.001 * plain['student']
+    rois = arms['RoI, LSHL2']['rois']
+    assert rois['student'] == rois['teacher'] == theirs['rois']['teacher']
+    assert arms['RoI, LSHL2, max_rois=128']['rois']['teacher'] == 256
+    dense = figures['detectors']['retinanet']['dense head, LSHL2']
+    assert dense['seconds']['head'] > 0 and dense['floor'] > 0
