@@ -145,7 +145,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
             for name, recorder in recorders.items()
             if recorder.source.split('.')[0] not in FEATURE_PARTS
         }
-        self._only_backbone = all(
+        self._only_backbone = bool(recorders) and all(
             recorder.source.split('.')[0] == 'backbone'
             for recorder in recorders.values()
         )
@@ -216,6 +216,23 @@ class FeatureMimicDistill(SingleTeacherDistill):
         recorders = self.distiller.teacher_recorders
         with recorders, self._execution(images) as images:
             return self._teacher_features(images, data_samples, rois)
+
+    @torch.no_grad()
+    def record_student(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> None:
+        """Run the student under its recorders, and leave it as it is.
+
+        Args:
+            inputs (Tensor): Preprocessed images, (N, C, H, W).
+            data_samples (list): Their annotations.
+        """
+        training = [x for x in self.student.modules() if x.training]
+        self.student.eval()
+        with self.distiller.student_recorders:
+            self.student(inputs, data_samples, mode='tensor')
+        for module in training:
+            module.training = True
 
     def _run_student(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
@@ -342,10 +359,10 @@ class RoIMimicDistill(FeatureMimicDistill):
         rois: Tensor | None,
     ) -> dict[str, Tensor]:
         features = self._extract(inputs)
-        features = tuple(map(for_pooling, features))
         rows: dict[str, Tensor] = {}
         if not self._stages:
             return rows
+        features = tuple(map(for_pooling, features))
         head = self.teacher.roi_head
         # What the heads of HTC and SCNet add to the features of each RoI.
         context = {}

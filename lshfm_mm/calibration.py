@@ -2,10 +2,12 @@
 
 Rows of RoI heads come from boxes drawn around the annotated objects, see
 :func:`lshfm_mm.samples.jittered_rois`: before training the student's own
-boxes are noise, and these are the same whatever the student and its state.
-Locations of maps count where they lie inside their image.
+boxes are noise, and these do not depend on its state. All stages of a cascade
+get them. Locations of maps count where they lie inside their image, and so
+that large levels have more weight than small ones.
 """
 
+import copy
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -31,7 +33,7 @@ def calibrate(
     total: int,
     num_rois: int = 256,
     seed: int = 0,
-) -> dict[str, int]:
+) -> None:
     """Set the bias of each LSH loss that asks for the teacher's features.
 
     Each rank sees its batches; all ranks get the same bias.
@@ -44,31 +46,35 @@ def calibrate(
             detector. Defaults to 256.
         seed (int): Seed of that draw, beside the rank. Defaults to 0.
 
-    Returns:
-        dict[str, int]: Name of a calibrated loss -> samples, of all ranks.
-
     Raises:
         ConfigError: If the data gives no sample, or no finite ones.
     """
     distiller = algorithm.distiller
+    # A copy: those that resize batches have a state.
+    preprocess = copy.deepcopy(algorithm.data_preprocessor)
     losses = distiller.uncalibrated()
     sketches = {
         name: SKETCHES[loss.bias_kind](len(loss.weight))
         for name, loss in losses.items()
     }
-    rank, _ = dist.get_dist_info()
+    rank, ranks = dist.get_dist_info()
     generator = torch.Generator().manual_seed(1_000_003 * seed + rank)
+    levels: dict[str, list[int]] | None = None
     progress = tqdm(batches, 'calibration', total, disable=rank > 0)
     for batch in progress:
-        data = algorithm.data_preprocessor(batch, True)
+        data = preprocess(batch, True)
         inputs, samples = data['inputs'], data.get('data_samples')
         rois = None
-        if hasattr(algorithm.teacher, 'roi_head'):
+        if distiller.roi_taps:
             rois = _draw_rois(samples, num_rois, generator).to(inputs.device)
         algorithm.record_teacher(inputs, samples, rois)
+        if levels is None:
+            levels = _levels(algorithm, list(losses), inputs, samples)
         inside = partial(_inside, samples, tuple(inputs.shape[2:]))
         for name, loss in losses.items():
-            for rows in distiller.teacher_samples(name, CHUNK, inside):
+            for rows in distiller.teacher_samples(
+                name, levels[name], CHUNK, inside
+            ):
                 sketches[name].update(_project(rows, loss.weight))
         distiller.empty_recorders()
     for name, loss in losses.items():
@@ -80,14 +86,27 @@ def calibrate(
                 f'there are none; look at teacher_ckpt and the images'
             )
         loss.set_bias(middle)
-    counts = {name: _total(sketches[name].count) for name in losses}
-    for name, count in counts.items():
-        kind = losses[name].bias_kind
         print_log(
-            f'calibration: {name} has {kind} bias from {count} samples',
+            f'calibration: {name} has {loss.bias_kind} bias from '
+            f'{sketches[name].count} samples'
+            + (' of this and other ranks' if ranks > 1 else '')
+            + f', ranks off by at most {sketches[name].rank_error():.2%}',
             'current',
         )
-    return counts
+
+
+def _levels(
+    algorithm: BaseAlgorithm, losses: list[str], inputs: Tensor, samples: Any
+) -> dict[str, list[int]]:
+    """Which of the teacher's levels each loss compares with the student's."""
+    distiller = algorithm.distiller
+    counts = {x: len(distiller.teacher_features(x)) for x in losses}
+    if max(counts.values()) > 1:
+        algorithm.record_student(inputs, samples)
+    return {
+        loss: distiller.teacher_levels(loss) if count > 1 else [0] * count
+        for loss, count in counts.items()
+    }
 
 
 def _project(rows: Tensor, weight: Tensor) -> Tensor:
@@ -99,6 +118,11 @@ def _project(rows: Tensor, weight: Tensor) -> Tensor:
 def _draw_rois(
     samples: list[Any], num_rois: int, generator: torch.Generator
 ) -> Tensor:
+    if not all('gt_instances' in x for x in samples):
+        raise ConfigError(
+            'train_dataloader: gives images without gt_instances, around '
+            "which boxes are drawn for the bias; use bias='zero'"
+        )
     boxes = [x.gt_instances.bboxes for x in samples]
     boxes = [getattr(x, 'tensor', x) for x in boxes]
     sizes = [tuple(x.img_shape[:2]) for x in samples]
@@ -123,15 +147,12 @@ def _inside(
 
 def _merged(sketch: MeanSketch | MedianSketch, num_hashes: int) -> Tensor:
     """The result over all ranks, on the first; else of no meaning."""
-    sketches = dist.gather_object(sketch) or []
-    for other in sketches[1:]:
-        sketches[0].merge(other)
-    if not sketches or not sketches[0].count:
+    rank, ranks = dist.get_dist_info()
+    for source in range(1, ranks):  # one after another, for the memory
+        parcel: list[Any] = [sketch if rank == source else None]
+        dist.broadcast_object_list(parcel, source)
+        if rank == 0:
+            sketch.merge(parcel[0])
+    if rank or not sketch.count:
         return torch.full((num_hashes,), torch.nan)
-    return sketches[0].result()
-
-
-def _total(count: int) -> int:
-    total = torch.tensor(count)
-    dist.all_reduce(total)
-    return int(total)
+    return sketch.result()

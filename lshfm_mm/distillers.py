@@ -257,36 +257,60 @@ class LSHFMDistiller(ConfigurableDistiller):
             if isinstance(loss, LSHLoss) and loss.needs_calibration
         }
 
+    def teacher_features(self, loss: str) -> list[Tensor]:
+        """What is recorded of the teacher at the tap of a loss.
+
+        Args:
+            loss (str): Name of a loss.
+
+        Returns:
+            list[Tensor]: Features, of each call and level.
+
+        Raises:
+            ConfigError: If the loss is at no tap.
+        """
+        tap = self._tap_of(loss)
+        calls = self._calls(tap, student=False)
+        return _features(calls, self.taps[tap].record)
+
+    def teacher_levels(self, loss: str) -> list[int]:
+        """Which of these a loss compares with the recorded student.
+
+        Args:
+            loss (str): Name of a loss at a tap.
+
+        Returns:
+            list[int]: Indices, ascending.
+        """
+        return [x.t_index for x in self._levels(self._tap_of(loss), None)]
+
     def teacher_samples(
-        self, loss: str, size: int, inside: Callable[[Tensor], Tensor]
+        self,
+        loss: str,
+        levels: Sequence[int],
+        size: int,
+        inside: Callable[[Tensor], Tensor],
     ) -> Iterator[Tensor]:
         """What the hash functions of a loss see of the recorded teacher.
 
         Args:
             loss (str): Name of an :class:`LSHLoss` at a tap.
+            levels (list[int]): Which of the teacher's features count.
             size (int): How many samples are given at a time.
             inside (Callable): Which samples of a feature count.
 
         Yields:
             Tensor: Samples, float32 or better, (at most ``size``, D).
-
-        Raises:
-            ConfigError: If the loss is at no tap.
         """
-        tap = next((k for k, v in self._tap_losses.items() if loss in v), None)
-        if tap is None:
-            raise ConfigError(
-                f'{loss}.bias: only that of a loss at a tap can be '
-                f"calibrated; use taps, or bias='zero'"
-            )
         weight = self.distill_losses[loss].weight
-        calls = self._calls(tap, student=False)
-        for feature in _features(calls, self.taps[tap].record):
+        features = self.teacher_features(loss)
+        normalize = self.taps[self._tap_of(loss)].normalize
+        for feature in (features[x] for x in levels):
             if feature.numel():
                 feature = feature.to(
                     torch.promote_types(feature.dtype, weight.dtype)
                 )
-                if self.taps[tap].normalize:
+                if normalize:
                     feature = feature / _scale(feature)
                 yield from samples_of(feature, weight, inside(feature), size)
 
@@ -295,6 +319,15 @@ class LSHFMDistiller(ConfigurableDistiller):
         for manager in (self.student_recorders, self.teacher_recorders):
             for recorder in manager.recorders.values():
                 recorder.reset_data_buffer()
+
+    def _tap_of(self, loss: str) -> str:
+        for tap, losses in self._tap_losses.items():
+            if loss in losses:
+                return tap
+        raise ConfigError(
+            f'{loss}.bias: only that of a loss at a tap can be calibrated; '
+            f"use taps, or bias='zero'"
+        )
 
     def _calls(self, recorder: str, student: bool = True) -> list[Any]:
         manager = self.student_recorders if student else self.teacher_recorders

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmcv.ops import RoIAlign
+from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from .errors import ConfigError
 
@@ -58,10 +59,23 @@ class TeacherExecution:
         self.compiled = compiled
 
     def prepare(self, model: nn.Module) -> None:
-        """Bring a model into the memory format, and compile its backbone."""
+        """Bring a model into the memory format, and compile its backbone.
+
+        Args:
+            model (nn.Module): The model.
+
+        Raises:
+            ConfigError: If it does not stand the format, or has no backbone.
+        """
         if self.channels_last:
+            _check_operators(model)
             model.to(memory_format=torch.channels_last)
         if self.compiled:
+            if not hasattr(model, 'backbone'):
+                raise ConfigError(
+                    f'teacher_compile: compiles a backbone, and '
+                    f'{type(model).__name__} has none; set it to False'
+                )
             model.get_submodule('backbone').compile()
 
     @contextmanager
@@ -89,7 +103,9 @@ class TeacherExecution:
         try:
             with precision:
                 yield images
-        except TorchDynamoException as error:
+        except Exception as error:
+            if not self.compiled or not _is_of_compiler(error):
+                raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
                 f"teacher_compile: torch.compile failed on the teacher's "
@@ -120,6 +136,10 @@ def unneeded_layers(
 ) -> list[nn.Conv2d]:
     """Convolutions that what is tapped does not depend on.
 
+    They are found by their missing gradient, and then skipped for a trial:
+    where a value depends on them all the same, or the model has no gradient,
+    nothing is skipped.
+
     Args:
         layers (Iterable[nn.Module]): Layers to choose from; frozen.
         run (Callable): Runs the model and gives what is tapped.
@@ -132,6 +152,8 @@ def unneeded_layers(
         for x in layers
         if type(x) is nn.Conv2d and not isinstance(x.padding, str)
     ]
+    if not found:
+        return []
     weights = [x.weight.requires_grad_() for x in found]
     try:
         with torch.enable_grad():
@@ -142,11 +164,22 @@ def unneeded_layers(
                 gradients = torch.autograd.grad(
                     total, weights, allow_unused=True
                 )
+    except RuntimeError as error:  # an operator without a gradient
+        print_log(f'teacher: all of its head runs ({error})', 'current')
+        return []
     finally:
         for weight in weights:
             weight.requires_grad_(False)
     pairs = zip(found, gradients, strict=True)
-    return [layer for layer, gradient in pairs if gradient is None]
+    unneeded = [layer for layer, gradient in pairs if gradient is None]
+    with torch.no_grad():
+        expected = list(run())
+        with skipped(unneeded):
+            found_values = list(run())
+    same = len(expected) == len(found_values) and all(
+        map(torch.equal, expected, found_values)
+    )
+    return unneeded if expected and same else []
 
 
 @contextmanager
@@ -156,14 +189,32 @@ def skipped(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
     Args:
         layers (Iterable[nn.Conv2d]): The convolutions.
     """
-    layers = list(layers)
-    for layer in layers:
+    before = [(layer, layer.forward) for layer in layers]
+    for layer, _ in before:
         layer.forward = partial(_zeros, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for layer, forward in before:
+            layer.forward = forward  # type: ignore[method-assign]
+
+
+def _check_operators(model: nn.Module) -> None:
+    """Raise if a model has operators that read maps in one format only."""
+    for name, module in model.named_modules():
+        is_of_mmcv = type(module).__module__.startswith('mmcv.ops')
+        if is_of_mmcv and not isinstance(module, RoIAlign):
+            raise ConfigError(
+                f'teacher_channels_last: {name} of the teacher is a '
+                f'{type(module).__name__} of mmcv, whose operators read maps '
+                f'in plain NCHW format; set it to False'
+            )
+
+
+def _is_of_compiler(error: Exception) -> bool:
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
 
 
 def _zeros(layer: nn.Conv2d, inputs: Tensor) -> Tensor:

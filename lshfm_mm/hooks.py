@@ -1,10 +1,12 @@
 """Hooks: when something is done. What is done lives elsewhere."""
 
+from collections.abc import Mapping
 from itertools import islice
 from math import ceil
 from typing import Any
 
 from mmengine import dist
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -27,11 +29,11 @@ class LSHCalibrationHook(Hook):
     checkpoint.
 
     Args:
-        num_batches (int, optional): How many batches of all ranks together
-            the teacher sees. Defaults to the whole epoch.
+        num_batches (int, optional): How many batches the teacher sees, all
+            ranks together; None for the whole epoch. Defaults to 500.
         num_rois (int): Boxes that are drawn in an image of a two-stage
             detector. Defaults to 256.
-        seed (int): Seed of that draw. Defaults to 0.
+        seed (int): Seed of that draw, >= 0. Defaults to 0.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -39,19 +41,24 @@ class LSHCalibrationHook(Hook):
 
     def __init__(
         self,
-        num_batches: int | None = None,
+        num_batches: int | None = 500,
         num_rois: int = 256,
         seed: int = 0,
     ) -> None:
         for field, value in (
-            ('num_batches', num_batches),
+            ('num_batches', 1 if num_batches is None else num_batches),
             ('num_rois', num_rois),
         ):
-            if value is not None and (type(value) is not int or value < 1):
+            if type(value) is not int or value < 1:
                 raise ConfigError(
                     f'LSHCalibrationHook.{field}: must be an int >= 1, but '
                     f'got {value!r}'
                 )
+        if type(seed) is not int or not 0 <= seed < 2**32:
+            raise ConfigError(
+                f'LSHCalibrationHook.seed: must be an int in 0 .. 2**32 - 1, '
+                f'but got {seed!r}'
+            )
         self.num_batches = num_batches
         self.num_rois = num_rois
         self.seed = seed
@@ -75,6 +82,11 @@ class LSHCalibrationHook(Hook):
                 'calibration: no loss waits for a bias, it is loaded or zero'
             )
             return
+        if not isinstance(runner.cfg.get('train_dataloader'), Mapping):
+            raise ConfigError(
+                'train_dataloader: LSHCalibrationHook builds one of its own '
+                'from the config, and the runner got none; give a dict'
+            )
         with forked_rng():
             loader = runner.build_dataloader(
                 runner.cfg.train_dataloader,
@@ -83,9 +95,11 @@ class LSHCalibrationHook(Hook):
                     'diff_rank_seed', False
                 ),
             )
+            _, ranks = dist.get_dist_info()
             total = len(loader)
+            if isinstance(loader.sampler, InfiniteSampler):
+                total = ceil(total / ranks)  # it counts all images
             if self.num_batches is not None:
-                _, ranks = dist.get_dist_info()
                 total = min(total, ceil(self.num_batches / ranks))
             calibrate(
                 model,

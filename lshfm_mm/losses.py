@@ -20,7 +20,7 @@ from torch.autograd import Function
 from .errors import ConfigError
 from .hashing import project, project_back, random_projection, window_of
 
-BLOCK = 2**23  # projections that exist at a time, 32 MB in float32
+BLOCK = 2**21  # projections that exist at a time, 8 MB in float32
 MODES = ('bce', 'l1', 'l2')
 BIASES = ('zero', 'mean', 'median')
 
@@ -232,6 +232,7 @@ class LSHLoss(nn.Module):
 
     weight: Tensor
     bias: Tensor
+    bias_is: Tensor
 
     def __init__(
         self,
@@ -250,6 +251,11 @@ class LSHLoss(nn.Module):
             _check_positive('std', std)
         _check_choice('bias', bias, BIASES)
         _check_choice('mode', mode, MODES)
+        if bias != 'zero' and mode != 'bce':
+            raise ConfigError(
+                f'bias: {bias!r} has no effect with mode={mode!r}, which '
+                f"compares differences; use 'zero'"
+            )
         check_loss_weight(loss_weight)
         self.feature_dim = feature_dim
         self.num_hashes = num_hashes
@@ -281,10 +287,11 @@ class LSHLoss(nn.Module):
         num_hashes = self.num_hashes or 4 * dim
         weight = random_projection(num_hashes, dim, std, self.seed)
         self.register_buffer('weight', weight)
-        # What is not calibrated is no number: a checkpoint tells by it.
-        self.needs_calibration = self.bias_kind != 'zero'
-        unknown = math.nan if self.needs_calibration else 0.0
-        self.register_buffer('bias', torch.full((num_hashes,), unknown))
+        self.register_buffer('bias', torch.zeros(num_hashes))
+        if self.bias_kind != 'zero':
+            # Saved, so that a checkpoint tells what its bias is.
+            self.register_buffer('bias_is', torch.tensor(0))
+            self.needs_calibration = True
 
     def set_bias(self, middle: Tensor) -> None:
         """Move the hyperplanes to the middle of the teacher's features.
@@ -293,15 +300,19 @@ class LSHLoss(nn.Module):
             middle (Tensor): Mean or median of the teacher's projections, (K,).
         """
         self.bias.copy_(-middle)
+        self.bias_is.fill_(BIASES.index(self.bias_kind))
         self.needs_calibration = False
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
-        """Load, and note whether the bias is calibrated now."""
+        """Load; a bias of another kind than this loss has is not taken."""
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.is_ready and self.bias_kind != 'zero':
-            self.needs_calibration = bool(self.bias.isnan().any())
+        if self.is_ready:
+            kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
+            if kind != self.bias_kind:
+                self.bias.zero_()
+            self.needs_calibration = self.bias_kind not in ('zero', kind)
 
     def forward(
         self,

@@ -43,6 +43,10 @@ class MeanSketch:
         _check_count(self.count)
         return self.total / self.count
 
+    def rank_error(self) -> float:
+        """A mean has no error of rank."""
+        return 0.0
+
 
 class MedianSketch:
     """Quantile sketch of Munro and Paterson for K streams in lockstep.

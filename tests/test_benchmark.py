@@ -1,6 +1,7 @@
 """The benchmark, from the command line to the page."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ def run(tmp_path, *arguments):
             *('--json', figures, '--out', page),
             *arguments,
         ],
+        env={**os.environ, 'PYTHONPATH': str(REPO)},
         capture_output=True,
         text=True,
         check=False,

@@ -19,6 +19,7 @@ from lshfm_mm.losses import lsh_loss
 from lshfm_mm.teacher import forked_rng
 
 from .test_detectors import (
+    NECK,
     PLAIN_L2,
     batch,  # noqa: F401
     distil,
@@ -91,7 +92,9 @@ def test_a_teacher_in_half_precision(build, precision, batch):  # noqa: F811
     found = mimic_losses(model, batch)
     assert theirs[0][1][0].dtype == getattr(torch, precision)
     assert ours[0][1][0].dtype == torch.float32
-    assert all(x[0][1].dtype == torch.float32 for x in pooled)
+    assert len(pooled) == (build is roi_model)
+    for (features, _), _ in pooled:
+        assert all(x.dtype == torch.float32 for x in features)
     assert found == pytest.approx(expected, rel=0.05)
     assert found != expected
 
@@ -237,6 +240,65 @@ def test_skipping_changes_no_feature_of_mmdets_heads(path, layer, slept):
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
     assert len(layers) >= 6
+
+
+class Detached(nn.Module):
+    """Values that depend on a layer, and gradients that do not."""
+
+    def __init__(self):
+        super().__init__()
+        self.mask, self.value = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, images):
+        return self.value(images) * (self.mask(images) > 0).detach()
+
+
+@pytest.mark.parametrize(
+    'run',
+    [
+        lambda model: [model(IMAGES)],
+        lambda model: [model(IMAGES).detach()],
+        lambda model: [],
+        lambda model: [NoGradient.apply(model.value(IMAGES))],
+    ],
+)
+def test_where_a_value_depends_without_a_gradient_all_runs(run):
+    model = Detached().requires_grad_(False)
+    found = unneeded_layers(model.modules(), lambda: run(model))
+    assert found == []
+    assert not any(x.requires_grad for x in model.parameters())
+
+
+IMAGES = torch.rand(1, 3, 4, 4)
+
+
+class NoGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError('has no derivative')
+
+
+def test_operators_of_mmcv_are_refused_in_channels_last(batch):  # noqa: F811
+    teacher = retinanet(8)
+    teacher.backbone.update(
+        dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
+        stage_with_dcn=(False, False, False, True),
+        depth=50,
+    )
+    teacher.neck.in_channels = [32, 64, 128, 256]
+    message = r'teacher_channels_last: backbone.layer4.0.conv2 of the teacher'
+    with pytest.raises(ConfigError, match=message):
+        distil(
+            retinanet(4),
+            teacher,
+            dict(neck=NECK),
+            dict(neck=[PLAIN_L2]),
+            teacher_channels_last=True,
+        )
 
 
 def test_skipped_layers_keep_their_shape():

@@ -247,7 +247,10 @@ def test_runs_in_float32_under_autocast(tensors, dtype):
         (dict(std=0), "std: must be a finite number > 0 or 'teacher'"),
         (dict(std='techer'), "'teacher', but got 'techer'"),
         (dict(std=math.nan), 'std: must be a finite number > 0'),
-        (dict(bias='mode'), "bias: must be one of ('zero',), but got 'mode'"),
+        (
+            dict(bias='mode'),
+            "bias: must be one of ('zero', 'mean', 'median'), but got 'mode'",
+        ),
         (dict(mode='cos'), "mode: must be one of ('bce', 'l1', 'l2')"),
         (
             dict(loss_weight=-1),

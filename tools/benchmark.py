@@ -17,7 +17,8 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from tqdm import tqdm
 
 import lshfm_mm
 from lshfm_mm import cli
+from lshfm_mm.execution import for_pooling
 from lshfm_mm.export import export_student
 from lshfm_mm.hashing import project, project_back
 from lshfm_mm.losses import lsh_loss
@@ -49,11 +51,14 @@ LOSS_SHAPE = (20_000, 256, 4096)  # N, D, K
 PKD = dict(type='PKDLoss', loss_weight=6)
 
 
-def configs(detector: str, teacher_ckpt: str) -> dict[str, dict[str, Any]]:
+def configs(
+    detector: str, teacher_ckpt: str, channels_last: bool
+) -> dict[str, dict[str, Any]]:
     """Model configs of the arms, by name; the plain student goes first."""
     cfg = Config.fromfile(REPO / f'configs/distill/{detector}_lshfm.py')
     ours = cfg.model
     ours.teacher_ckpt = teacher_ckpt
+    ours.teacher_channels_last = channels_last
     ours.architecture.backbone.init_cfg = None
     two_stage = 'active' in ours.distiller
 
@@ -70,12 +75,6 @@ def configs(detector: str, teacher_ckpt: str) -> dict[str, dict[str, Any]]:
         'RoI, LSHL2': ours,
         'RoI, LSHL2, max_rois=128': variant(max_rois=128),
         'FPN, PKD': variant(**fpn),
-        'RoI, LSHL2, teacher in channels-last': variant(
-            teacher_channels_last=True
-        ),
-        'FPN, PKD, teacher in channels-last': variant(
-            teacher_channels_last=True, **fpn
-        ),
     }
     both = dict(
         _scope_='mmrazor',
@@ -234,15 +233,17 @@ class Parts:
     """The parts of an arm's step, to be timed alone."""
 
     def __init__(self, arm: Arm, batch: dict[str, Any]) -> None:
-        self.model = model = arm.model
+        self.arm, self.model = arm, arm.model
+        model = arm.model
         self.data = model.data_preprocessor(batch, True)
         inputs, samples = self.data['inputs'], self.data['data_samples']
         recorders = model.distiller.student_recorders
-        with recorders:
-            model.student(inputs, samples, mode='loss')
-        self.rows = model.record_teacher(inputs, samples)
         self.inputs = inputs
-        self.features = model.teacher.extract_feat(inputs)
+        with arm.optimizer.optim_context(model):
+            with recorders:
+                model.student(inputs, samples, mode='loss')
+            self.rows = model.record_teacher(inputs, samples)
+        self.features = self.pyramid()
         name = next(iter(model.distiller.taps))
         self.levels = [
             x._replace(student=x.student.detach())
@@ -259,21 +260,29 @@ class Parts:
             self.rois = rois[self.rows[name]] if name in self.rows else rois
         model.distiller.empty_recorders()
 
-    @torch.no_grad()
-    def pyramid(self) -> None:
-        """The teacher's backbone and neck."""
-        self.model.teacher.extract_feat(self.inputs)
+    @contextmanager
+    def as_in_a_step(self) -> Iterator[torch.Tensor]:
+        """Precision and memory format of the teacher in a step."""
+        with self.arm.optimizer.optim_context(self.model), torch.no_grad():
+            with self.model._execution(self.inputs) as images:
+                yield images
 
-    @torch.no_grad()
+    def pyramid(self) -> Any:
+        """The teacher's backbone and neck."""
+        with self.as_in_a_step() as images:
+            return self.model.teacher.extract_feat(images)
+
     def head(self) -> None:
         """What is tapped of the teacher's head."""
         teacher = self.model.teacher
-        if self.rois is not None:
-            teacher.roi_head._bbox_forward(self.features, self.rois)
-        elif self.model._head_sources:
-            for feature in self.features:
-                for layer in teacher.bbox_head.cls_convs:
-                    feature = layer(feature)
+        with self.as_in_a_step():
+            if self.rois is not None:
+                features = tuple(map(for_pooling, self.features))
+                teacher.roi_head._bbox_forward(features, self.rois)
+            elif self.model._head_sources:
+                for feature in self.features:
+                    for layer in teacher.bbox_head.cls_convs:
+                        feature = layer(feature)
 
     def products(self) -> None:
         """Matrix products of the LSH loss: two forward, one back."""
@@ -330,7 +339,7 @@ def time_detector(
     teacher = ROOT.build(model_config('teacher', cfg.model.teacher))
     torch.save({'state_dict': teacher.state_dict()}, teacher_ckpt)
     del teacher
-    chosen = configs(detector, teacher_ckpt)
+    chosen = configs(detector, teacher_ckpt, options.channels_last)
     arms = {name: Arm(config, options) for name, config in chosen.items()}
     batch, meter = raw_batch(options), Meter(options.device)
     found: dict[str, dict[str, Any]] = {name: {} for name in arms}
@@ -473,6 +482,7 @@ def machine(options: Any) -> dict[str, Any]:
         'size': options.size,
         'rounds': options.rounds,
         'amp': options.amp,
+        'channels_last': options.channels_last,
     }
 
 
@@ -489,7 +499,9 @@ def page(result: dict[str, Any]) -> str:
         f'{about["hardware"]}, {about["threads"]} threads; {versions}; '
         f'commit {about["commit"]}. {about["images"]} images of '
         f'{height} x {width}, R101 -> R50, '
-        f'{"mixed precision" if about["amp"] else "float32"}, medians of '
+        f'{"mixed precision" if about["amp"] else "float32"}'
+        f'{", our teachers in channels-last" * about["channels_last"]}, '
+        f'medians of '
         f'{about["rounds"]} rounds.',
         '',
     ]
@@ -570,6 +582,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision (CUDA)'
+    )
+    parser.add_argument(
+        '--channels-last', action='store_true', help='our teachers'
     )
     parser.add_argument(
         '--detectors',
