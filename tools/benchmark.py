@@ -136,9 +136,18 @@ def long_form_rois(losses: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Arm:
-    """A model with its optimiser, ready to take steps."""
+    """A model with its optimiser, ready to take steps.
 
-    def __init__(self, config: dict[str, Any], options: Any) -> None:
+    Args:
+        config (dict): Of the model.
+        options (Namespace): Of the command line.
+        weights (dict, optional): Of the student: what its RPN proposes
+            decides what pooling costs, so that it must be one and the same.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], options: Any, weights: Any = None
+    ) -> None:
         torch.manual_seed(0)
         self.model = ROOT.build(model_config('model', config))
         self.model.init_weights()
@@ -149,6 +158,8 @@ class Arm:
             self.model, dict(type=wrapper, optimizer=sgd)
         )
         student = getattr(self.model, 'student', self.model)
+        if weights is not None:
+            student.load_state_dict(weights)
         self.rois: dict[str, int] = {}
         models = {'student': student}
         if student is not self.model:
@@ -340,7 +351,11 @@ def time_detector(
     torch.save({'state_dict': teacher.state_dict()}, teacher_ckpt)
     del teacher
     chosen = configs(detector, teacher_ckpt, options.channels_last)
-    arms = {name: Arm(config, options) for name, config in chosen.items()}
+    arms: dict[str, Arm] = {}
+    weights = None
+    for name, config in chosen.items():
+        arms[name] = Arm(config, options, weights)
+        weights = arms['student alone'].model.state_dict()
     batch, meter = raw_batch(options), Meter(options.device)
     found: dict[str, dict[str, Any]] = {name: {} for name in arms}
     for name, arm in arms.items():  # warm-up
