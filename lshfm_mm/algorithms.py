@@ -266,8 +266,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
         recorders = self.distiller.teacher_recorders.recorders.values()
 
         def run() -> list[Tensor]:
-            samples = None if data_samples is None else data_samples[:1]
-            self.teacher(inputs[:1], samples, mode='tensor')
+            self.teacher(inputs, data_samples, mode='tensor')
             leaves = tree_leaves([x.data_buffer for x in recorders])
             for recorder in recorders:
                 recorder.reset_data_buffer()

@@ -44,7 +44,8 @@ def test_the_loss_alone(tmp_path):
 @pytest.mark.slow
 def test_all_arms(tmp_path):
     """The sizes are those of the networks, whatever the images."""
-    figures, page = run(tmp_path)
+    # Large enough for 512 proposals an image.
+    figures, page = run(tmp_path, '--size', '128', '160')
     arms = figures['detectors']['faster_rcnn']
     plain = arms['student alone']
     theirs = arms['MMRazor SingleTeacherDistill, LSHL2']

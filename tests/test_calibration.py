@@ -136,8 +136,8 @@ def test_locations_of_a_dense_head(batch):  # noqa: F811
     calls = record(model.teacher.bbox_head.retina_cls)
     calibrate(model, [batch], 1)
     rows = []
-    # Of one image are the calls that look for what need not run.
-    for feature in (x for x in inputs_of(calls) if len(x) == 2):
+    # The calls before look for what need not run.
+    for feature in inputs_of(calls)[-5:]:
         side = feature.shape[-1]
         windows = F.unfold(feature, 3, padding=1)
         for image, (height, width) in zip(windows, SIZES, strict=True):
