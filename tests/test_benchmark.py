@@ -31,6 +31,7 @@ def run(tmp_path, *arguments):
     return json.loads(figures.read_text()), page.read_text()
 
 
+@pytest.mark.slow
 def test_the_loss_alone(tmp_path):
     figures, page = run(tmp_path, '--detectors')
     assert figures['loss']['shape'] == [300, 16, 64]

@@ -410,6 +410,7 @@ def run_compiled(models, **env):
     )
 
 
+@pytest.mark.slow
 def test_a_backbone_that_does_not_compile_is_said(tmp_path):
     """A real failure: there is no C++ compiler."""
     found = run_compiled(
