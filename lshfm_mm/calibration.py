@@ -104,7 +104,9 @@ def _levels(
     if max(counts.values()) > 1:
         algorithm.record_student(inputs, samples)
     return {
-        loss: distiller.teacher_levels(loss) if count > 1 else [0] * count
+        loss: (
+            distiller.teacher_levels(loss) if count > 1 else list(range(count))
+        )
         for loss, count in counts.items()
     }
 

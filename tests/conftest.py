@@ -7,6 +7,7 @@ import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 import lshfm_mm  # noqa: F401
 from lshfm_mm import shapes
@@ -99,3 +100,10 @@ def make_config(
         return cfg
 
     return make
+
+
+@pytest.fixture
+def batch(make_config) -> dict:
+    """One raw training batch of two images."""
+    cfg = make_config('faster_rcnn_student')
+    return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))

@@ -8,7 +8,6 @@ import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.hub import get_config
-from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
@@ -16,13 +15,6 @@ from lshfm_mm.losses import lsh_loss
 from lshfm_mm.teacher import forked_rng
 
 FPN = dict(layer='neck', record='output')
-
-
-@pytest.fixture
-def batch(make_config):
-    """One raw training batch of two images."""
-    cfg = make_config('faster_rcnn_student')
-    return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
 
 
 @pytest.fixture

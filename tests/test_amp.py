@@ -7,7 +7,6 @@ from mmengine.optim import build_optim_wrapper
 
 from lshfm_mm.errors import ConfigError
 
-from .test_detectors import batch  # noqa: F401
 from .test_execution import roi_model
 
 CONFIG = dict(
@@ -38,7 +37,7 @@ def test_a_step_under_bfloat16_autocast():
     assert model[0].weight.isfinite().all()
 
 
-def test_a_model_that_pools_rois_is_refused(batch):  # noqa: F811
+def test_a_model_that_pools_rois_is_refused(batch):
     model = roi_model()
     wrapper = build_optim_wrapper(model, Config(CONFIG)._cfg_dict)
     with pytest.raises(ConfigError, match='pools RoIs .*; use OptimWrapper'):

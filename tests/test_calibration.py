@@ -19,7 +19,6 @@ from lshfm_mm.samples import jittered_rois
 
 from .test_detectors import (
     NECK,
-    batch,  # noqa: F401
     distil,
     faster,
     inputs_of,
@@ -122,7 +121,7 @@ def test_the_first_batches_alone(make_config):
     assert len(calls) == 2 + 6
 
 
-def test_locations_of_a_dense_head(batch):  # noqa: F811
+def test_locations_of_a_dense_head(batch):
     """The windows of all levels, without the padding of a small image."""
     losses = dict(
         cls=[dict(type='LSHLoss', bias=x, num_hashes=8) for x in BOTH]
@@ -158,7 +157,7 @@ BOTH = ('mean', 'median')
 SIZES = ((64, 64), (40, 24))
 
 
-def test_levels_of_a_neck_in_their_scales(batch):  # noqa: F811
+def test_levels_of_a_neck_in_their_scales(batch):
     losses = dict(
         neck=[
             dict(type='LSHLoss', bias=x, feature_dim=16, std=1.0) for x in BOTH
@@ -276,7 +275,7 @@ def test_a_bias_that_cancels_is_refused(mode):
         LSHLoss(mode=mode, bias='mean')
 
 
-def test_levels_of_the_teacher_alone_do_not_count(batch):  # noqa: F811
+def test_levels_of_the_teacher_alone_do_not_count(batch):
     """Faster R-CNN has P2 to P6, RetinaNet P3 to P7."""
     loss = dict(type='LSHLoss', bias='mean', feature_dim=16, std=1.0)
     model = distil(retinanet(4), faster(8), dict(neck=NECK), dict(neck=[loss]))
@@ -294,7 +293,7 @@ def test_levels_of_the_teacher_alone_do_not_count(batch):  # noqa: F811
         assert torch.equal(value, before[key]), key
 
 
-def test_a_preprocessor_with_a_state_is_left_alone(batch):  # noqa: F811
+def test_a_preprocessor_with_a_state_is_left_alone(batch):
     student = retinanet(4)
     student.data_preprocessor.batch_augments = [
         dict(
@@ -315,7 +314,7 @@ def test_a_preprocessor_with_a_state_is_left_alone(batch):  # noqa: F811
     assert augment._input_size == before
 
 
-def test_features_that_are_not_finite_are_an_error(batch):  # noqa: F811
+def test_features_that_are_not_finite_are_an_error(batch):
     losses = dict(cls=[dict(type='LSHLoss', bias='mean', num_hashes=8)])
     model = distil(
         retinanet(4), retinanet(8), dict(cls='bbox_head.retina_cls'), losses

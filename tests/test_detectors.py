@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.hub import get_config
-from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
 from lshfm_mm.algorithms import has_rois
@@ -86,12 +85,6 @@ def distil(student, teacher, taps, losses, type='FeatureMimicDistill', **more):
     )
     model.init_weights()
     return model.train()
-
-
-@pytest.fixture
-def batch(make_config):
-    cfg = make_config('faster_rcnn_student')
-    return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
 
 
 def losses_of(model, batch):

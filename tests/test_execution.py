@@ -21,7 +21,6 @@ from lshfm_mm.teacher import forked_rng
 from .test_detectors import (
     NECK,
     PLAIN_L2,
-    batch,  # noqa: F401
     distil,
     faster,
     losses_of,
@@ -57,7 +56,7 @@ def dense_model(**more):
 BUILDERS = [roi_model, dense_model]
 
 
-def mimic_losses(model, batch):  # noqa: F811
+def mimic_losses(model, batch):
     return {
         name: float(value)
         for name, value in losses_of(model, batch).items()
@@ -66,7 +65,7 @@ def mimic_losses(model, batch):  # noqa: F811
 
 
 @pytest.mark.parametrize('build', BUILDERS)
-def test_channels_last_changes_no_number(build, batch):  # noqa: F811
+def test_channels_last_changes_no_number(build, batch):
     expected = mimic_losses(build(), batch)
     model = build(teacher_channels_last=True)
     seen = record(model.teacher.backbone)
@@ -82,7 +81,7 @@ def test_channels_last_changes_no_number(build, batch):  # noqa: F811
 
 @pytest.mark.parametrize('build', BUILDERS)
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
-def test_a_teacher_in_half_precision(build, precision, batch):  # noqa: F811
+def test_a_teacher_in_half_precision(build, precision, batch):
     expected = mimic_losses(build(), batch)
     model = build(teacher_precision=precision)
     theirs, ours = (record(x.backbone) for x in (model.teacher, model.student))
@@ -99,7 +98,7 @@ def test_a_teacher_in_half_precision(build, precision, batch):  # noqa: F811
     assert found != expected
 
 
-def test_a_teacher_in_full_precision_under_autocast(batch):  # noqa: F811
+def test_a_teacher_in_full_precision_under_autocast(batch):
     for precision, dtype in (
         (None, torch.bfloat16),
         ('float32', torch.float32),
@@ -136,7 +135,7 @@ def test_unknown_settings(more, message):
         dense_model(**more)
 
 
-def test_a_tap_in_the_backbone_leaves_the_neck_alone(batch):  # noqa: F811
+def test_a_tap_in_the_backbone_leaves_the_neck_alone(batch):
     model = distil(
         retinanet(4),
         retinanet(4),
@@ -172,7 +171,7 @@ def convolutions_that_ran(module, run):
     return ran, set(names.values()) - ran
 
 
-def test_the_regression_tower_does_not_run(batch):  # noqa: F811
+def test_the_regression_tower_does_not_run(batch):
     model = dense_model()
     expected = mimic_losses(model, batch)  # looks for the layers
     ran, slept = convolutions_that_ran(
@@ -196,7 +195,7 @@ def test_the_regression_tower_does_not_run(batch):  # noqa: F811
     assert not any(x.requires_grad for x in model.teacher.parameters())
 
 
-def test_scores_are_computed_where_they_weigh(batch):  # noqa: F811
+def test_scores_are_computed_where_they_weigh(batch):
     """Confidence needs the class layer, and its values stay."""
     tap = dict(layer='bbox_head.retina_cls', weights='confidence')
     model = distil(retinanet(4), retinanet(8), dict(cls=tap), dict(cls=[LSH]))
@@ -282,7 +281,7 @@ class NoGradient(torch.autograd.Function):
         raise RuntimeError('has no derivative')
 
 
-def test_operators_of_mmcv_are_refused_in_channels_last(batch):  # noqa: F811
+def test_operators_of_mmcv_are_refused_in_channels_last(batch):
     teacher = retinanet(8)
     teacher.backbone.update(
         dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
@@ -323,7 +322,7 @@ def test_skipped_layers_keep_their_shape():
 def test_a_step_reads_no_value_of_a_tensor(
     build,
     weights,
-    batch,  # noqa: F811
+    batch,
 ):
     """Fake tensors have shapes and no values: reading one is an error."""
     taps = {

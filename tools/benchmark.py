@@ -70,11 +70,10 @@ def configs(
     arms = {'student alone': ours.architecture}
     if not two_stage:
         return {**arms, 'dense head, LSHL2': ours}
-    fpn = {'distiller.active': ['fpn']}
     arms |= {
         'RoI, LSHL2': ours,
         'RoI, LSHL2, max_rois=128': variant(max_rois=128),
-        'FPN, PKD': variant(**fpn),
+        'FPN, PKD': variant(**{'distiller.active': ['fpn']}),
     }
     both = dict(
         _scope_='mmrazor',
@@ -246,8 +245,8 @@ class Parts:
     def __init__(self, arm: Arm, batch: dict[str, Any]) -> None:
         self.arm, self.model = arm, arm.model
         model = arm.model
-        self.data = model.data_preprocessor(batch, True)
-        inputs, samples = self.data['inputs'], self.data['data_samples']
+        data = model.data_preprocessor(batch, True)
+        inputs, samples = data['inputs'], data['data_samples']
         recorders = model.distiller.student_recorders
         self.inputs = inputs
         with arm.optimizer.optim_context(model):
@@ -562,27 +561,26 @@ def page(result: dict[str, Any]) -> str:
                 ]
                 lines.append(f'| {name} | {" | ".join(cells)} |')
         lines.append('')
-    if 'loss' in result:
-        x = result['loss']
-        n, d, k = x['shape']
-        lines += [
-            '## The LSH loss against its plain formulation',
-            '',
-            f'N = {n}, D = {d}, K = {k}, forward and backward.',
-            '',
-            '| | s | peak beside the inputs, MiB |',
-            '|---|---|---|',
-            *(
-                f'| {name} | {x["seconds"][name]:.3f} '
-                f'| {x["peak"][name] / 2**20:.0f} |'
-                for name in x['seconds']
-            ),
-            f'| ratio | {x["time"]:.2f} | {x["memory"]:.3f} |',
-            '',
-            f'Relative difference of the values {x["value"]:.1e}, of the '
-            f'gradients {x["gradient"]:.1e}.',
-            '',
-        ]
+    x = result['loss']
+    n, d, k = x['shape']
+    lines += [
+        '## The LSH loss against its plain formulation',
+        '',
+        f'N = {n}, D = {d}, K = {k}, forward and backward.',
+        '',
+        '| | s | peak beside the inputs, MiB |',
+        '|---|---|---|',
+        *(
+            f'| {name} | {x["seconds"][name]:.3f} '
+            f'| {x["peak"][name] / 2**20:.0f} |'
+            for name in x['seconds']
+        ),
+        f'| ratio | {x["time"]:.2f} | {x["memory"]:.3f} |',
+        '',
+        f'Relative difference of the values {x["value"]:.1e}, of the '
+        f'gradients {x["gradient"]:.1e}.',
+        '',
+    ]
     return '\n'.join(lines)
 
 
@@ -635,11 +633,12 @@ def main() -> None:
             result['detectors'][detector] = time_detector(
                 detector, options, Path(folder)
             )
-    print(page(result))
+    text = page(result)
+    print(text)
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1))
     if options.out:
-        Path(options.out).write_text(page(result))
+        Path(options.out).write_text(text)
 
 
 if __name__ == '__main__':
