@@ -1,8 +1,10 @@
 """The algorithms: the order of the steps of one training batch.
 
-1. The student computes its task losses; its features are recorded.
-2. The teacher computes what is tapped, and nothing else.
-3. The distiller compares the records.
+1. The teacher computes what is tapped of its maps, and nothing else. It goes
+   first: what its layers take of memory is free when the student needs it.
+2. The student computes its task losses; its features are recorded.
+3. The teacher's box head, if tapped, runs on the student's RoIs.
+4. The distiller compares the records.
 """
 
 import re
@@ -29,7 +31,6 @@ from .distillers import LOGITS, LSHFMDistiller
 from .errors import ConfigError
 from .execution import (
     TeacherExecution,
-    for_pooling,
     skipped,
     unneeded_layers,
 )
@@ -171,13 +172,17 @@ class FeatureMimicDistill(SingleTeacherDistill):
             dict[str, Tensor]: The student's losses under ``student.``, the
             mimicking losses under ``distill.``.
         """
-        losses = self._run_student(batch_inputs, data_samples)
-        if not self.distillation_stopped:
-            rows = self.record_teacher(batch_inputs, data_samples)
-            mimic_losses = self.distiller.compute_distill_losses(
-                data_samples, tuple(batch_inputs.shape[-2:]), rows
-            )
-            losses.update(add_prefix(mimic_losses, 'distill'))
+        if self.distillation_stopped:
+            return self._run_student(batch_inputs, data_samples)
+        with self.distiller.teacher_recorders:
+            maps = self._teacher_maps(batch_inputs, data_samples)
+            losses = self._run_student(batch_inputs, data_samples)
+            rows = self._teacher_head(maps)
+        del maps
+        mimic_losses = self.distiller.compute_distill_losses(
+            data_samples, tuple(batch_inputs.shape[-2:]), rows
+        )
+        losses.update(add_prefix(mimic_losses, 'distill'))
         return losses
 
     def init_weights(self) -> None:
@@ -193,7 +198,6 @@ class FeatureMimicDistill(SingleTeacherDistill):
         self.teacher.eval()
         return self
 
-    @torch.no_grad()
     def record_teacher(
         self,
         inputs: Tensor,
@@ -205,17 +209,16 @@ class FeatureMimicDistill(SingleTeacherDistill):
         Args:
             inputs (Tensor): Preprocessed images of the student, (N, C, H, W).
             data_samples (list): Their annotations.
-            rois (Tensor, optional): Boxes to pool in place of the student's,
-                (R, 5).
+            rois (Tensor, optional): Boxes to pool, (R, 5). Defaults to those
+                of the recorded student.
 
         Returns:
             dict[str, Tensor]: Name of a tap -> the student's samples there
             that the teacher has seen; all, where it has no entry.
         """
-        images = self._images(inputs, data_samples)
-        recorders = self.distiller.teacher_recorders
-        with recorders, self._execution(images) as images:
-            return self._teacher_features(images, data_samples, rois)
+        with self.distiller.teacher_recorders:
+            maps = self._teacher_maps(inputs, data_samples)
+            return self._teacher_head(maps, rois)
 
     @torch.no_grad()
     def record_student(
@@ -243,21 +246,32 @@ class FeatureMimicDistill(SingleTeacherDistill):
             return {}
         return add_prefix(losses, 'student')
 
-    def _teacher_features(
-        self,
-        inputs: Tensor,
-        data_samples: list[BaseDataElement] | None,
-        rois: Tensor | None,
+    @torch.no_grad()
+    def _teacher_maps(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> Sequence[Tensor]:
+        """Run what is tapped of the teacher and needs no RoIs."""
+        images = self._images(inputs, data_samples)
+        with self._execution(images) as images:
+            return self._run_maps(images, data_samples)
+
+    @torch.no_grad()
+    def _teacher_head(
+        self, maps: Sequence[Tensor], rois: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Run the parts of the teacher that are tapped."""
-        if not self._head_sources:
-            self._extract(inputs)
-            return {}
-        if self._guest.unneeded is None:
-            self._guest.unneeded = self._unneeded(inputs, data_samples)
-        with skipped(self._guest.unneeded):
-            self.teacher(inputs, data_samples, mode='tensor')
+        """Run what is tapped of the teacher on RoIs, pooled from its maps."""
         return {}
+
+    def _run_maps(
+        self, images: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> Sequence[Tensor]:
+        if not self._head_sources:
+            return self._extract(images)
+        if self._guest.unneeded is None:
+            self._guest.unneeded = self._unneeded(images, data_samples)
+        with skipped(self._guest.unneeded):
+            self.teacher(images, data_samples, mode='tensor')
+        return ()
 
     def _unneeded(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
@@ -351,41 +365,42 @@ class RoIMimicDistill(FeatureMimicDistill):
         self.max_rois = max_rois
         self.seed = seed
 
-    def _teacher_features(
-        self,
-        inputs: Tensor,
-        data_samples: list[BaseDataElement] | None,
-        rois: Tensor | None,
+    def _run_maps(
+        self, images: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> Sequence[Tensor]:
+        return self._extract(images)
+
+    @torch.no_grad()
+    def _teacher_head(
+        self, maps: Sequence[Tensor], rois: Tensor | None = None
     ) -> dict[str, Tensor]:
-        features = self._extract(inputs)
         rows: dict[str, Tensor] = {}
         if not self._stages:
             return rows
-        features = tuple(map(for_pooling, features))
         head = self.teacher.roi_head
-        # What the heads of HTC and SCNet add to the features of each RoI.
-        context = {}
-        if getattr(head, 'with_semantic', False):
-            context['semantic_feat'] = head.semantic_head(features)[1]
-        if getattr(head, 'with_glbctx', False):
-            context['glbctx_feat'] = head.glbctx_head(features)[1]
-        for stage, (student_stage, taps) in self._stages.items():
-            boxes = rois
-            if boxes is None:
-                boxes = self._student_rois(student_stage)
-            if boxes is None:
-                rows.update(
-                    {name: inputs.new_zeros(0).long() for name in taps}
-                )
-                continue
-            if rois is None and self.max_rois is not None:
-                picked = self._pick(boxes, self.max_rois, taps)
-                boxes = boxes[picked]
-                rows.update({name: picked for name in taps})
-            if stage is None:
-                head._bbox_forward(features, boxes)
-            else:
-                head._bbox_forward(stage, features, boxes, **context)
+        with self._execution.on_rois(head.bbox_roi_extractor, maps) as maps:
+            # What the heads of HTC and SCNet add to the features of each RoI.
+            context = {}
+            if getattr(head, 'with_semantic', False):
+                context['semantic_feat'] = head.semantic_head(maps)[1]
+            if getattr(head, 'with_glbctx', False):
+                context['glbctx_feat'] = head.glbctx_head(maps)[1]
+            for stage, (student_stage, taps) in self._stages.items():
+                boxes = rois
+                if boxes is None:
+                    boxes = self._student_rois(student_stage)
+                if boxes is None:
+                    none = maps[0].new_zeros(0).long()
+                    rows.update(dict.fromkeys(taps, none))
+                    continue
+                if rois is None and self.max_rois is not None:
+                    picked = self._pick(boxes, self.max_rois, taps)
+                    boxes = boxes[picked]
+                    rows.update(dict.fromkeys(taps, picked))
+                if stage is None:
+                    head._bbox_forward(maps, boxes)
+                else:
+                    head._bbox_forward(stage, maps, boxes, **context)
         return rows
 
     def _student_rois(self, stage: int | None) -> Tensor | None:

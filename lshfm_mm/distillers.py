@@ -77,7 +77,7 @@ class LSHFMDistiller(ConfigurableDistiller):
             width.
         active (list[str], optional): The taps in use. Defaults to all.
         kwargs: Arguments of MMRazor's ``ConfigurableDistiller``, without
-            deliveries: they need the teacher to go first.
+            deliveries: the teacher's head waits for the student's boxes.
 
     Raises:
         ConfigError: If taps, losses and models do not fit together.
@@ -105,8 +105,8 @@ class LSHFMDistiller(ConfigurableDistiller):
         }
         if kwargs.get('distill_deliveries'):
             raise ConfigError(
-                'distill_deliveries: are not possible where the student goes '
-                'first; remove them'
+                "distill_deliveries: are not possible where the teacher's "
+                "head waits for the student's boxes; remove them"
             )
         self._tap_losses: dict[str, list[str]] = {}
         recorders: dict[str, dict[str, dict]] = {

@@ -93,15 +93,8 @@ class TeacherExecution:
         """
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        precision: AbstractContextManager[Any] = nullcontext()
-        if self.precision is not None:
-            precision = torch.autocast(
-                images.device.type,
-                PRECISIONS[self.precision],
-                enabled=self.precision != 'float32',
-            )
         try:
-            with precision:
+            with self._autocast(images.device):
                 yield images
         except Exception as error:
             if not self.compiled or not _is_of_compiler(error):
@@ -112,23 +105,45 @@ class TeacherExecution:
                 f'backbone ({lines[0][:200]}); set it to False'
             ) from error
 
+    @contextmanager
+    def on_rois(
+        self, extractor: nn.Module, maps: Iterable[Tensor]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Run a box head within this context.
 
-def for_pooling(feature: Tensor) -> Tensor:
-    """A feature as mmcv's RoIAlign reads it right.
+        mmcv's RoIAlign takes any memory for a plain NCHW one, so that
+        channels-last maps give wrong numbers without an error; it has no
+        bfloat16; and boxes, which it wants in the precision of the map,
+        would lie beside their objects in half of it. On the CPU that of
+        torchvision gives the same values in about half of the time.
 
-    It takes any memory for a plain NCHW one, so that channels-last maps give
-    wrong numbers without an error; it has no bfloat16; and boxes, which it
-    wants in the precision of the map, would lie beside their objects in half
-    of it.
+        Args:
+            extractor (nn.Module): What pools the RoIs.
+            maps (Iterable[Tensor]): Features of the neck, (N, C, H, W).
 
-    Args:
-        feature (Tensor): A map, (N, C, H, W).
+        Yields:
+            tuple[Tensor, ...]: The features as the extractor reads them
+            right: contiguous, in float32 or better.
+        """
+        pooled = tuple(
+            x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+            for x in maps
+        )
+        device = pooled[0].device
+        for layer in extractor.modules():
+            if isinstance(layer, RoIAlign) and layer.pool_mode == 'avg':
+                layer.use_torchvision = device.type == 'cpu'
+        with self._autocast(device):
+            yield pooled
 
-    Returns:
-        Tensor: The map, contiguous, in float32 or better.
-    """
-    dtype = torch.promote_types(feature.dtype, torch.float32)
-    return feature.to(dtype).contiguous()
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(
+            device.type,
+            PRECISIONS[self.precision],
+            enabled=self.precision != 'float32',
+        )
 
 
 def unneeded_layers(

@@ -518,7 +518,7 @@ def retinanet():
         ),
         (
             {'distiller.distill_deliveries': dict(a=dict(type='x'))},
-            'distill_deliveries: are not possible where the student goes',
+            'distill_deliveries: are not possible where the teacher',
         ),
         ({'student_trainable': False}, 'student_trainable: must be True here'),
         (

@@ -39,7 +39,6 @@ from tqdm import tqdm
 
 import lshfm_mm
 from lshfm_mm import cli
-from lshfm_mm.execution import for_pooling
 from lshfm_mm.export import export_student
 from lshfm_mm.hashing import project, project_back
 from lshfm_mm.losses import lsh_loss
@@ -284,14 +283,12 @@ class Parts:
 
     def head(self) -> None:
         """What is tapped of the teacher's head."""
-        teacher = self.model.teacher
-        with self.as_in_a_step():
-            if self.rois is not None:
-                features = tuple(map(for_pooling, self.features))
-                teacher.roi_head._bbox_forward(features, self.rois)
-            elif self.model._head_sources:
+        if self.rois is not None:
+            self.model._teacher_head(self.features, self.rois)
+        elif self.model._head_sources:
+            with self.as_in_a_step():
                 for feature in self.features:
-                    for layer in teacher.bbox_head.cls_convs:
+                    for layer in self.model.teacher.bbox_head.cls_convs:
                         feature = layer(feature)
 
     def products(self) -> None:
