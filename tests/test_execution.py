@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmcv.ops import RoIAlign
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.hub import get_config
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.execution import skipped, unneeded_layers
+from lshfm_mm.execution import (
+    TeacherExecution,
+    skipped,
+    unneeded_layers,
+)
 from lshfm_mm.losses import lsh_loss
 from lshfm_mm.teacher import forked_rng
 
@@ -77,6 +82,28 @@ def test_channels_last_changes_no_number(build, batch):
     assert level.is_contiguous(memory_format=last)
     conv = model.student.backbone.layer1[0].conv1.weight
     assert not conv.is_contiguous(memory_format=last)
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+def test_torchvision_pools_what_mmcv_pools(aligned):
+    """What the teacher's RoIs rest on, on the CPU."""
+    maps = torch.randn(2, 3, 20, 30)
+    centre = torch.rand(2000, 2) * torch.tensor([480.0, 320.0])
+    half = torch.exp(torch.randn(2000, 2) * 2 + 3) / 2
+    half[:50] = 0  # no area
+    centre[50:100] += 2000  # outside of the image
+    image = torch.randint(0, 2, (2000, 1)).float()
+    rois = torch.cat([image, centre - half, centre + half], 1)
+    extractor = RoIAlign(7, 1 / 16, aligned=aligned)
+    for chosen in (rois, rois[:0]):
+        expected = extractor(maps, chosen)
+        assert not extractor.use_torchvision
+        execution = TeacherExecution(None, False, False)
+        with execution.on_rois(extractor, [maps]) as (pooled,):
+            found = extractor(pooled, chosen)
+        assert extractor.use_torchvision
+        assert torch.equal(found, expected)
+        extractor.use_torchvision = False
 
 
 @pytest.mark.parametrize('build', BUILDERS)

@@ -1,16 +1,18 @@
 """Time one training step: the plain student, this package and MMRazor.
 
 All arms run in one process, one after another in every round, with the same
-images and seeds and random weights; printed are medians over the rounds, and
-of ratios the median of those within a round. The floor of an arm is the plain
-student's step, what it needs of the teacher, timed alone, and the matrix
-products of its LSH loss, timed alone. Needs no data and no checkpoint.
+images and seeds, random weights and the same proposals; printed are medians
+over the rounds, and of ratios the median of those within a round. The floor
+of an arm is the plain student's step, what it needs of the teacher, timed
+alone, and the matrix products of its LSH loss, timed alone. Needs no data and
+no checkpoint.
 """
 
 import argparse
 import ctypes
 import gc
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -35,6 +37,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as ROOT
 from mmengine.runner.checkpoint import save_checkpoint
+from torch import nn
 from tqdm import tqdm
 
 import lshfm_mm
@@ -139,8 +142,7 @@ class Arm:
     Args:
         config (dict): Of the model.
         options (Namespace): Of the command line.
-        weights (dict, optional): Of the student: what its RPN proposes
-            decides what pooling costs, so that it must be one and the same.
+        weights (dict, optional): Of the student, one and the same.
     """
 
     def __init__(
@@ -158,7 +160,7 @@ class Arm:
         student = getattr(self.model, 'student', self.model)
         if weights is not None:
             student.load_state_dict(weights)
-        self.rois: dict[str, int] = {}
+        self.rois: dict[str, tuple[int, float]] = {}
         models = {'student': student}
         if student is not self.model:
             models['teacher'] = self.model.teacher
@@ -166,7 +168,7 @@ class Arm:
             if hasattr(model, 'roi_head'):
                 model.roi_head.bbox_roi_extractor.register_forward_hook(
                     lambda _, inputs, output, owner=owner: self.rois.update(
-                        {owner: len(inputs[1])}
+                        {owner: number_and_side(inputs[1])}
                     )
                 )
 
@@ -184,6 +186,26 @@ class Arm:
         state = self.optimizer.optimizer.state.values()
         found = [*tensors.values(), *(v for x in state for v in x.values())]
         return sum(x.nbytes for x in found if isinstance(x, torch.Tensor))
+
+
+def propose_alike(model: nn.Module) -> None:
+    """Let all RPNs propose the same boxes, half as long as their anchors.
+
+    With random weights one proposes small boxes and another large ones, and
+    large ones take longer to pool.
+    """
+    if hasattr(model, 'rpn_head'):
+        rpn = model.rpn_head
+        nn.init.zeros_(rpn.rpn_cls.weight)
+        nn.init.zeros_(rpn.rpn_reg.weight)
+        deltas = rpn.rpn_reg.bias.detach().view(-1, 4)
+        deltas[:, 2:] = math.log(0.5)
+
+
+def number_and_side(rois: torch.Tensor) -> tuple[int, float]:
+    """How many boxes there are, and the mean root of their areas, pixels."""
+    sizes = (rois[:, 3:] - rois[:, 1:3]).clamp(min=0)
+    return len(rois), float(sizes.prod(1).sqrt().mean())
 
 
 class Meter:
@@ -344,6 +366,7 @@ def time_detector(
     cfg = Config.fromfile(REPO / f'configs/distill/{detector}_lshfm.py')
     torch.manual_seed(1)
     teacher = ROOT.build(model_config('teacher', cfg.model.teacher))
+    propose_alike(teacher)
     torch.save({'state_dict': teacher.state_dict()}, teacher_ckpt)
     del teacher
     chosen = configs(detector, teacher_ckpt, options.channels_last)
@@ -351,7 +374,9 @@ def time_detector(
     weights = None
     for name, config in chosen.items():
         arms[name] = Arm(config, options, weights)
-        weights = arms['student alone'].model.state_dict()
+        if weights is None:
+            propose_alike(arms[name].model)
+            weights = arms[name].model.state_dict()
     batch, meter = raw_batch(options), Meter(options.device)
     found: dict[str, dict[str, Any]] = {name: {} for name in arms}
     for name, arm in arms.items():  # warm-up
@@ -541,7 +566,9 @@ def page(result: dict[str, Any]) -> str:
                 f'{x["peak"] / 2**20:.0f}',
                 f'{x["checkpoint"] / 1e6:.0f}',
                 f'{x["student"] / 1e6:.0f}' if 'student' in x else '',
-                ', '.join(str(v) for v in x['rois'].values()),
+                ', '.join(
+                    f'{n} of {px:.0f} px' for n, px in x['rois'].values()
+                ),
             ]
             lines.append(f'| {" | ".join(cells)} |')
         lines += [
