@@ -15,7 +15,7 @@ if 'lshfm_mm.doctor' not in sys.orig_argv:
     compat.mend_mmrazor()
     compat.mend_checkpoints()
 
-    from . import algorithms, amp, distillers, hooks, losses
+    from . import algorithms, amp, distillers, hooks, losses, necks
 
 __all__ = [
     '__version__',
@@ -25,4 +25,5 @@ __all__ = [
     'distillers',
     'hooks',
     'losses',
+    'necks',
 ]

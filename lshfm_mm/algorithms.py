@@ -27,7 +27,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .distillers import LOGITS, LSHFMDistiller
+from .distillers import LABELS, LOGITS, LSHFMDistiller
 from .errors import ConfigError
 from .execution import (
     TeacherExecution,
@@ -36,6 +36,7 @@ from .execution import (
 )
 from .images import ImageConverter
 from .samples import pick_rois
+from .taps import nearest
 from .teacher import Guest, build_teacher, inherit_weights, model_config
 
 FEATURE_PARTS = ('backbone', 'neck')
@@ -72,7 +73,12 @@ class FeatureMimicDistill(SingleTeacherDistill):
             in channels-last memory format. Defaults to False.
         teacher_compile (bool): Whether the teacher's backbone is compiled by
             ``torch.compile``. Defaults to False.
-        kwargs: Arguments of MMRazor's ``SingleTeacherDistill``.
+        student_trainable (bool | list[str]): The parts of the student that
+            are trained, such as ``['neck']``; the rest is frozen and in eval
+            mode. Defaults to True, all of it.
+        kwargs: Arguments of MMRazor's ``SingleTeacherDistill``. Where
+            ``calculate_student_loss`` is False and nothing else needs labels,
+            the images need none.
 
     Raises:
         ConfigError: If student, teacher and distiller do not fit together.
@@ -89,20 +95,17 @@ class FeatureMimicDistill(SingleTeacherDistill):
         teacher_precision: str | None = None,
         teacher_channels_last: bool = False,
         teacher_compile: bool = False,
+        student_trainable: bool | Sequence[str] = True,
         **kwargs: Any,
     ) -> None:
         self._execution = TeacherExecution(
             teacher_precision, teacher_channels_last, teacher_compile
         )
-        for field, only in (
-            ('teacher_trainable', False),
-            ('student_trainable', True),
-        ):
-            if kwargs.pop(field, only) is not only:
-                raise ConfigError(
-                    f'{field}: must be {only} here; remove it, or use '
-                    f"MMRazor's SingleTeacherDistill"
-                )
+        if kwargs.pop('teacher_trainable', False) is not False:
+            raise ConfigError(
+                'teacher_trainable: must be False here; remove it, or use '
+                "MMRazor's SingleTeacherDistill"
+            )
         if not isinstance(architecture, BaseModel):
             cfg = model_config('architecture', architecture)
             # Where mmpretrain keeps it, and without the type that the
@@ -139,6 +142,12 @@ class FeatureMimicDistill(SingleTeacherDistill):
         preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
         self._images = ImageConverter(*preprocessors)
         self.inherit = inherit
+        self._trained = check_parts(
+            'student_trainable', student_trainable, self.student
+        )
+        for name, parameter in self.student.named_parameters():
+            if not is_under(name, self._trained):
+                parameter.requires_grad = False
         self._execution.prepare(self.teacher)
         recorders = self.distiller.teacher_recorders.recorders
         self._head_sources = {
@@ -193,9 +202,14 @@ class FeatureMimicDistill(SingleTeacherDistill):
             inherit_weights(self.student, self.teacher)
 
     def train(self, mode: bool = True) -> 'FeatureMimicDistill':
-        """Set the mode of all but the teacher, which stays in eval."""
+        """Set the mode of all but what is frozen, which stays in eval."""
         super().train(mode)
         self.teacher.eval()
+        for name, module in self.student.named_modules():
+            if not is_under(name, self._trained):
+                module.training = module.training and any(
+                    is_under(part, [name]) for part in self._trained
+                )
         return self
 
     def record_teacher(
@@ -240,7 +254,14 @@ class FeatureMimicDistill(SingleTeacherDistill):
     def _run_student(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> dict[str, Tensor]:
-        with self.distiller.student_recorders:
+        recorders = self.distiller.student_recorders
+        needs_labels = any(
+            name.startswith((LABELS, ROIS)) for name in recorders.recorders
+        )
+        with recorders:
+            if not (self.calculate_student_loss or needs_labels):
+                self.student(inputs, data_samples, mode='tensor')
+                return {}
             losses = self.student(inputs, data_samples, mode='loss')
         if not self.calculate_student_loss:
             return {}
@@ -471,6 +492,31 @@ class RoIMimicDistill(FeatureMimicDistill):
             if tap is not None and name in self.distiller.taps:
                 taps.append(name)
                 self.distiller.roi_taps.add(name)
+
+
+def check_parts(
+    field: str, parts: bool | Sequence[str], model: nn.Module
+) -> list[str]:
+    """Names of parts of a model; True stands for all of it."""
+    if parts is True:
+        return ['']
+    if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
+        raise ConfigError(
+            f"{field}: must be True or a list of parts such as ['neck'], but "
+            f'got {parts!r}'
+        )
+    layers = dict(model.named_modules())
+    for part in parts:
+        if part not in layers:
+            raise ConfigError(
+                f'{field}: the student has no {part!r}{nearest(part, layers)}'
+            )
+    return list(parts)
+
+
+def is_under(name: str, parts: Sequence[str]) -> bool:
+    """Whether a parameter or module is a part of a model, or lies in one."""
+    return any(not x or f'{name}.'.startswith(f'{x}.') for x in parts)
 
 
 def has_rois(model: nn.Module) -> bool:

@@ -1,14 +1,14 @@
 """What the command-line tools share.
 
-Training and testing are mmdet's own tools, as they lie in its package, with
-its arguments. Around them: the imports that make them run on today's torch,
-a look at the files a config needs before any work is done, and errors of one
-line.
+Training and testing are the tools of mmdet or mmpretrain, as they lie in
+their packages, with their arguments. Around them: the imports that make them
+run on today's torch, a look at the files a config needs before any work is
+done, and errors of one line.
 """
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,22 +19,37 @@ from mmengine.config import Config
 from .errors import ConfigError
 
 
-def mmdet_tool(name: str) -> ModuleType:
-    """Load one of the tools in the mmdet package without running it.
+def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
+    """Load a tool of mmdet, or of mmpretrain for its configs.
 
     Args:
         name (str): Its name, such as 'train'.
+        arguments (list[str]): Of the command line. The first that names a
+            config tells by its ``default_scope`` whose tool it is.
 
     Returns:
-        ModuleType: The module, with ``parse_args`` and ``main``.
+        ModuleType: The module, with ``parse_args`` and ``main``; nothing has
+        run.
+
+    Raises:
+        ConfigError: If the package has no such tool.
     """
-    path = Path(mmdet.__file__).parent / '.mim' / 'tools' / f'{name}.py'
+    paths = [x for x in arguments if x.endswith('.py') and Path(x).is_file()]
+    scope = Config.fromfile(paths[0]).get('default_scope') if paths else None
+    package = 'mmpretrain' if scope == 'mmpretrain' else 'mmdet'
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f'{package}: is not installed, and {paths[0]} needs it; pip '
+            f"install 'lshfm_mm[cls]'"
+        )
+    path = Path(spec.origin).parent / '.mim' / 'tools' / f'{name}.py'
     if not path.is_file():
         raise ConfigError(
-            f'mmdet: has no {path}; install it from its wheel: '
-            f"pip install 'mmdet>=3.3,<3.4'"
+            f'{package}: has no {path}; install it from its wheel: pip '
+            f'install {package}'
         )
-    spec = importlib.util.spec_from_file_location(f'mmdet_{name}', path)
+    spec = importlib.util.spec_from_file_location(f'{package}_{name}', path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from .errors import ConfigError
 from .hashing import samples_of
 from .losses import FeatureL2Loss, LSHLoss, RelativeL2Loss
-from .samples import class_confidence, in_boxes, level_weights, not_ignored
+from .samples import (
+    class_confidence,
+    correctly_classified,
+    in_boxes,
+    level_weights,
+    not_ignored,
+)
 from .taps import (
     RECORDS,
     LabelsRecorder,
@@ -121,7 +127,7 @@ class LSHFMDistiller(ConfigurableDistiller):
                 ('teacher_recorders', tap.teacher),
             ):
                 recorders[owner][name] = dict(type=kind, source=source)
-            if tap.weights == 'confidence':
+            if tap.needs_logits:
                 recorders['teacher_recorders'][LOGITS + name] = dict(
                     type='ModuleOutputs', source=tap.teacher
                 )
@@ -136,7 +142,7 @@ class LSHFMDistiller(ConfigurableDistiller):
             super().__init__(
                 connectors=connectors, distill_losses=distill_losses, **kwargs
             )
-        self._student_widths: dict[str, int | None] = {}
+        self._student_widths: dict[str, dict[str, int | None]] = {}
         self._num_classes: dict[str, int] = {}
         self._scores: dict[str, tuple[nn.Module, int]] = {}
         self._told: set[str] = set()
@@ -161,7 +167,9 @@ class LSHFMDistiller(ConfigurableDistiller):
         check_sources('student', model, self.student_recorders)
         for name, tap in self.taps.items():
             layer = model.get_submodule(tap.student)
-            self._student_widths[name] = width_of(layer, tap.record)
+            self._student_widths[name] = {
+                record: width_of(layer, record) for record in RECORDS
+            }
             self._record_labels(name, model)
         super().prepare_from_student(model)
 
@@ -424,6 +432,10 @@ class LSHFMDistiller(ConfigurableDistiller):
                 self._foreground(name, x.student, rows, data_samples, image)
                 for x in levels
             ]
+        elif kind == 'correct':
+            valid = [
+                self._correct(name, x.t_index, data_samples) for x in levels
+            ]
         elif kind == 'confidence':
             logits = self._calls(LOGITS + name, student=False)
             confidence = [
@@ -463,6 +475,26 @@ class LSHFMDistiller(ConfigurableDistiller):
             masks.append(not_ignored(weights, (batch, locations)))
         return masks
 
+    def _correct(
+        self, name: str, index: int, data_samples: Sequence[Any] | None
+    ) -> Tensor:
+        """Images that the teacher classifies correctly, (1, N)."""
+        logits = self._calls(LOGITS + name, student=False)[index]
+        samples = data_samples or []
+        labels = [x.get('gt_label') for x in samples]
+        if len(samples) != len(logits) or not all(
+            isinstance(x, Tensor) and x.numel() == 1 for x in labels
+        ):
+            raise ConfigError(
+                f"taps.{name}.weights: 'correct' needs images with one label "
+                f"each; use 'uniform'"
+            )
+        # Mixed images have scores: the class that they have most of counts.
+        scores = [x.get('gt_score') for x in samples]
+        mixed = all(isinstance(x, Tensor) for x in scores)
+        target = torch.stack(scores) if mixed else torch.cat(labels)
+        return correctly_classified(logits, target)
+
     def _foreground(
         self,
         name: str,
@@ -490,7 +522,8 @@ class LSHFMDistiller(ConfigurableDistiller):
     def _check_widths(self, name: str, teacher: nn.Module) -> None:
         tap = self.taps[name]
         layer = teacher.get_submodule(tap.teacher)
-        ours, theirs = self._student_widths[name], width_of(layer, tap.record)
+        widths = self._student_widths[name]
+        ours, theirs = widths[tap.record], width_of(layer, tap.record)
         if name not in self.connectors and None not in (ours, theirs):
             if ours != theirs:
                 raise ConfigError(
@@ -499,6 +532,13 @@ class LSHFMDistiller(ConfigurableDistiller):
                     f'{connector_config(layer, ours, theirs)})'
                 )
         full = _feature_dim(layer, tap.record)
+        classes = widths['output'], width_of(layer, 'output')
+        if tap.weights == 'correct' and classes[0] != classes[1]:
+            raise ConfigError(
+                f"taps.{name}.weights: 'correct' needs the same classes, but "
+                f'the student has {classes[0]} and the teacher {classes[1]}; '
+                f"use 'uniform'"
+            )
         for loss_name in self._tap_losses[name]:
             dim = getattr(self.distill_losses[loss_name], 'feature_dim', None)
             if None not in (dim, full) and dim not in (theirs, full):

@@ -6,8 +6,9 @@ this package.
 """
 
 import copy
+import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
+from . import hooks
 from .errors import ConfigError
-from .teacher import model_config, read_checkpoint
+from .folding import fold_embedding, has_embedding
+from .teacher import model_config, read_checkpoint, read_config
 from .version import __version__
 
 STUDENT = 'architecture.'
+PACKAGE = __package__
+PARTS = ('amp', 'necks')  # modules whose classes a plain config may name
 
 
 def student_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,23 +62,40 @@ def student_config(cfg: Config) -> Config:
     return cfg
 
 
-def export_student(checkpoint: str, out: str, force: bool = False) -> None:
+def export_student(
+    checkpoint: str,
+    out: str,
+    force: bool = False,
+    config: str | None = None,
+) -> str:
     """Write the student of a training checkpoint as a plain checkpoint.
 
     Args:
         checkpoint (str): File or URL of a training checkpoint.
         out (str): The file to write; it is written whole or not at all.
         force (bool): Whether ``out`` may be overwritten. Defaults to False.
+        config (str, optional): Config of the training. Where given, the
+            student's own is written beside ``out``, with the suffix .py, and
+            an embedding is folded into the classifier.
+
+    Returns:
+        str: What was written, in a line.
 
     Raises:
-        ConfigError: If the checkpoint cannot be read or has no weights, or
-            ``out`` exists and ``force`` is False.
+        ConfigError: If the checkpoint cannot be read or has no weights, an
+            embedding cannot be folded, or a file exists and ``force`` is
+            False.
     """
     target = Path(out)
-    if target.exists() and not force:
-        raise ConfigError(
-            f'out: {out} exists; give another name or --force to overwrite'
-        )
+    targets = (
+        [target] if config is None else [target, target.with_suffix('.py')]
+    )
+    for path in targets:
+        if path.exists() and not force:
+            raise ConfigError(
+                f'out: {path} exists; give another name or --force to '
+                f'overwrite'
+            )
     content = read_checkpoint('checkpoint', checkpoint)
     state = content.get('state_dict')
     if not isinstance(state, Mapping) or not state:
@@ -85,6 +107,19 @@ def export_student(checkpoint: str, out: str, force: bool = False) -> None:
         key: value.detach().cpu().clone()
         for key, value in student_state_dict(state).items()
     }
+    done = f'student: {out}'
+    cfg = None
+    if config is not None:
+        cfg = plain_config(read_config('config', config))
+        if has_embedding(student):
+            folded = fold_embedding(cfg.model, student)
+            cfg.model, student = folded.model, folded.state
+            done += (
+                f', its embedding folded into its classifier (largest '
+                f'difference of the logits {folded.difference:.1e} of the '
+                f'largest)'
+            )
+        done += f', config: {targets[1]}'
     meta = content.get('meta') or {}
     plain = {
         'dataset_meta': _plain(meta.get('dataset_meta') or {}),
@@ -93,12 +128,68 @@ def export_student(checkpoint: str, out: str, force: bool = False) -> None:
         'lshfm_mm_version': __version__,
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + '.partial')
+    partials = [x.with_name(f'_partial_{x.name}') for x in targets]
     try:
-        torch.save({'meta': plain, 'state_dict': student}, partial)
-        os.replace(partial, target)
+        torch.save({'meta': plain, 'state_dict': student}, partials[0])
+        if cfg is not None:
+            cfg.dump(partials[1])
+        for partial, path in zip(partials, targets, strict=True):
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+    return done
+
+
+def plain_config(cfg: Config) -> Config:
+    """The student's own config, without what only its training needed.
+
+    Args:
+        cfg (Config): Config of a distillation, or of a plain model.
+
+    Returns:
+        Config: A copy. It imports this package only where something of it
+        stands in the config: a network of CIFAR, a data set, a neck.
+    """
+    cfg = copy.deepcopy(student_config(cfg))
+    for key in ('load_from', 'resume', 'student'):
+        cfg.pop(key, None)
+    cfg.custom_hooks = [
+        x for x in cfg.get('custom_hooks', []) if not hasattr(hooks, x['type'])
+    ]
+    imports = cfg.get('custom_imports') or {}
+    names = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else names
+    names = [x for x in names if x.split('.')[0] != PACKAGE]
+    types = set(_types(cfg.to_dict()))
+    for part in PARTS:
+        if types & _own_types(part):
+            names.append(f'{PACKAGE}.{part}')
+    cfg.pop('custom_imports', None)
+    if names:
+        cfg.custom_imports = dict(imports=names)
+    return cfg
+
+
+def _own_types(part: str) -> set[str]:
+    """Names of the classes that a module of this package defines."""
+    module = importlib.import_module(f'{PACKAGE}.{part}')
+    return {
+        name
+        for name, value in vars(module).items()
+        if getattr(value, '__module__', None) == module.__name__
+    }
+
+
+def _types(config: Any) -> Iterator[str]:
+    """All types that a config names, without their scope."""
+    if isinstance(config, Mapping):
+        if isinstance(config.get('type'), str):
+            yield config['type'].rpartition('.')[2]
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for item in config:
+            yield from _types(item)
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KINDS = ('uniform', 'balanced', 'confidence')
+KINDS = ('uniform', 'balanced', 'confidence', 'correct')
 
 
 def sample_weights(
@@ -163,6 +163,21 @@ def class_confidence(logits: Tensor, loss: Any, num_classes: int) -> Tensor:
     else:
         scores = logits.softmax(dim=1)
     return scores[None, :, :num_classes].amax(dim=2)
+
+
+def correctly_classified(logits: Tensor, labels: Tensor) -> Tensor:
+    """Images that a classifier gets right.
+
+    Args:
+        logits (Tensor): (N, classes).
+        labels (Tensor): Classes, (N,); or their scores, (N, classes).
+
+    Returns:
+        Tensor: bool, (1, N).
+    """
+    if labels.dim() == 2:
+        labels = labels.argmax(dim=1)
+    return (logits.argmax(dim=1) == labels)[None]
 
 
 def pick_rois(

@@ -53,6 +53,11 @@ class Tap(NamedTuple):
     normalize: bool = False
     weights: str = 'uniform'
 
+    @property
+    def needs_logits(self) -> bool:
+        """Whether the weights come from the teacher's class layer."""
+        return self.weights in ('confidence', 'correct')
+
     @classmethod
     def parse(cls, name: str, tap: str | Mapping[str, Any]) -> 'Tap':
         """Read the config of a tap.
@@ -71,7 +76,10 @@ class Tap(NamedTuple):
                 - ``weights`` of the samples: 'uniform' (the paper);
                   'balanced', half to the foreground and half to the
                   background; 'confidence', in proportion to the teacher's
-                  best class score, for the input of a class layer.
+                  best class score; 'correct', images that the teacher
+                  classifies correctly and no others (the paper's default for
+                  single-label classification). The last two need the input
+                  of a class layer.
 
         Returns:
             Tap: The tap.
@@ -110,10 +118,10 @@ class Tap(NamedTuple):
                     f'taps.{name}.{field}: must be one of {choices}, but got '
                     f'{getattr(parsed, field)!r}'
                 )
-        if parsed.weights == 'confidence' and parsed.record != 'input':
+        if parsed.needs_logits and parsed.record != 'input':
             raise ConfigError(
-                f"taps.{name}.weights: 'confidence' needs a tap on the input "
-                f"of a class layer; use 'balanced'"
+                f'taps.{name}.weights: {parsed.weights!r} needs a tap on the '
+                f"input of a class layer; use 'uniform'"
             )
         return parsed
 

@@ -520,7 +520,10 @@ def retinanet():
             {'distiller.distill_deliveries': dict(a=dict(type='x'))},
             'distill_deliveries: are not possible where the teacher',
         ),
-        ({'student_trainable': False}, 'student_trainable: must be True here'),
+        (
+            {'student_trainable': False},
+            'student_trainable: must be True or a list',
+        ),
         (
             {'teacher.pretrained': True},
             'teacher.pretrained: is True; name the weights in teacher_ckpt',
@@ -563,7 +566,7 @@ def retinanet():
         (
             {'distiller.taps.roi': dict(FPN, _delete_=True, weights='fg')},
             "taps.roi.weights: must be one of ('uniform', 'balanced', "
-            "'confidence'), but got 'fg'",
+            "'confidence', 'correct'), but got 'fg'",
         ),
         (
             {

@@ -14,9 +14,13 @@ def main() -> None:
     parser.add_argument(
         '--force', action='store_true', help='overwrite an existing file'
     )
+    parser.add_argument(
+        '--config',
+        help="config of the training: writes the student's own beside OUT, "
+        'and folds its embedding',
+    )
     args = parser.parse_args()
-    export_student(args.checkpoint, args.out, args.force)
-    print(f'student: {args.out}')
+    print(export_student(**vars(args)))
 
 
 if __name__ == '__main__':

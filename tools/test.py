@@ -1,9 +1,10 @@
-"""Evaluate a detector: mmdet's test tool, same arguments.
+"""Evaluate a model: the test tool of mmdet or mmpretrain, same arguments.
 
 With the config of a distillation it evaluates the student alone, from a
 training checkpoint or an exported one; no teacher is built.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lshfm_mm.export import export_student, student_config
 
 def main() -> None:
     """Put the student in the place of a distillation, then test."""
-    tool = cli.mmdet_tool('test')
+    tool = cli.upstream_tool('test', sys.argv[1:])
     args = tool.parse_args()
     cfg = cli.read_config(args.config, args.cfg_options)
     cli.check_data(cfg, ('test_dataloader',))
