@@ -320,10 +320,16 @@ def main() -> int:
             print(f'error: {check.name}: {check.error}; {check.mend}')
     else:
         print(format_table(checks))
+        lacking = [check.name for check in checks if check.error]
         print(
             f'\n{len(failing)} required lines fail: mend the first one first'
             if failing
-            else '\nall required parts are fine'
+            else '\nall required parts are fine: detection runs, '
+            + (
+                'classification needs mmpretrain'
+                if 'mmpretrain' in lacking
+                else 'and classification'
+            )
         )
     return 1 if failing else 0
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmdet.models import SingleStageDetector
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .algorithms import has_rois
 from .errors import ConfigError
+from .folding import HEADS
 from .losses import check_loss_weight
 from .taps import connector_config, width_of, window_of_layer
 from .teacher import (
@@ -128,6 +129,12 @@ def write_config(
         for field, model in zip(('teacher', 'student'), models, strict=True)
     ]
     weight = beta if beta is not None else (1 if loss == 'recommended' else 7)
+    widths = None
+    if tap in (None, 'pooled'):
+        widths = embed(configs[1].model, *views[::-1])
+    if widths is not None:
+        models[1] = build('student', configs[1])
+        views[1] = look('student', models[1])
     pairing = pair(views[1], views[0], tap, loss, weight)
     inherit, why_inherit = _inherit(configs, models, views, loss, student_ckpt)
     text = _render(
@@ -143,6 +150,7 @@ def write_config(
         pairing,
         inherit,
         why_inherit,
+        widths,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f'_partial_{target.name}')
@@ -259,6 +267,45 @@ def pair(
         f'tap: {student.kind} and {teacher.kind} cannot be paired '
         f'({"; ".join(reasons)}); take another tap or pair'
     )
+
+
+def embed(
+    model: ConfigDict, student: View, teacher: View
+) -> tuple[int, int] | None:
+    """Give a classifier an embedding as wide as its teacher, if it needs one.
+
+    Unlike a connector it is in the student's own path, so that the classifier
+    behind it can be the teacher's; export folds it away.
+
+    Args:
+        model (ConfigDict): Model config of the student; changed in place.
+        student (View): The student.
+        teacher (View): The teacher.
+
+    Returns:
+        tuple[int, int]: Widths before and after the embedding; None where
+        there is none.
+    """
+    layers = student.pooled, teacher.pooled
+    ours, theirs = (x and width_of(x.module, 'input') for x in layers)
+    neck, head = (ConfigDict(model.get(x) or {}) for x in ('neck', 'head'))
+    if (
+        ours is None
+        or theirs is None
+        or ours == theirs
+        or neck.get('type') != 'GlobalAveragePooling'
+        or head.get('type') not in HEADS
+    ):
+        return None
+    model.neck = dict(
+        type='LinearNeck',
+        in_channels=ours,
+        out_channels=theirs,
+        gap_dim=2,
+        norm_cfg=None,
+    )
+    model.head = dict(head, in_channels=theirs)
+    return ours, theirs
 
 
 def _pair_rois(
@@ -495,7 +542,9 @@ def _inherit(
     if not taken:
         return False, 'No weight outside the backbones agrees in shape.'
     theirs = models[0].state_dict()
-    foreign = [x for x in left if x not in theirs]
+    foreign = [
+        x for x in left if x not in theirs and not x.startswith('neck.fc.')
+    ]
     if foreign:
         return False, f'The heads differ: the teacher has no {foreign[0]}.'
     classes = [_classes(x) for x in configs]
@@ -535,6 +584,7 @@ def _render(
     pairing: Pairing,
     inherit: bool,
     why_inherit: str,
+    widths: tuple[int, int] | None,
 ) -> str:
     student = paths['student']
     if '::' not in student:
@@ -546,15 +596,29 @@ def _render(
         imports += [x for x in extra if x not in imports]
     start: list[str] = []
     architecture = '_base_.model'
+    if paths['student_ckpt'] or widths:
+        architecture = 'student'
+        start = ['student = _base_.model']
     if paths['student_ckpt']:
         checkpoint = paths['student_ckpt']
-        architecture = 'student'
-        start = [
-            'student = _base_.model',
+        start += [
             'student.init_cfg = dict(',
             "    type='Pretrained',",
             f'    checkpoint={checkpoint!r},',
             ')',
+        ]
+    if widths:
+        start += [
+            "# The student's width -> the teacher's; tools/export_student.py",
+            '# --config folds it into the classifier.',
+            'student.neck = dict(',
+            "    type='LinearNeck',",
+            f'    in_channels={widths[0]},',
+            f'    out_channels={widths[1]},',
+            '    gap_dim=2,',
+            '    norm_cfg=None,',
+            ')',
+            f'student.head.in_channels = {widths[1]}',
         ]
     lines = [
         f'"""{_title(paths["student"])} mimics {_title(paths["teacher"])}."""',

@@ -111,7 +111,9 @@ def test_this_environment_is_fine():
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout
-    assert done.stdout.endswith('\nall required parts are fine\n')
+    assert done.stdout.endswith(
+        '\nall required parts are fine: detection runs, and classification\n'
+    )
     assert entry(done.stdout, 'mmcv compiled ops') == [
         'mmcv compiled ops compiled compiled ok'
     ]
@@ -142,7 +144,7 @@ mmdet                3.3.0            >=3.3,<3.4       ok
 mmrazor              1.0.0            ==1.0.0          ok
 mmpretrain           1.2.0            >=1.2,<1.3       ok
 
-all required parts are fine
+all required parts are fine: detection runs, and classification
 """
     )
 
@@ -170,6 +172,7 @@ def test_optional_part_does_not_fail(stack):
     stack.remove('mmpretrain')
     done = stack.run()
     assert done.returncode == 0
+    assert done.stdout.endswith('classification needs mmpretrain\n')
     assert entry(done.stdout, 'mmpretrain') == [
         'mmpretrain none >=1.2,<1.3 optional',
         'not installed',

@@ -141,9 +141,17 @@ def test_classifiers_mimic_the_pooled_feature(tmp_path):
     )
     cfg = Config.fromfile(out)
     assert cfg.model.distiller.taps == dict(pooled='head.fc')
-    assert cfg.model.distiller.connectors.pooled.module_args == dict(
-        in_features=1280, out_features=512
+    # An embedding in the student's own path, into the teacher's classifier.
+    assert 'connectors' not in cfg.model.distiller
+    assert cfg.model.architecture.neck == dict(
+        type='LinearNeck',
+        in_channels=1280,
+        out_channels=512,
+        gap_dim=2,
+        norm_cfg=None,
     )
+    assert cfg.model.architecture.head.in_channels == 512
+    assert cfg.model.inherit
     assert 'resnet34_8xb32_in1k_20210831' in cfg.model.teacher_ckpt
     assert cfg.data_preprocessor.num_classes == 1000
 
