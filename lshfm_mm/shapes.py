@@ -1,12 +1,12 @@
-"""Shapes: a small generated detection data set in COCO format.
+"""Shapes: small generated images, to detect and to classify shapes in.
 
 Six kinds of flat shapes, rotated, overlapping, partly hidden and often of low
 contrast, between lines, blobs and halves of shapes that are no objects. Made
-to compare detectors within minutes; colour says nothing about the class.
+to compare networks within minutes; colour says nothing about the class.
 
-Image ``i`` of a split depends on ``(seed, split, i)`` and ``size`` alone, so
-a larger set starts with the smaller one. The bytes are the same on every run
-with the same releases of NumPy and OpenCV.
+Image ``i`` of a split depends on ``(seed, split, i)``, ``size`` and
+``max_objects`` alone, so a larger set starts with the smaller one. The bytes
+are the same on every run with the same releases of NumPy and OpenCV.
 
 Legend: H = W = ``size``, the side of an image in pixels; (h, w) the window of
 the image that a layer may touch; colours are BGR in grey levels 0..255.
@@ -131,11 +131,15 @@ def generate(
     num_val: int = 200,
     size: int = 160,
     seed: int = 0,
+    max_objects: int = MAX_OBJECTS,
 ) -> None:
     """Write the data set, unless ``root`` holds it already.
 
-    The files are ``annotations/{train,val}.json`` and the images
-    ``{train,val}/000000.png`` and so on. The annotations come last and by
+    The files are ``annotations/{train,val}.json`` in COCO format, the images
+    ``{train,val}/000000.png`` and so on, and
+    ``annotations/{train,val}_labels.json`` with the classes in each image, in
+    the format of mmpretrain: a number if images have one object, else the
+    ascending list of those present. COCO's annotations come last and by
     renaming, so a folder that has both of them is complete.
 
     Args:
@@ -144,6 +148,8 @@ def generate(
         num_val (int): Number of validation images.
         size (int): Side of an image in pixels, at least :data:`MIN_SIZE`.
         seed (int): Seed of the whole set, not negative.
+        max_objects (int): Most objects in an image, at least 1; the least is
+            always 1.
 
     Raises:
         ConfigError: If an argument is out of range, or if ``root`` holds
@@ -154,6 +160,7 @@ def generate(
         _check_integer(f'num_{split}', count, 1)
     _check_integer('size', size, MIN_SIZE)
     _check_integer('seed', seed, 0)
+    _check_integer('max_objects', max_objects, 1)
     info = {
         'description': 'shapes',
         'version': VERSION,
@@ -161,6 +168,7 @@ def generate(
         'num_val': num_val,
         'size': size,
         'seed': seed,
+        'max_objects': max_objects,
     }
     root = Path(root)
     if _holds(root, info):
@@ -168,29 +176,33 @@ def generate(
     for folder in ('annotations', *SPLITS):
         (root / folder).mkdir(parents=True, exist_ok=True)
     with tqdm(total=num_train + num_val, desc='shapes', unit='image') as bar:
-        texts = {
+        contents = {
             split: _write_images(root / split, count, info, bar)
             for split, count in counts.items()
         }
-    for split, text in texts.items():
-        _write_whole(_annotation_file(root, split), text)
+    for split, content in contents.items():
+        labels = root / 'annotations' / f'{split}_labels.json'
+        _write_whole(labels, json.dumps(_labels(content)))
+    for split, content in contents.items():
+        _write_whole(_annotation_file(root, split), json.dumps(content))
 
 
 def render(
-    rng: np.random.Generator, size: int
+    rng: np.random.Generator, size: int, max_objects: int = MAX_OBJECTS
 ) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
     """Draw one image with its objects.
 
     Args:
         rng (np.random.Generator): Source of all randomness.
         size (int): Side of the image in pixels, at least :data:`MIN_SIZE`.
+        max_objects (int): Most objects, at least 1.
 
     Returns:
         tuple[np.ndarray, list[Shape]]: The image, uint8, BGR, (H, W, 3), and
-        its 1 to :data:`MAX_OBJECTS` objects from back to front.
+        its 1 to ``max_objects`` objects from back to front.
 
     Raises:
-        ConfigError: If ``size`` is too small.
+        ConfigError: If ``size`` or ``max_objects`` is too small.
 
     Example:
         >>> image, objects = render(np.random.default_rng(0), 160)
@@ -200,7 +212,8 @@ def render(
         True
     """
     _check_integer('size', size, MIN_SIZE)
-    scene = compose(rng, size)
+    _check_integer('max_objects', max_objects, 1)
+    scene = compose(rng, size, max_objects)
     noise = rng.standard_normal((size, size, 3), np.float32)
     # One pass that adds, rounds and clips to 0..255.
     image = cv2.addWeighted(
@@ -214,19 +227,23 @@ def render(
     return np.asarray(image, np.uint8), objects
 
 
-def compose(rng: np.random.Generator, size: int) -> Scene:
+def compose(
+    rng: np.random.Generator, size: int, max_objects: int = MAX_OBJECTS
+) -> Scene:
     """Draw a scene: clutter, then objects, then clutter that hides some.
 
     What is hidden too much, by the border or by what lies on it, or would
     hide too much of another form, is placed elsewhere or left out. So no
-    unlabelled rest of an object stays in the image.
+    unlabelled rest of an object stays in the image. Without any object all
+    are tried again, in other sizes, until one has a place.
 
     Args:
         rng (np.random.Generator): Source of all randomness.
         size (int): Side of the image in pixels.
+        max_objects (int): Most objects, at least 1.
 
     Returns:
-        Scene: With 1 to :data:`MAX_OBJECTS` objects.
+        Scene: With 1 to ``max_objects`` objects.
     """
     composer = _Composer(rng, size)
     for _ in range(rng.integers(0, 3)):
@@ -235,7 +252,7 @@ def compose(rng: np.random.Generator, size: int) -> Scene:
         composer.add_blob(BLOB)
     for _ in range(rng.integers(0, 2)):
         composer.add_half()
-    labels = rng.integers(len(CLASSES), size=rng.integers(1, MAX_OBJECTS + 1))
+    labels = rng.integers(len(CLASSES), size=rng.integers(1, max_objects + 1))
     while not composer.objects:
         for label in labels:
             composer.add_object(int(label))
@@ -553,14 +570,14 @@ def _image_rng(seed: int, split: str, index: int) -> np.random.Generator:
 
 def _write_images(
     folder: Path, count: int, info: dict[str, Any], bar: tqdm[Any]
-) -> str:
-    """Write a split's images to the folder of its name; return its JSON."""
+) -> dict[str, Any]:
+    """Write a split's images to the folder of its name; return its COCO."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    size = info['size']
+    size, max_objects = info['size'], info['max_objects']
     for index in range(count):
         rng = _image_rng(info['seed'], folder.name, index)
-        image, objects = render(rng, size)
+        image, objects = render(rng, size, max_objects)
         name = f'{index:06d}.png'
         done, data = cv2.imencode('.png', image)
         if not done:
@@ -582,14 +599,31 @@ def _write_images(
     categories = [
         {'id': label + 1, 'name': name} for label, name in enumerate(CLASSES)
     ]
-    return json.dumps(
-        {
-            'info': info,
-            'images': images,
-            'annotations': annotations,
-            'categories': categories,
-        }
-    )
+    return {
+        'info': info,
+        'images': images,
+        'annotations': annotations,
+        'categories': categories,
+    }
+
+
+def _labels(content: dict[str, Any]) -> dict[str, Any]:
+    """The classes in each image of a COCO set, as mmpretrain reads them."""
+    present: dict[int, set[int]] = {x['id']: set() for x in content['images']}
+    for item in content['annotations']:
+        present[item['image_id']].add(item['category_id'] - 1)
+    labels = [sorted(labels) for labels in present.values()]
+    single = content['info']['max_objects'] == 1
+    return {
+        'metainfo': {'classes': CLASSES},
+        'data_list': [
+            {
+                'img_path': image['file_name'],
+                'gt_label': label[0] if single else label,
+            }
+            for image, label in zip(content['images'], labels, strict=True)
+        ],
+    }
 
 
 def _annotation(number: int, image_id: int, item: Shape) -> dict[str, Any]:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
     'ignore:__array__ implementation:DeprecationWarning'
 )
 REPO = Path(__file__).parent.parent
-SET = dict(num_train=16, num_val=8, size=96, seed=3)
+SET = dict(num_train=16, num_val=8, size=96, seed=3, max_objects=5)
 SPLITS = ('train', 'val')
 
 
@@ -32,8 +32,15 @@ def root(tmp_path_factory):
     return folder
 
 
-def read(root, split):
-    return json.loads((root / f'annotations/{split}.json').read_text())
+@pytest.fixture(scope='module')
+def single_root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'single'
+    shapes.generate(folder, **{**SET, 'size': 64, 'max_objects': 1})
+    return folder
+
+
+def read(root, name):
+    return json.loads((root / f'annotations/{name}.json').read_text())
 
 
 def contents(root):
@@ -120,6 +127,34 @@ def test_render_keeps_its_promises():
                 taken += item.mask
             # A pixel shows one object at most.
             assert taken.max() == 1
+
+
+@pytest.mark.parametrize('most', [1, 2, 9])
+def test_render_draws_one_object_to_the_most(most):
+    counts = [
+        len(shapes.render(np.random.default_rng([1, index]), 160, most)[1])
+        for index in range(60)
+    ]
+    assert min(counts) == 1
+    assert max(counts) == most
+
+
+def test_the_default_images_stay_what_they_were():
+    """Drawn before ``max_objects`` was there."""
+    expected = [
+        [(1, 28, 46, 22, 23), (5, 73, 24, 29, 30), (1, 127, 41, 13, 15)]
+        + [(3, 113, 83, 33, 33), (4, 87, 91, 49, 58)],
+        [(1, 38, 104, 63, 56), (4, 5, 136, 16, 16), (0, 91, 10, 50, 50)]
+        + [(0, 48, 25, 56, 53)],
+        [(3, 125, 119, 17, 15), (5, 115, 72, 45, 51), (3, 46, 124, 16, 16)]
+        + [(0, 22, 52, 44, 46), (1, 54, 41, 43, 44)],
+    ]
+    means = [85.379, 111.266, 130.167]
+    for index, (objects, mean) in enumerate(zip(expected, means, strict=True)):
+        rng = np.random.default_rng([0, 0, index])
+        image, found = shapes.render(rng, 160)
+        assert [(x.label, *x.box) for x in found] == objects
+        assert image.mean() == pytest.approx(mean, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -294,8 +329,9 @@ def test_truth_evaluated_as_detections_is_perfect(root, kind):
 def test_a_set_starts_with_the_smaller_set_of_its_seed(root, tmp_path):
     shapes.generate(tmp_path, num_train=6, num_val=3, size=96, seed=3)
     large, small = contents(root), contents(tmp_path)
-    for name in small.keys() - {f'annotations/{x}.json' for x in SPLITS}:
-        assert small[name] == large[name]
+    for name in small:
+        if not name.startswith('annotations/'):
+            assert small[name] == large[name]
     for split, count in (('train', 6), ('val', 3)):
         assert len(list((tmp_path / split).iterdir())) == count
         few, many = read(tmp_path, split), read(root, split)
@@ -303,6 +339,82 @@ def test_a_set_starts_with_the_smaller_set_of_its_seed(root, tmp_path):
         assert few['annotations'] == [
             item for item in many['annotations'] if item['image_id'] <= count
         ]
+        labels = read(root, f'{split}_labels')
+        labels['data_list'] = labels['data_list'][:count]
+        assert read(tmp_path, f'{split}_labels') == labels
+
+
+@pytest.mark.parametrize('split', SPLITS)
+def test_labels_are_the_classes_of_the_annotations(root, split):
+    content, labels = read(root, split), read(root, f'{split}_labels')
+    assert labels['metainfo'] == {'classes': list(shapes.CLASSES)}
+    assert len(labels['data_list']) == SET[f'num_{split}']
+    names = {item['id']: item['name'] for item in content['categories']}
+    several = 0
+    for image, record in zip(
+        content['images'], labels['data_list'], strict=True
+    ):
+        present = {
+            names[item['category_id']]
+            for item in content['annotations']
+            if item['image_id'] == image['id']
+        }
+        assert record == {
+            'img_path': image['file_name'],
+            'gt_label': [
+                label
+                for label, name in enumerate(shapes.CLASSES)
+                if name in present
+            ],
+        }
+        several += len(present) > 1
+    assert several
+
+
+@pytest.mark.parametrize('split', SPLITS)
+def test_images_of_one_object_have_one_label(single_root, split):
+    content = read(single_root, split)
+    labels = read(single_root, f'{split}_labels')
+    assert content['info']['max_objects'] == 1
+    owners = [item['image_id'] for item in content['annotations']]
+    assert owners == [image['id'] for image in content['images']]
+    assert [
+        (record['img_path'], record['gt_label'] + 1)
+        for record in labels['data_list']
+    ] == [
+        (image['file_name'], item['category_id'])
+        for image, item in zip(
+            content['images'], content['annotations'], strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'folder'),
+    [('BaseDataset', 'single_root'), ('MultiLabelDataset', 'root')],
+)
+def test_mmpretrain_reads_the_labels(kind, folder, request):
+    DATASETS = pytest.importorskip('mmpretrain.registry').DATASETS
+    folder = request.getfixturevalue(folder)
+    dataset = DATASETS.build(
+        dict(
+            _scope_='mmpretrain',
+            type=kind,
+            data_root=str(folder),
+            ann_file='annotations/val_labels.json',
+            data_prefix='val',
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+        )
+    )
+    assert type(dataset).__module__.startswith('mmpretrain.')
+    assert tuple(dataset.metainfo['classes']) == shapes.CLASSES
+    records = read(folder, 'val_labels')['data_list']
+    assert len(dataset) == len(records) == SET['num_val']
+    for item, record in zip(dataset, records, strict=True):
+        image = cv2.imread(str(folder / 'val' / record['img_path']))
+        assert (item['inputs'].permute(1, 2, 0).numpy() == image).all()
+        found = item['data_samples'].gt_label.tolist()
+        assert found == np.atleast_1d(record['gt_label']).tolist()
 
 
 def test_the_seed_decides_every_byte(root, tmp_path):
@@ -335,7 +447,7 @@ def test_another_set_is_an_error(root):
     before = contents(root)
     with pytest.raises(ConfigError) as caught:
         shapes.generate(root, **{**SET, 'num_val': 9})
-    held = 'num_train 16, num_val {}, size 96, seed 3'
+    held = 'num_train 16, num_val {}, size 96, seed 3, max_objects 5'
     version = f'shapes (version {shapes.VERSION}, '
     assert str(caught.value) == (
         f'root: {root}/annotations/train.json is {version}{held.format(8)}),'
@@ -360,11 +472,11 @@ def test_a_foreign_file_is_an_error(tmp_path, text):
 def test_an_interrupted_set_has_no_annotations(root, tmp_path, monkeypatch):
     render, calls = shapes.render, []
 
-    def interrupted(rng, size):
-        calls.append(size)
+    def interrupted(*args):
+        calls.append(args)
         if len(calls) == SET['num_train'] + 5:
             raise KeyboardInterrupt
-        return render(rng, size)
+        return render(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(shapes, 'render', interrupted)
@@ -390,7 +502,11 @@ def test_a_full_disk_leaves_no_part_of_a_file(root, tmp_path, monkeypatch):
         with pytest.raises(OSError, match='No space left'):
             shapes.generate(tmp_path, **SET)
     names = [path.name for path in (tmp_path / 'annotations').iterdir()]
-    assert names == ['train.json']
+    assert sorted(names) == [
+        'train.json',
+        'train_labels.json',
+        'val_labels.json',
+    ]
     shapes.generate(tmp_path, **SET)
     assert contents(tmp_path) == contents(root)
 
@@ -405,6 +521,8 @@ def test_a_full_disk_leaves_no_part_of_a_file(root, tmp_path, monkeypatch):
         ('seed', -1, 0),
         ('seed', True, 0),
         ('seed', '0', 0),
+        ('max_objects', 0, 1),
+        ('max_objects', 2.0, 1),
     ],
 )
 def test_bad_arguments(tmp_path, field, value, least):
