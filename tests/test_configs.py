@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS as ROOT
-from mmrazor.registry import MODELS
 
+from lshfm_mm.pairing import build
 from lshfm_mm.teacher import model_config
 
 REPO = Path(__file__).parent.parent
@@ -30,7 +29,7 @@ def test_config_builds(path, teachers, monkeypatch):
     monkeypatch.chdir(REPO)
     cfg = Config.fromfile(path)
     if 'architecture' not in cfg.model:
-        MMDET_MODELS.build(cfg.model)
+        build('model', cfg)
         return
     assert cfg.model.teacher_ckpt.endswith('.pth')
     source = cfg.model.teacher.cfg_path
@@ -39,7 +38,7 @@ def test_config_builds(path, teachers, monkeypatch):
             model_config('teacher', cfg.model.teacher)
         )
     cfg.model.update(teacher=teachers[source], teacher_ckpt=None)
-    model = MODELS.build(cfg.model)
+    model = build('model', cfg)
     distiller = cfg.model.distiller
     active = distiller.get('active', list(distiller.taps))
     expected = sum(len(distiller.losses[tap]) for tap in active)
