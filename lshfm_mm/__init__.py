@@ -15,12 +15,21 @@ if 'lshfm_mm.doctor' not in sys.orig_argv:
     compat.mend_mmrazor()
     compat.mend_checkpoints()
 
-    from . import algorithms, amp, distillers, hooks, losses, necks
+    from . import (
+        algorithms,
+        amp,
+        backbones,
+        distillers,
+        hooks,
+        losses,
+        necks,
+    )
 
 __all__ = [
     '__version__',
     'algorithms',
     'amp',
+    'backbones',
     'compat',
     'distillers',
     'hooks',

@@ -1,5 +1,6 @@
 """Real parts for all tests: small data, small detectors, real checkpoints."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ TEACHER = {
 @pytest.fixture(autouse=True)
 def _scope():
     register_all_modules(init_default_scope=True)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _base_configs_are_found_once():
+    """For each base ``package::path`` MMEngine reads 85 metafiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = staticmethod(cache(Config._get_cfg_path))
+        patch.setattr(Config, '_get_cfg_path', found)
+        yield
 
 
 @pytest.fixture(scope='session')

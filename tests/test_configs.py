@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS as ROOT
-from mmrazor.registry import MODELS
 
+from lshfm_mm.pairing import build
 from lshfm_mm.teacher import model_config
 
 REPO = Path(__file__).parent.parent
@@ -30,7 +29,7 @@ def test_config_builds(path, teachers, monkeypatch):
     monkeypatch.chdir(REPO)
     cfg = Config.fromfile(path)
     if 'architecture' not in cfg.model:
-        MMDET_MODELS.build(cfg.model)
+        build('model', cfg)
         return
     assert cfg.model.teacher_ckpt.endswith('.pth')
     source = cfg.model.teacher.cfg_path
@@ -39,7 +38,7 @@ def test_config_builds(path, teachers, monkeypatch):
             model_config('teacher', cfg.model.teacher)
         )
     cfg.model.update(teacher=teachers[source], teacher_ckpt=None)
-    model = MODELS.build(cfg.model)
+    model = build('model', cfg)
     distiller = cfg.model.distiller
     active = distiller.get('active', list(distiller.taps))
     expected = sum(len(distiller.losses[tap]) for tap in active)
@@ -106,3 +105,66 @@ def test_voc_follows_the_recipe_of_the_paper(name):
         assert [x.loss_weight for x in losses] == [8, 8]
     else:
         assert cfg.model.train_cfg.rpn_proposal.nms_pre == 4000
+
+
+CIFAR_PAIRS = {  # width of the teacher, of the student, its rate
+    'wrn_40_2_wrn_16_2': (128, 128, 0.05),
+    'wrn_40_2_wrn_40_1': (128, 64, 0.05),
+    'resnet56_resnet20': (64, 64, 0.05),
+    'resnet110_resnet20': (64, 64, 0.05),
+    'resnet110_resnet32': (64, 64, 0.05),
+    'resnet32x4_resnet8x4': (256, 256, 0.05),
+    'vgg13_vgg8': (512, 512, 0.05),
+    'vgg13_mobilenetv2': (512, 1280, 0.01),
+    'resnet50_mobilenetv2': (2048, 1280, 0.01),
+    'resnet50_vgg8': (2048, 512, 0.05),
+    'resnet32x4_shufflenetv1': (256, 960, 0.01),
+    'resnet32x4_shufflenetv2': (256, 1024, 0.01),
+    'wrn_40_2_shufflenetv1': (128, 960, 0.01),
+}
+
+
+@pytest.mark.parametrize('pair', CIFAR_PAIRS)
+def test_cifar_follows_the_recipe_of_the_paper(pair):
+    folder = REPO / 'configs/cifar100'
+    theirs, ours, rate = CIFAR_PAIRS[pair]
+    cfg = Config.fromfile(folder / f'{pair}_lshfm.py')
+    teacher = cfg.model.teacher.cfg_path
+    assert pair.startswith(Path(teacher).stem)
+    alone = pair.removeprefix(Path(teacher).stem + '_')
+    teacher = Config.fromfile(REPO / teacher).model
+    student = Config.fromfile(folder / f'{alone}.py').model
+    widths = teacher.head.in_channels, student.head.in_channels
+    assert widths == (theirs, ours)
+    assert cfg.model.architecture.backbone == student.backbone
+    head, neck = cfg.model.architecture.head, cfg.model.architecture.neck
+    assert head == {**student.head, 'in_channels': theirs}
+    if theirs == ours:
+        assert neck == dict(type='GlobalAveragePooling')
+    else:
+        assert neck.type == 'LinearNeck' and neck.norm_cfg is None
+        assert (neck.in_channels, neck.out_channels) == (ours, theirs)
+    lsh, l2 = cfg.model.distiller.losses.pooled
+    assert lsh == dict(
+        type='LSHLoss', num_hashes=32 * theirs, bias='median', loss_weight=6
+    )
+    assert l2 == dict(type='FeatureL2Loss', loss_weight=6)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='SGD', lr=rate, momentum=0.9, weight_decay=5e-4
+    )
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == 240
+    assert cfg.param_scheduler.milestones == [150, 180, 210]
+    assert cfg.train_dataloader.batch_size == 64
+    variants = {
+        'lshfm': ('correct', [lsh, l2], 1),
+        'lshl2': ('uniform', [lsh, l2], 1),
+        'lsh': ('uniform', [lsh], 1),
+        'l2': ('uniform', [l2], 0),
+    }
+    for name, (weights, losses, hooks) in variants.items():
+        variant = Config.fromfile(folder / f'{pair}_{name}.py')
+        distiller = variant.model.distiller
+        assert distiller.taps.pooled == dict(layer='head.fc', weights=weights)
+        assert distiller.losses.pooled == losses
+        assert len(variant.custom_hooks) == hooks
+        assert variant.model.architecture == cfg.model.architecture

@@ -1,0 +1,11 @@
+"""L2 alone on all samples: resnet32x4 -> shufflenetv1."""
+
+_base_ = 'resnet32x4_shufflenetv1_lshfm.py'
+custom_hooks = []  # nothing to calibrate
+
+model = dict(
+    distiller=dict(
+        taps=dict(pooled=dict(weights='uniform')),
+        losses=dict(pooled=[dict(type='FeatureL2Loss', loss_weight=6)]),
+    )
+)

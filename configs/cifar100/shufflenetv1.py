@@ -1,0 +1,10 @@
+"""ShuffleNetV1 alone."""
+
+_base_ = '../_base_/cifar100.py'
+custom_imports = dict(imports=['lshfm_mm.backbones'])
+
+model = dict(
+    backbone=dict(type='CIFARShuffleNetV1'),
+    head=dict(in_channels=960, init_cfg=None),
+)
+optim_wrapper = dict(optimizer=dict(lr=0.01))

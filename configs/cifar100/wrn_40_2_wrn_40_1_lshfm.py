@@ -1,0 +1,40 @@
+"""Correct-only LSHL2: wrn_40_2 -> wrn_40_1."""
+
+_base_ = 'wrn_40_1.py'
+custom_imports = dict(imports=['lshfm_mm'])
+custom_hooks = [dict(type='LSHCalibrationHook', num_batches=None)]
+
+# An embedding into the teacher's width, in the student's own path.
+student = _base_.model
+student.neck = dict(
+    type='LinearNeck',
+    in_channels=64,
+    out_channels=128,
+    gap_dim=2,
+    norm_cfg=None,
+)
+student.head.in_channels = 128
+
+model = dict(
+    _delete_=True,
+    _scope_='mmrazor',
+    type='FeatureMimicDistill',
+    architecture=student,
+    teacher=dict(cfg_path='configs/cifar100/wrn_40_2.py'),
+    teacher_ckpt='work_dirs/cifar100/wrn_40_2.pth',
+    distiller=dict(
+        type='LSHFMDistiller',
+        taps=dict(pooled=dict(layer='head.fc', weights='correct')),
+        losses=dict(
+            pooled=[
+                dict(
+                    type='LSHLoss',
+                    num_hashes=32 * 128,
+                    bias='median',
+                    loss_weight=6,
+                ),
+                dict(type='FeatureL2Loss', loss_weight=6),
+            ]
+        ),
+    ),
+)
