@@ -4,9 +4,12 @@ Six kinds of flat shapes, rotated, overlapping, partly hidden and often of low
 contrast, between lines, blobs and halves of shapes that are no objects. Made
 to compare networks within minutes; colour says nothing about the class.
 
-Image ``i`` of a split depends on ``(seed, split, i)``, ``size`` and
-``max_objects`` alone, so a larger set starts with the smaller one. The bytes
-are the same on every run with the same releases of NumPy and OpenCV.
+Three views of the same images: objects with their boxes (detection), the
+classes in an image (several labels), and crops around the objects (one label).
+
+Image ``i`` of a split depends on ``(seed, split, i)`` and ``size`` alone, so
+a larger set starts with the smaller one. The bytes are the same on every run
+with the same releases of NumPy and OpenCV.
 
 Legend: H = W = ``size``, the side of an image in pixels; (h, w) the window of
 the image that a layer may touch; colours are BGR in grey levels 0..255.
@@ -64,6 +67,8 @@ BAR_SHARE = 0.0
 
 MAX_OBJECTS = 5
 TRIES = 30  # places tried for an object before it is left out
+CROP = 32  # side of the crop of an object in pixels
+CROP_MARGIN = 1.25  # side of the crop before it is resized, over the object's
 REACH = 1.2  # radii, the farthest point of a shape from its centre
 NOISE = (3.0, 8.0)  # grey levels, standard deviation
 CONTRAST = (45.0, 150.0)  # grey levels, distance between two BGR colours
@@ -131,16 +136,15 @@ def generate(
     num_val: int = 200,
     size: int = 160,
     seed: int = 0,
-    max_objects: int = MAX_OBJECTS,
 ) -> None:
     """Write the data set, unless ``root`` holds it already.
 
-    The files are ``annotations/{train,val}.json`` in COCO format, the images
-    ``{train,val}/000000.png`` and so on, and
-    ``annotations/{train,val}_labels.json`` with the classes in each image, in
-    the format of mmpretrain: a number if images have one object, else the
-    ascending list of those present. COCO's annotations come last and by
-    renaming, so a folder that has both of them is complete.
+    The files are ``annotations/{train,val}.json`` in COCO format and the
+    images ``{train,val}/000000.png`` and so on. In mmpretrain's format
+    ``annotations/{train,val}_labels.json`` has the ascending classes in each
+    image, and ``annotations/{train,val}_crops.json`` the class of each of
+    ``crops/{train,val}/000000.png`` and so on. COCO's annotations come last
+    and by renaming, so a folder that has both of them is complete.
 
     Args:
         root (str | os.PathLike): Folder to write to.
@@ -148,8 +152,6 @@ def generate(
         num_val (int): Number of validation images.
         size (int): Side of an image in pixels, at least :data:`MIN_SIZE`.
         seed (int): Seed of the whole set, not negative.
-        max_objects (int): Most objects in an image, at least 1; the least is
-            always 1.
 
     Raises:
         ConfigError: If an argument is out of range, or if ``root`` holds
@@ -160,7 +162,6 @@ def generate(
         _check_integer(f'num_{split}', count, 1)
     _check_integer('size', size, MIN_SIZE)
     _check_integer('seed', seed, 0)
-    _check_integer('max_objects', max_objects, 1)
     info = {
         'description': 'shapes',
         'version': VERSION,
@@ -168,41 +169,45 @@ def generate(
         'num_val': num_val,
         'size': size,
         'seed': seed,
-        'max_objects': max_objects,
     }
     root = Path(root)
     if _holds(root, info):
         return
-    for folder in ('annotations', *SPLITS):
+    for folder in ('annotations', *SPLITS, *(f'crops/{x}' for x in SPLITS)):
         (root / folder).mkdir(parents=True, exist_ok=True)
     with tqdm(total=num_train + num_val, desc='shapes', unit='image') as bar:
         contents = {
-            split: _write_images(root / split, count, info, bar)
+            split: _write_images(root, split, count, info, bar)
             for split, count in counts.items()
         }
     for split, content in contents.items():
-        labels = root / 'annotations' / f'{split}_labels.json'
-        _write_whole(labels, json.dumps(_labels(content)))
+        for view, labels in (
+            ('labels', _labels_of_images(content)),
+            ('crops', _labels_of_crops(content)),
+        ):
+            text = json.dumps(
+                {'metainfo': {'classes': CLASSES}, 'data_list': labels}
+            )
+            _write_whole(root / 'annotations' / f'{split}_{view}.json', text)
     for split, content in contents.items():
         _write_whole(_annotation_file(root, split), json.dumps(content))
 
 
 def render(
-    rng: np.random.Generator, size: int, max_objects: int = MAX_OBJECTS
+    rng: np.random.Generator, size: int
 ) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
     """Draw one image with its objects.
 
     Args:
         rng (np.random.Generator): Source of all randomness.
         size (int): Side of the image in pixels, at least :data:`MIN_SIZE`.
-        max_objects (int): Most objects, at least 1.
 
     Returns:
         tuple[np.ndarray, list[Shape]]: The image, uint8, BGR, (H, W, 3), and
-        its 1 to ``max_objects`` objects from back to front.
+        its 1 to :data:`MAX_OBJECTS` objects from back to front.
 
     Raises:
-        ConfigError: If ``size`` or ``max_objects`` is too small.
+        ConfigError: If ``size`` is too small.
 
     Example:
         >>> image, objects = render(np.random.default_rng(0), 160)
@@ -212,8 +217,7 @@ def render(
         True
     """
     _check_integer('size', size, MIN_SIZE)
-    _check_integer('max_objects', max_objects, 1)
-    scene = compose(rng, size, max_objects)
+    scene = compose(rng, size)
     noise = rng.standard_normal((size, size, 3), np.float32)
     # One pass that adds, rounds and clips to 0..255.
     image = cv2.addWeighted(
@@ -227,23 +231,19 @@ def render(
     return np.asarray(image, np.uint8), objects
 
 
-def compose(
-    rng: np.random.Generator, size: int, max_objects: int = MAX_OBJECTS
-) -> Scene:
+def compose(rng: np.random.Generator, size: int) -> Scene:
     """Draw a scene: clutter, then objects, then clutter that hides some.
 
     What is hidden too much, by the border or by what lies on it, or would
     hide too much of another form, is placed elsewhere or left out. So no
-    unlabelled rest of an object stays in the image. Without any object all
-    are tried again, in other sizes, until one has a place.
+    unlabelled rest of an object stays in the image.
 
     Args:
         rng (np.random.Generator): Source of all randomness.
         size (int): Side of the image in pixels.
-        max_objects (int): Most objects, at least 1.
 
     Returns:
-        Scene: With 1 to ``max_objects`` objects.
+        Scene: With 1 to :data:`MAX_OBJECTS` objects.
     """
     composer = _Composer(rng, size)
     for _ in range(rng.integers(0, 3)):
@@ -252,7 +252,7 @@ def compose(
         composer.add_blob(BLOB)
     for _ in range(rng.integers(0, 2)):
         composer.add_half()
-    labels = rng.integers(len(CLASSES), size=rng.integers(1, max_objects + 1))
+    labels = rng.integers(len(CLASSES), size=rng.integers(1, MAX_OBJECTS + 1))
     while not composer.objects:
         for label in labels:
             composer.add_object(int(label))
@@ -568,33 +568,58 @@ def _image_rng(seed: int, split: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, SPLITS.index(split), index])
 
 
+def crop(
+    image: npt.NDArray[np.uint8], box: tuple[int, int, int, int]
+) -> npt.NDArray[np.uint8]:
+    """Cut a square around an object; what lies outside repeats the border.
+
+    Args:
+        image (np.ndarray): uint8, (H, W, 3).
+        box (tuple): Left, top, width, height in pixels.
+
+    Returns:
+        np.ndarray: uint8, (CROP, CROP, 3); the longer side of the box takes
+        ``1 / CROP_MARGIN`` of it.
+    """
+    left, top, width, height = box
+    scale = CROP / (CROP_MARGIN * max(width, height))
+    centre = left + width / 2, top + height / 2
+    # From pixel edges of the image to those of the crop, at pixel centres.
+    shift = [CROP / 2 - scale * x + (scale - 1) / 2 for x in centre]
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    return np.asarray(
+        cv2.warpAffine(
+            image, matrix, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE
+        ),
+        np.uint8,
+    )
+
+
 def _write_images(
-    folder: Path, count: int, info: dict[str, Any], bar: tqdm[Any]
+    root: Path, split: str, count: int, info: dict[str, Any], bar: tqdm[Any]
 ) -> dict[str, Any]:
-    """Write a split's images to the folder of its name; return its COCO."""
+    """Write the images and crops of a split; return its COCO content."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    size, max_objects = info['size'], info['max_objects']
+    size = info['size']
     for index in range(count):
-        rng = _image_rng(info['seed'], folder.name, index)
-        image, objects = render(rng, size, max_objects)
+        rng = _image_rng(info['seed'], split, index)
+        image, objects = render(rng, size)
         name = f'{index:06d}.png'
-        done, data = cv2.imencode('.png', image)
-        if not done:
-            raise OSError(f'{folder / name}: OpenCV could not encode a PNG')
-        (folder / name).write_bytes(data.tobytes())
-        image_id = index + 1
+        _write_image(root / split / name, image)
         images.append(
             {
-                'id': image_id,
+                'id': index + 1,
                 'file_name': name,
                 'width': size,
                 'height': size,
             }
         )
         for item in objects:
-            number = len(annotations) + 1
-            annotations.append(_annotation(number, image_id, item))
+            number = len(annotations)
+            path = root / 'crops' / split / f'{number:06d}.png'
+            _write_image(path, crop(image, item.box))
+            annotations.append(_annotation(number + 1, index + 1, item))
         bar.update()
     categories = [
         {'id': label + 1, 'name': name} for label, name in enumerate(CLASSES)
@@ -607,23 +632,30 @@ def _write_images(
     }
 
 
-def _labels(content: dict[str, Any]) -> dict[str, Any]:
+def _write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
+    done, data = cv2.imencode('.png', image)
+    if not done:
+        raise OSError(f'OpenCV cannot encode {path.name}')
+    path.write_bytes(data.tobytes())
+
+
+def _labels_of_images(content: dict[str, Any]) -> list[dict[str, Any]]:
     """The classes in each image of a COCO set, as mmpretrain reads them."""
     present: dict[int, set[int]] = {x['id']: set() for x in content['images']}
     for item in content['annotations']:
         present[item['image_id']].add(item['category_id'] - 1)
-    labels = [sorted(labels) for labels in present.values()]
-    single = content['info']['max_objects'] == 1
-    return {
-        'metainfo': {'classes': CLASSES},
-        'data_list': [
-            {
-                'img_path': image['file_name'],
-                'gt_label': label[0] if single else label,
-            }
-            for image, label in zip(content['images'], labels, strict=True)
-        ],
-    }
+    return [
+        {'img_path': x['file_name'], 'gt_label': sorted(present[x['id']])}
+        for x in content['images']
+    ]
+
+
+def _labels_of_crops(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The class of each crop, as mmpretrain reads it."""
+    return [
+        {'img_path': f'{index:06d}.png', 'gt_label': x['category_id'] - 1}
+        for index, x in enumerate(content['annotations'])
+    ]
 
 
 def _annotation(number: int, image_id: int, item: Shape) -> dict[str, Any]:

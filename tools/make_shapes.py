@@ -24,12 +24,6 @@ def main() -> None:
         '--size', type=int, default=160, help='side of an image in pixels'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the whole set')
-    parser.add_argument(
-        '--max-objects',
-        type=int,
-        default=5,
-        help='most objects in an image; 1 gives it a single label',
-    )
     args = parser.parse_args()
     try:
         generate(**vars(args))

@@ -1,0 +1,25 @@
+"""Stage 1: the embedding alone learns; the backbone is of the student alone.
+
+No labels are needed: all images count.
+"""
+
+_base_ = 'single_lshfm.py'
+load_from = None
+
+max_epochs = 3
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [dict(type='ConstantLR', factor=1)]
+model = dict(
+    architecture=dict(
+        backbone=dict(
+            init_cfg=dict(
+                type='Pretrained',
+                checkpoint='work_dirs/shapes/single_student.pth',
+                prefix='backbone',
+            )
+        )
+    ),
+    calculate_student_loss=False,
+    student_trainable=['neck'],
+    distiller=dict(taps=dict(pooled=dict(weights='uniform'))),
+)

@@ -1,0 +1,15 @@
+"""The teacher of one shape to an image: ResNet-18, 16 channels."""
+
+_base_ = '../_base_/shapes_single.py'
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet', depth=18, stem_channels=32, base_channels=32),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=6,
+        in_channels=128,
+        loss=dict(type='CrossEntropyLoss'),
+    ),
+)
