@@ -18,6 +18,9 @@ from mmengine.config import Config
 
 from .errors import ConfigError
 
+# Data sets of mmpretrain that download what is absent.
+SELF_LOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+
 
 def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     """Load a tool of mmdet, or of mmpretrain for its configs.
@@ -112,14 +115,32 @@ def _local_paths(field: str, dataset: Any) -> Iterator[tuple[str, Path]]:
     if not isinstance(dataset, Mapping):
         return
     root = dataset.get('data_root') or ''
-    named = {'ann_file': dataset.get('ann_file')}
-    for key, prefix in (dataset.get('data_prefix') or {}).items():
-        named[f'data_prefix.{key}'] = prefix
-    for key, path in named.items():
-        if path and '://' not in root + path:
+    for key, path in _named_paths(dataset).items():
+        if root + path and '://' not in root + path:
             yield f'{field}.{key}', Path(root) / path
     for key in ('dataset', 'datasets'):
         yield from _local_paths(f'{field}.{key}', dataset.get(key))
+
+
+def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """Field -> path below ``data_root`` of what a data set reads."""
+    kind = str(dataset.get('type')).rpartition('.')[2]
+    if kind in SELF_LOADING and dataset.get('download', True):
+        return {}
+    named = {'ann_file': dataset.get('ann_file')}
+    split, prefix = dataset.get('split'), dataset.get('data_prefix')
+    if kind == 'VOC':  # of mmpretrain
+        split = f'ImageSets/Main/{split or "trainval"}.txt'
+        named['split'] = dataset.get('image_set_path') or split
+        prefix = prefix or dict(img_path='JPEGImages', ann_path='Annotations')
+    elif kind == 'ImageNet' and not prefix:
+        named['split'] = split
+    if isinstance(prefix, Mapping):
+        for key, path in prefix.items():
+            named[f'data_prefix.{key}'] = path
+    else:
+        named['data_prefix'] = prefix
+    return {k: v for k, v in named.items() if v} or {'data_root': ''}
 
 
 def _data_help(cfg: Config, path: Path) -> str:
@@ -128,8 +149,9 @@ def _data_help(cfg: Config, path: Path) -> str:
     if command is None and 'coco' in path.parts:
         tool = Path(mmdet.__file__).parent / '.mim/tools/misc'
         root = Path(*path.parts[: path.parts.index('coco') + 1])
+        year = 2014 if '2014' in path.name else 2017
         command = (
-            f'python {tool}/download_dataset.py --dataset-name coco2017 '
+            f'python {tool}/download_dataset.py --dataset-name coco{year} '
             f'--save-dir {root} --unzip'
         )
     if command is None:

@@ -221,6 +221,88 @@ def test_image_folders_are_looked_for_and_remote_ones_are_not(shapes_root):
     assert str(error.value).endswith('; set its data_root')
 
 
+@pytest.mark.parametrize(
+    ('name', 'looked_for', 'help_with'),
+    [
+        (
+            'imagenet',
+            [('split', 'train/')],
+            '"mim download mmpretrain --dataset imagenet1k"',
+        ),
+        (
+            'voc07_multilabel',
+            [
+                ('split', 'ImageSets/Main/trainval.txt'),
+                ('data_prefix.img_path', 'JPEGImages/'),
+                ('data_prefix.ann_path', 'Annotations/'),
+            ],
+            '--dataset-name voc2007 --save-dir data --unzip"',
+        ),
+        (
+            'coco14_multilabel',
+            [
+                ('ann_file', 'annotations/instances_train2014.json'),
+                ('data_prefix', 'train2014/'),
+            ],
+            '--dataset-name coco2014 --save-dir {root} --unzip"',
+        ),
+        (
+            'shapes_single',
+            [
+                ('ann_file', 'annotations/train_labels.json'),
+                ('data_prefix', 'train/'),
+            ],
+            '--size 64 --max-objects 1"',
+        ),
+    ],
+)
+def test_data_of_classifiers_is_looked_for(
+    name, looked_for, help_with, tmp_path
+):
+    """One after the other, until all is there."""
+    cfg = Config.fromfile(REPO / f'configs/_base_/{name}.py')
+    root = tmp_path / 'coco'
+    cfg.train_dataloader.dataset.data_root = str(root)
+    for field, path in looked_for:
+        with pytest.raises(ConfigError) as error:
+            check_data(cfg, LOADERS)
+        message = str(error.value)
+        assert message.startswith(
+            f'train_dataloader.dataset.{field}: no such file or folder: '
+            f'{root / path}; get the data with "'
+        )
+        assert message.endswith(
+            f'{help_with.format(root=root)}, or set its data_root'
+        )
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).mkdir() if path.endswith('/') else (root / path).touch()
+    check_data(cfg, LOADERS)
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'looked_for'),
+    [
+        (dict(type='CIFAR100', split='train'), None),
+        (dict(type='mmpretrain.MNIST', download=True), None),
+        (dict(type='CIFAR100', split='train', download=False), ''),
+        (dict(type='CUB', split='train'), ''),
+        (dict(type='ImageNet', split='train', data_prefix='x'), 'x'),
+        (dict(type='mmpretrain.VOC'), 'ImageSets/Main/trainval.txt'),
+        (dict(type='VOC', split='', image_set_path='x.txt'), 'x.txt'),
+        (dict(type='MultiLabelDataset', data_prefix=dict(img_path='x')), 'x'),
+    ],
+)
+def test_where_a_data_set_is_looked_for(dataset, looked_for, tmp_path):
+    dataset['data_root'] = str(tmp_path / 'absent')
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(dataset=[dataset]))))
+    if looked_for is None:
+        check_data(cfg, LOADERS)
+        return
+    path = tmp_path / 'absent' / looked_for
+    with pytest.raises(ConfigError, match=f'folder: {path}; set its data_roo'):
+        check_data(cfg, LOADERS)
+
+
 def test_a_wrong_teacher_ends_before_any_work(configs, tmp_path):
     said = run(
         *('tools/train.py', configs['faster_rcnn_recommended']),
