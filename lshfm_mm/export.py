@@ -133,7 +133,10 @@ def export_student(
         torch.save({'meta': plain, 'state_dict': student}, partials[0])
         if cfg is not None:
             cfg.dump(partials[1])
-        for partial, path in zip(partials, targets, strict=True):
+        # The checkpoint comes last: where it is, its config is.
+        for partial, path in reversed(
+            list(zip(partials, targets, strict=True))
+        ):
             os.replace(partial, path)
     finally:
         for partial in partials:

@@ -57,7 +57,7 @@ def test_the_table_lines_up():
     )
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    text = demo.table([['teacher', '1.0', '2.0', '3.0', '9 M', '0.1']])
+    text = demo.table(['', 'AP'], [['teacher', '1.0']])
     lines = text.splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert lines[2].startswith('| teacher | 1.0 | 2.0')
+    assert lines[2].startswith('| teacher | 1.0 |')

@@ -1,9 +1,9 @@
-"""From nothing to a distilled detector, on data that it generates.
+"""From nothing to a distilled detector or classifier, on generated data.
 
-Generates shapes, trains the teacher, the student alone, and students with the
-paper's losses and with the recommended recipe, evaluates them with
-COCO mAP, prints a table and draws a picture. Interrupted, it goes on where it
-was; what is finished is not done again (delete the work folder for that).
+Generates shapes, trains the teacher, the student alone and distilled students,
+evaluates the exported models, prints a table and, of detectors, draws a
+picture. Interrupted, it goes on where it was; what is finished is not done
+again (delete the work folder for that).
 """
 
 import argparse
@@ -17,32 +17,73 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from mmdet.apis import init_detector
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmrazor.registry import MODELS
 
 from lshfm_mm import cli, shapes
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.export import export_student, student_config
+from lshfm_mm.export import export_student
 from lshfm_mm.picture import draw_detections
+from lshfm_mm.teacher import model_config
 
 REPO = Path(__file__).parent.parent
-# Of each detector: runs, two at a time with half of the cores each, since
-# steps this small do not keep all cores busy.
-RUNS = {
-    'faster_rcnn': {
-        'teacher': 'teacher',
-        'student': 'student alone',
-        'lshfm': 'student, LSHL2 (paper)',
-        'recommended': 'student, recommended',
-    },
-    'retinanet': {
-        'teacher': 'teacher',
-        'student': 'student alone',
-        'l2': 'student, L2 (paper)',
-        'lsh': 'student, LSH (paper)',
-        'lshfm': 'student, LSHL2 (paper)',
-        'lsh_bf16': 'student, LSH in bfloat16',
-        'recommended': 'student, recommended',
+# Of each task: groups of runs, one after the other; of a group two at a time
+# with half of the cores each, since steps this small do not keep all busy.
+# A run without a title is needed by others and stands in no table.
+GROUPS: dict[str, list[dict[str, str]]] = {
+    'faster_rcnn': [
+        {'teacher': 'teacher', 'student': 'student alone'},
+        {
+            'lshfm': 'student, LSHL2 (paper)',
+            'recommended': 'student, recommended',
+        },
+    ],
+    'retinanet': [
+        {
+            'retinanet_teacher': 'teacher',
+            'retinanet_student': 'student alone',
+        },
+        {
+            'retinanet_l2': 'student, L2 (paper)',
+            'retinanet_lsh': 'student, LSH (paper)',
+            'retinanet_lshfm': 'student, LSHL2 (paper)',
+            'retinanet_lsh_bf16': 'student, LSH in bfloat16',
+            'retinanet_recommended': 'student, recommended',
+        },
+    ],
+    'single': [
+        {'single_teacher': 'teacher', 'single_student': 'student alone'},
+        {
+            'single_again': 'student alone, twice as long',
+            'single_stage1': '',
+        },
+        {'single_lshfm': 'student, LSHL2 in two stages (paper)'},
+    ],
+    'multi': [
+        {'single_teacher': '', 'single_student': ''},
+        {'multi_teacher': 'teacher', 'multi_student': 'student alone'},
+        {
+            'multi_again': 'student alone, twice as long',
+            'multi_stage1': '',
+        },
+        {'multi_lshfm': 'student, LSHL2 in two stages (paper)'},
+    ],
+}
+# Of each task: a column -> where the test tool has it, and what makes it %.
+BOX = {
+    'AP': ('coco/bbox_mAP', 100),
+    'AP50': ('coco/bbox_mAP_50', 100),
+    'AP75': ('coco/bbox_mAP_75', 100),
+}
+COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
+    'faster_rcnn': BOX,
+    'retinanet': BOX,
+    'single': {'accuracy': ('accuracy/top1', 1)},
+    'multi': {
+        'mAP': ('multi-label/mAP', 1),
+        'CF1': ('multi-label/f1-score', 1),
+        'OF1': ('multi-label/f1-score_micro', 1),
     },
 }
 DATA = 'data/shapes'
@@ -55,14 +96,9 @@ CHILDREN: list[subprocess.Popen] = []  # stopped when the demo is
 
 def config_of(run: str) -> str:
     """Path of the config of a run."""
-    name = run if run.startswith('retinanet') else f'faster_rcnn_{run}'
+    short = any(run in group for group in GROUPS['faster_rcnn'])
+    name = f'faster_rcnn_{run}' if short else run
     return str(REPO / f'configs/shapes/{name}.py')
-
-
-def runs_of(detector: str) -> dict[str, str]:
-    """Name of a run, as its files have it -> its title."""
-    prefix = '' if detector == 'faster_rcnn' else f'{detector}_'
-    return {prefix + run: title for run, title in RUNS[detector].items()}
 
 
 def run_tool(run: str, name: str, *args: str) -> None:
@@ -93,14 +129,14 @@ def run_tool(run: str, name: str, *args: str) -> None:
 
 
 def train(run: str) -> None:
-    """Train a run, or finish it, and export a plain checkpoint."""
+    """Train a run, or finish it; export its plain checkpoint and config."""
     model = WORK / f'{run}.pth'
     if model.exists():
         return
     folder = str(WORK / run)
     run_tool(run, 'train.py', config_of(run), '--work-dir', folder, '--resume')
     last = (WORK / run / 'last_checkpoint').read_text().strip()
-    export_student(last, str(model))
+    export_student(last, str(model), force=True, config=config_of(run))
 
 
 def train_together(runs: Sequence[str]) -> None:
@@ -118,14 +154,12 @@ def train_together(runs: Sequence[str]) -> None:
 
 
 def evaluate(run: str) -> dict[str, float]:
-    """COCO metrics of a run and seconds per image, kept in a JSON file."""
+    """Metrics of an exported run, and seconds per image or batch, kept."""
     result = WORK / f'{run}.json'
     if not result.exists():
         folder = WORK / run / 'test'
-        model = str(WORK / f'{run}.pth')
-        run_tool(
-            run, 'test.py', config_of(run), model, '--work-dir', str(folder)
-        )
+        config, model = (str(WORK / f'{run}.{x}') for x in ('py', 'pth'))
+        run_tool(run, 'test.py', config, model, '--work-dir', str(folder))
         newest = max(folder.glob('*/*.json'), key=lambda p: p.stat().st_mtime)
         partial = result.with_suffix('.partial')
         partial.write_text(newest.read_text())
@@ -133,23 +167,22 @@ def evaluate(run: str) -> dict[str, float]:
     return json.loads(result.read_text())
 
 
-def row(run: str, title: str, metrics: dict[str, float]) -> list[str]:
+def row(run: str, title: str, task: str) -> list[str]:
     """One line of the table."""
-    cfg = student_config(Config.fromfile(config_of(run)))
-    model = init_detector(cfg, device='cpu')
+    cfg = Config.fromfile(WORK / f'{run}.py')
+    model = MODELS.build(model_config('model', cfg.model))
     parameters = sum(p.numel() for p in model.parameters())
-    scores = [metrics[f'coco/bbox_mAP{x}'] for x in ('', '_50', '_75')]
+    metrics = evaluate(run)
     return [
         title,
-        *(f'{100 * score:.1f}' for score in scores),
+        *(f'{x * metrics[key]:.1f}' for key, x in COLUMNS[task].values()),
         f'{parameters / 1e6:.2f} M',
         f'{metrics["time"]:.3f}',
     ]
 
 
-def table(rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
     """Format rows as a Markdown table."""
-    head = ['', 'AP', 'AP50', 'AP75', 'parameters', 's / image']
     columns = zip(head, *rows, strict=True)
     widths = [max(map(len, column)) for column in columns]
     return '\n'.join(
@@ -160,41 +193,53 @@ def table(rows: list[list[str]]) -> str:
     )
 
 
+def draw(runs: dict[str, str]) -> Path:
+    """Detections of the teacher, the student alone and the last run."""
+    names = list(runs)
+    picture = WORK / f'{names[0].replace("teacher", "detections")}.png'
+    shown = {
+        runs[run]: (Config.fromfile(WORK / f'{run}.py'), WORK / f'{run}.pth')
+        for run in (*names[:2], names[-1])
+    }
+    draw_detections(shown, SHOWN, picture)
+    return picture
+
+
 def main() -> None:
     """Do what is not done yet, then print and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--detector', default='faster_rcnn', choices=RUNS)
-    runs = runs_of(parser.parse_args().detector)
-    names = list(runs)
-    teacher, student = names[:2]
+    parser.add_argument('--task', default='faster_rcnn', choices=GROUPS)
+    task = parser.parse_args().task
+    groups = GROUPS[task]
+    runs = {
+        run: title for group in groups for run, title in group.items() if title
+    }
     os.chdir(REPO)
     start = time.monotonic()
+    last = len(groups) + 2
 
     def step(number: int, what: str) -> None:
         minutes = (time.monotonic() - start) / 60
-        print(f'[{number}/5] {what} ({minutes:.1f} min so far)', flush=True)
+        print(
+            f'[{number}/{last}] {what} ({minutes:.1f} min so far)', flush=True
+        )
 
     step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {DATA}')
     shapes.generate(DATA, NUM_TRAIN, NUM_VAL, SIZE, seed=0)
-    for number, group in enumerate((names[:2], names[2:]), start=2):
-        step(number, f'train: {", ".join(runs[run] for run in group)}')
-        train_together(group)
-    step(4, 'evaluate')
-    text = table([row(run, runs[run], evaluate(run)) for run in runs])
-    step(5, 'draw')
-    picture = WORK / f'{teacher.replace("teacher", "detections")}.png'
-    shown = {
-        runs[run]: (
-            student_config(Config.fromfile(config_of(run))),
-            WORK / f'{run}.pth',
-        )
-        for run in (teacher, student, names[-1])
-    }
-    draw_detections(shown, SHOWN, picture)
-    written = picture.with_name(picture.stem + '_table.md')
+    for number, group in enumerate(groups, start=2):
+        step(number, f'train: {", ".join(group)}')
+        train_together(list(group))
+    step(last, 'evaluate')
+    register_all_modules(init_default_scope=True)
+    head = ['', *COLUMNS[task], 'parameters', 's / step']
+    text = table(head, [row(run, runs[run], task) for run in runs])
+    written = WORK / f'{task}_table.md'
     written.write_text(text + '\n')
-    step(5, 'done')
-    print(f'\n{text}\n\npicture: {picture}\ntable: {written}')
+    text = f'\n{text}\n\ntable: {written}'
+    if COLUMNS[task] is BOX:
+        text += f'\npicture: {draw(runs)}'
+    step(last, 'done')
+    print(text)
 
 
 if __name__ == '__main__':

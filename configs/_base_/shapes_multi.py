@@ -1,20 +1,17 @@
-"""Shapes, several to an image: the detection images, for mmpretrain."""
+"""The images of shapes with all their classes: several labels; mmpretrain."""
 
 _base_ = 'shapes_single.py'
 
-data_root = 'data/shapes/'
-data_help = (
-    'python tools/make_shapes.py data/shapes --num-train 640 --size 128'
-)
 data_preprocessor = dict(to_onehot=True)
 _load = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(96, 96)),
+    dict(type='Resize', scale=(64, 64)),
 ]
 train_dataloader = dict(
     dataset=dict(
         type='MultiLabelDataset',
-        data_root=data_root,
+        ann_file='annotations/train_labels.json',
+        data_prefix='train/',
         pipeline=[
             *_load,
             dict(type='RandomFlip', prob=0.5, direction='horizontal'),
@@ -25,7 +22,8 @@ train_dataloader = dict(
 val_dataloader = dict(
     dataset=dict(
         type='MultiLabelDataset',
-        data_root=data_root,
+        ann_file='annotations/val_labels.json',
+        data_prefix='val/',
         pipeline=[*_load, dict(type='PackInputs')],
     )
 )

@@ -1,10 +1,12 @@
-"""The teacher of one shape to an image: ResNet-18, 16 channels."""
+"""The teacher of one shape to an image: ResNet-18 with 16 channels."""
 
 _base_ = '../_base_/shapes_single.py'
 
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='ResNet', depth=18, stem_channels=32, base_channels=32),
+    backbone=dict(
+        type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',

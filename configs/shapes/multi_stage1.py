@@ -1,0 +1,12 @@
+"""Stage 1: the embedding alone learns, without labels."""
+
+_base_ = 'multi_lshfm.py'
+load_from = None
+
+max_epochs = 3
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [dict(type='ConstantLR', factor=1)]
+model = dict(
+    calculate_student_loss=False,
+    student_trainable=['neck'],
+)

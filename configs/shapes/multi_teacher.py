@@ -1,0 +1,25 @@
+"""The teacher of several shapes to an image, from that of one."""
+
+_base_ = '../_base_/shapes_multi.py'
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='ResNet_CIFAR',
+        depth=18,
+        stem_channels=16,
+        base_channels=16,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/shapes/single_teacher.pth',
+            prefix='backbone',
+        ),
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='MultiLabelLinearClsHead',
+        num_classes=6,
+        in_channels=128,
+        loss=dict(type='CrossEntropyLoss', use_sigmoid=True),
+    ),
+)
