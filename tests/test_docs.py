@@ -31,7 +31,9 @@ def test_links_lead_somewhere(page):
     assert len(PAGES) >= 6
 
 
-@pytest.mark.parametrize('folder', ['cifar100', 'distill', 'voc'])
+@pytest.mark.parametrize(
+    'folder', ['cifar100', 'coco14', 'distill', 'imagenet', 'voc', 'voc07']
+)
 def test_the_metafile_lists_each_config_and_claims_no_result(folder):
     path = REPO / f'configs/{folder}/metafile.yml'
     models = yaml.safe_load(path.read_text())['Models']

@@ -249,10 +249,10 @@ def test_image_folders_are_looked_for_and_remote_ones_are_not(shapes_root):
         (
             'shapes_single',
             [
-                ('ann_file', 'annotations/train_labels.json'),
-                ('data_prefix', 'train/'),
+                ('ann_file', 'annotations/train_crops.json'),
+                ('data_prefix', 'crops/train/'),
             ],
-            '--size 64 --max-objects 1"',
+            'data/shapes --num-train 640 --size 128"',
         ),
     ],
 )

@@ -1,0 +1,23 @@
+"""Correct-only LSHL2: r101 -> r50."""
+
+_base_ = 'r50.py'
+custom_imports = dict(imports=['lshfm_mm'])
+
+model = dict(
+    _delete_=True,
+    _scope_='mmrazor',
+    type='FeatureMimicDistill',
+    architecture=_base_.model,
+    teacher=dict(cfg_path='configs/imagenet/r101.py'),
+    teacher_ckpt='https://download.openmmlab.com/mmclassification/v0/resnet/resnet101_8xb32_in1k_20210831-539c63f8.pth',  # noqa: E501
+    distiller=dict(
+        type='LSHFMDistiller',
+        taps=dict(pooled=dict(layer='head.fc', weights='correct')),
+        losses=dict(
+            pooled=[
+                dict(type='LSHLoss', num_hashes=2048, std=0.03, loss_weight=5),
+                dict(type='FeatureL2Loss', loss_weight=5),
+            ]
+        ),
+    ),
+)

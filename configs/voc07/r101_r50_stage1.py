@@ -1,0 +1,18 @@
+"""Stage 1, without labels: r101 -> r50."""
+
+_base_ = 'r101_r50_lshfm.py'
+
+model = dict(
+    calculate_student_loss=False,
+    student_trainable=['neck'],
+    distiller=dict(
+        losses=dict(
+            pooled=[
+                dict(type='LSHLoss', num_hashes=8192, bias='median'),
+                dict(type='FeatureL2Loss'),
+            ]
+        )
+    ),
+)
+load_from = None
+val_cfg = val_dataloader = val_evaluator = None  # its class layer is random

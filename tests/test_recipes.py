@@ -1,0 +1,172 @@
+"""The configs of classifiers follow the recipes of the paper."""
+
+from pathlib import Path
+
+import mmpretrain
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+REPO = Path(__file__).parent.parent
+RECIPES = {  # config -> K, weight, other arguments of LSH, embedding
+    'imagenet/r34_r18': (2048, 5, dict(std=0.06), None),
+    'imagenet/r101_r50': (2048, 5, dict(std=0.03), None),
+    'imagenet/r101_mobilenetv2': (2048, 5, dict(std=0.03), (1280, 2048)),
+    'voc07/r34_r18': (2048, 0.5, dict(bias='median'), (512, 512)),
+    'voc07/r101_r50': (8192, 0.5, dict(bias='median'), (2048, 2048)),
+    'voc07/r101_mobilenetv2': (8192, 0.5, dict(bias='median'), (1280, 2048)),
+    'coco14/r101_r50': (2048, 3, dict(bias='median'), (2048, 2048)),
+    'coco14/r101_mobilenetv2': (2048, 3, dict(bias='median'), (1280, 2048)),
+    'coco14/r101_r50_max': (2048, 3, dict(bias='median'), (2048, 2048)),
+    'coco14/r101_mobilenetv2_max': (
+        2048,
+        3,
+        dict(bias='median'),
+        (1280, 2048),
+    ),
+}
+SCHEDULES = {  # folder -> epochs, images to a step, lr, weight decay
+    'imagenet': (100, 256, 0.1, 0.0001),
+    'voc07': (60, 16, 0.01, 0.00001),
+    'coco14': (60, 32, 0.01, 0.0001),
+}
+
+
+def read(name):
+    return Config.fromfile(REPO / f'configs/{name}.py')
+
+
+def lshl2(hashes, weight, more):
+    """The two losses, as a config writes them."""
+    return [
+        dict(type='LSHLoss', num_hashes=hashes, loss_weight=weight, **more),
+        dict(type='FeatureL2Loss', loss_weight=weight),
+    ]
+
+
+@pytest.mark.parametrize('pair', RECIPES)
+def test_a_pair_follows_the_paper(pair):
+    hashes, weight, more, embedding = RECIPES[pair]
+    folder, name = pair.split('/')
+    cfg = read(f'{pair}_lshfm')
+    model = cfg.model
+    assert model.distiller.losses.to_dict() == dict(
+        pooled=lshl2(hashes, weight, more)
+    )
+    neck, head = model.architecture.neck, model.architecture.head
+    if embedding is None:
+        assert neck.type == 'GlobalAveragePooling'
+    else:
+        assert (neck.in_channels, neck.out_channels) == embedding
+        assert head.in_channels == embedding[1]
+        if name.endswith('_max'):
+            assert neck.type == 'GlobalMaxPooling'
+        else:
+            assert (neck.type, neck.norm_cfg) == ('LinearNeck', None)
+    teacher = Config.fromfile(REPO / model.teacher.cfg_path).model
+    assert teacher.head.num_classes == head.num_classes
+    assert Path(model.teacher.cfg_path).parent.name == folder
+    pooling = 'Max' if name.endswith('_max') else 'Average'
+    assert teacher.neck.type == f'Global{pooling}Pooling'
+
+    epochs, images, lr, decay = SCHEDULES[folder]
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.auto_scale_lr.base_batch_size == images
+    gpus = 8 if folder == 'imagenet' else 1
+    assert cfg.train_dataloader.batch_size * gpus == images
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('SGD', lr)
+    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, decay)
+    if folder == 'imagenet':
+        assert cfg.param_scheduler.milestones == [30, 60, 90]
+        assert model.distiller.taps.pooled.weights == 'correct'
+        assert cfg.load_from is None
+        return
+    assert cfg.param_scheduler.type == 'CosineAnnealingLR'
+    assert cfg.param_scheduler.end == epochs
+    assert model.distiller.taps == dict(pooled='head.fc')
+    # No labels and no evaluation in stage 1; stage 2 starts from its end.
+    assert cfg.load_from == f'work_dirs/{pair}_stage1/epoch_{epochs}.pth'
+    assert cfg.custom_hooks == [
+        dict(type='LSHCalibrationHook', num_batches=None)
+    ]
+    first = read(f'{pair}_stage1')
+    assert first.load_from is None
+    assert first.train_cfg.max_epochs == epochs
+    assert first.model.calculate_student_loss is False
+    assert first.model.student_trainable == ['neck']
+    assert first.val_cfg is first.val_dataloader is first.val_evaluator is None
+    for loss in (losses := first.model.distiller.losses.pooled):
+        assert loss.setdefault('loss_weight', 1) == 1
+    assert [dict(x) for x in losses] == lshl2(hashes, 1, more)
+    assert first.model.architecture == model.architecture
+    assert first.model.teacher_ckpt == model.teacher_ckpt
+
+
+@pytest.mark.parametrize('pair', [x for x in RECIPES if 'r101_r50' in x])
+def test_variants_differ_in_what_their_names_say(pair):
+    hashes, weight, more, _ = RECIPES[pair]
+    lsh, l2 = lshl2(hashes, weight, more)
+    full = read(f'{pair}_lshfm')
+    for name, expected in (
+        ('lshl2', [lsh, l2]),
+        ('lsh', [lsh]),
+        ('l2', [l2]),
+    ):
+        cfg = read(f'{pair}_{name}')
+        # One stage, and every image counts.
+        assert cfg.load_from is None
+        assert cfg.model.distiller.taps == dict(pooled='head.fc')
+        losses = cfg.model.distiller.losses.pooled
+        assert [dict(x) for x in losses] == expected
+        for key in ('architecture', 'teacher', 'teacher_ckpt'):
+            assert cfg.model[key] == full.model[key]
+
+
+@pytest.mark.parametrize('name', ['voc07/r18', 'coco14/mobilenetv2'])
+def test_bce_is_the_mean_over_images_and_classes(name):
+    cfg = read(name)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        head = MODELS.build(cfg.model.head)
+    torch.manual_seed(0)
+    target = torch.rand(4, head.num_classes) < 0.2
+    samples = [DataSample().set_gt_score(x.float()) for x in target]
+    feature = torch.randn(4, head.in_channels)
+    loss = head.loss((feature,), samples)['loss']
+    expected = F.binary_cross_entropy_with_logits(
+        head.fc(feature), target.float()
+    )
+    torch.testing.assert_close(loss, expected)
+
+
+def test_weights_are_those_that_mmpretrain_names_for_the_network():
+    known = {}
+    for folder in ('resnet', 'mobilenet_v2'):
+        path = Path(mmpretrain.__file__).parent / (
+            f'.mim/configs/{folder}/metafile.yml'
+        )
+        for x in yaml.safe_load(path.read_text())['Models']:
+            known[x['Weights']] = Path(x['Config']).name
+    files = {
+        'r18': 'resnet18_8xb32_in1k.py',
+        'r34': 'resnet34_8xb32_in1k.py',
+        'r50': 'resnet50_8xb32_in1k.py',
+        'r101': 'resnet101_8xb32_in1k.py',
+        'mobilenetv2': 'mobilenet-v2_8xb32_in1k.py',
+    }
+    for folder in ('voc07', 'coco14'):
+        for name, file in files.items():
+            if not (REPO / f'configs/{folder}/{name}.py').exists():
+                continue
+            start = read(f'{folder}/{name}').model.backbone.init_cfg
+            assert known[start.checkpoint] == file
+            assert (start.type, start.prefix) == ('Pretrained', 'backbone')
+    for pair in [x for x in RECIPES if x.startswith('imagenet')]:
+        teacher = pair.split('/')[1].split('_')[0]
+        ckpt = read(f'{pair}_lshfm').model.teacher_ckpt
+        assert known[ckpt] == files[teacher]
