@@ -82,8 +82,8 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
     'single': {'accuracy': ('accuracy/top1', 1)},
     'multi': {
         'mAP': ('multi-label/mAP', 1),
-        'CF1': ('multi-label/f1-score', 1),
-        'OF1': ('multi-label/f1-score_micro', 1),
+        'F1, mean of classes': ('multi-label/f1-score', 1),
+        'F1, overall': ('multi-label/f1-score_micro', 1),
     },
 }
 DATA = 'data/shapes'

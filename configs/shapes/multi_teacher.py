@@ -20,6 +20,9 @@ model = dict(
         type='MultiLabelLinearClsHead',
         num_classes=6,
         in_channels=128,
-        loss=dict(type='CrossEntropyLoss', use_sigmoid=True),
+        # The mean over classes, as in the paper.
+        loss=dict(
+            type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1 / 6
+        ),
     ),
 )
