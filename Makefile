@@ -2,6 +2,7 @@
 # the environment to make: make test PYTHON=python3.11 VENV=~/venvs/lshfm
 VENV ?= .venv
 PYTHON ?= python3
+TASK ?= faster_rcnn
 
 SHELL := bash
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
@@ -47,8 +48,8 @@ lint: env  ## check style and types
 	$(VENV)/bin/python -m ruff format --check
 	$(VENV)/bin/python -m mypy lshfm_mm
 
-demo: env  ## teach a small detector on generated images, on the CPU
-	$(VENV)/bin/python tools/demo.py
+demo: env  ## teach a small model; TASK=retinanet, single or multi: another
+	$(VENV)/bin/python tools/demo.py --task $(TASK)
 
 families: env  ## try make_config on each detector family of mmdet
 	$(VENV)/bin/python tools/sweep_families.py

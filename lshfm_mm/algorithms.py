@@ -8,7 +8,8 @@
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from mmrazor.models.algorithms import SingleTeacherDistill
+from mmrazor.models.task_modules.recorder import RecorderManager
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
@@ -142,6 +144,12 @@ class FeatureMimicDistill(SingleTeacherDistill):
         preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
         self._images = ImageConverter(*preprocessors)
         self.inherit = inherit
+        if student_trainable is True and not self.calculate_student_loss:
+            raise ConfigError(
+                'student_trainable: is True, but with calculate_student_loss='
+                'False nothing trains what lies behind the taps; name what '
+                "is trained, as in ['backbone', 'neck']"
+            )
         self._trained = check_parts(
             'student_trainable', student_trainable, self.student
         )
@@ -183,9 +191,11 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """
         if self.distillation_stopped:
             return self._run_student(batch_inputs, data_samples)
-        with self.distiller.teacher_recorders:
+        recorders = self.distiller.teacher_recorders
+        with recorders:
             maps = self._teacher_maps(batch_inputs, data_samples)
-            losses = self._run_student(batch_inputs, data_samples)
+        losses = self._run_student(batch_inputs, data_samples)
+        with _continued(recorders):
             rows = self._teacher_head(maps)
         del maps
         mimic_losses = self.distiller.compute_distill_losses(
@@ -530,6 +540,17 @@ def has_rois(model: nn.Module) -> bool:
     return isinstance(
         head, StandardRoIHead | CascadeRoIHead
     ) and not isinstance(head, SparseRoIHead | TridentRoIHead)
+
+
+@contextmanager
+def _continued(manager: RecorderManager) -> Iterator[None]:
+    """Record on, beside what is recorded already."""
+    recorders = manager.recorders.values()
+    before = [list(recorder.data_buffer) for recorder in recorders]
+    with manager:
+        for recorder, records in zip(recorders, before, strict=True):
+            recorder.data_buffer.extend(records)
+        yield
 
 
 def _stage(found: re.Match[str] | None) -> int | None:

@@ -1,7 +1,7 @@
 """The mean of the weights of several checkpoints."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +26,12 @@ def average_checkpoints(checkpoints: Sequence[str], out: str) -> None:
     sums: dict[str, Tensor] = {}
     for path in checkpoints:
         content = read_checkpoint('checkpoints', path)
-        state = content['state_dict']
+        state = content.get('state_dict')
+        if not isinstance(state, Mapping):
+            raise ConfigError(
+                f'checkpoints: {path} has no state_dict; give checkpoints '
+                f'that MMEngine saved'
+            )
         if sums and state.keys() != sums.keys():
             raise ConfigError(
                 f'checkpoints: {path} has other weights than '
@@ -46,7 +51,9 @@ def average_checkpoints(checkpoints: Sequence[str], out: str) -> None:
     }
     partial = Path(out).with_name(f'_partial_{Path(out).name}')
     try:
-        torch.save({'meta': content['meta'], 'state_dict': mean}, partial)
+        torch.save(
+            {'meta': content.get('meta', {}), 'state_dict': mean}, partial
+        )
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.shufflenetv2 import InvertedResidual as ShuffleUnitV2
+from torchvision.models.shufflenetv2 import channel_shuffle
 from torchvision.ops import Conv2dNormActivation as ConvNorm
 
 from .errors import ConfigError
@@ -291,6 +292,18 @@ class InvertedResidual(nn.Module):
         return x + branch if self.is_residual else branch
 
 
+class ChannelShuffle(nn.Module):
+    """torchvision's; that of torch 2.1 does not run on a GPU."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Mix the groups of (N, C, H, W)."""
+        return channel_shuffle(feature, self.groups)
+
+
 class ShuffleUnitV1(nn.Module):
     """Unit of ShuffleNet: grouped 1x1, shuffle, depthwise, grouped 1x1.
 
@@ -314,7 +327,7 @@ class ShuffleUnitV1(nn.Module):
         first = 1 if ins == SHUFFLE_STEM else groups
         self.branch = nn.Sequential(
             ConvNorm(ins, narrow, 1, groups=first),
-            nn.ChannelShuffle(first),
+            ChannelShuffle(first),
             ConvNorm(narrow, narrow, stride=stride, groups=narrow),
             ConvNorm(narrow, own, 1, groups=groups, activation_layer=None),
         )

@@ -35,17 +35,20 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
         run.
 
     Raises:
-        ConfigError: If the package has no such tool.
+        ConfigError: If a package is absent, or has no such tool.
     """
     paths = [x for x in arguments if x.endswith('.py') and Path(x).is_file()]
-    scope = Config.fromfile(paths[0]).get('default_scope') if paths else None
+    try:
+        cfg = Config.fromfile(paths[0]) if paths else Config()
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f'config: {paths[0]} needs a package that is not installed '
+            f"({error}); for classifiers pip install -e '.[cls]'"
+        ) from error
+    scope = cfg.get('default_scope')
     package = 'mmpretrain' if scope == 'mmpretrain' else 'mmdet'
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            f'{package}: is not installed, and {paths[0]} needs it; pip '
-            f"install 'lshfm_mm[cls]'"
-        )
+    assert spec is not None and spec.origin is not None
     path = Path(spec.origin).parent / '.mim' / 'tools' / f'{name}.py'
     if not path.is_file():
         raise ConfigError(
@@ -99,6 +102,27 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
                 )
 
 
+def check_weights_files(cfg: Config) -> None:
+    """Look for the local files that a training starts from.
+
+    Args:
+        cfg (Config): The config.
+
+    Raises:
+        ConfigError: If ``load_from`` or the checkpoint of an ``init_cfg`` is
+            absent.
+    """
+    named = [('load_from', cfg.get('load_from'))]
+    model = cfg.model.get('architecture', cfg.model)
+    named += _pretrained('model', model.to_dict())
+    for field, path in named:
+        if path and '://' not in path and not Path(path).is_file():
+            raise ConfigError(
+                f'{field}: no such file: {path}; do the training before this '
+                f'one, or set it to None'
+            )
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a tool; print an error that the user can mend as one line."""
     try:
@@ -143,16 +167,31 @@ def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
     return {k: v for k, v in named.items() if v} or {'data_root': ''}
 
 
+def _pretrained(field: str, model: Any) -> Iterator[tuple[str, str]]:
+    """Field and path of the checkpoints that a model starts from."""
+    if isinstance(model, Mapping):
+        if model.get('type') == 'Pretrained':
+            yield f'{field}.checkpoint', model.get('checkpoint') or ''
+        for key, part in model.items():
+            yield from _pretrained(f'{field}.{key}', part)
+
+
 def _data_help(cfg: Config, path: Path) -> str:
     """How to get the data: as the config says, or with mmdet's tool."""
     command = cfg.get('data_help')
+    tool = Path(mmdet.__file__).parent / '.mim/tools/misc/download_dataset.py'
     if command is None and 'coco' in path.parts:
-        tool = Path(mmdet.__file__).parent / '.mim/tools/misc'
         root = Path(*path.parts[: path.parts.index('coco') + 1])
         year = 2014 if '2014' in path.name else 2017
         command = (
-            f'python {tool}/download_dataset.py --dataset-name coco{year} '
-            f'--save-dir {root} --unzip'
+            f'python {tool} --dataset-name coco{year} --save-dir {root} '
+            f'--unzip'
+        )
+    elif command is None and 'VOCdevkit' in path.parts:
+        root = Path(*path.parts[: path.parts.index('VOCdevkit')])
+        year = 2012 if 'VOC2012' in path.parts else 2007
+        command = (
+            f'python {tool} --dataset-name voc{year} --save-dir {root} --unzip'
         )
     if command is None:
         return 'set its data_root'

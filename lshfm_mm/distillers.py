@@ -171,6 +171,14 @@ class LSHFMDistiller(ConfigurableDistiller):
                 record: width_of(layer, record) for record in RECORDS
             }
             self._record_labels(name, model)
+            head = model.get_submodule(tap.student.rpartition('.')[0])
+            kinds = {x.__name__ for x in type(head).__mro__}
+            if tap.weights == 'correct' and 'MultiLabelClsHead' in kinds:
+                raise ConfigError(
+                    f"taps.{name}.weights: 'correct' needs images with one "
+                    f'label each, but the student has a '
+                    f"{type(head).__name__}; use 'uniform'"
+                )
         super().prepare_from_student(model)
 
     def _record_labels(self, name: str, student: nn.Module) -> None:

@@ -6,7 +6,7 @@ this package.
 """
 
 import copy
-import importlib
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,17 +14,24 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmrazor.registry import MODELS
 from torch import Tensor
 
-from . import hooks
 from .errors import ConfigError
 from .folding import fold_embedding, has_embedding
-from .teacher import model_config, read_checkpoint, read_config
+from .teacher import (
+    forked_rng,
+    model_config,
+    read_checkpoint,
+    read_config,
+    read_state_dict,
+)
 from .version import __version__
 
 STUDENT = 'architecture.'
 PACKAGE = __package__
-PARTS = ('amp', 'necks')  # modules whose classes a plain config may name
+# Modules whose classes a plain config may name.
+PARTS = ('amp', 'backbones', 'datasets', 'necks')
 
 
 def student_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,6 +94,8 @@ def export_student(
             False.
     """
     target = Path(out)
+    if target.suffix == '.py':
+        raise ConfigError(f'out: must not end in .py, but got {out}')
     targets = (
         [target] if config is None else [target, target.with_suffix('.py')]
     )
@@ -111,7 +120,7 @@ def export_student(
     cfg = None
     if config is not None:
         cfg = plain_config(read_config('config', config))
-        if has_embedding(student):
+        if has_embedding(cfg.model):
             folded = fold_embedding(cfg.model, student)
             cfg.model, student = folded.model, folded.state
             done += (
@@ -120,6 +129,10 @@ def export_student(
                 f'largest)'
             )
         done += f', config: {targets[1]}'
+        imports = (cfg.get('custom_imports') or {}).get('imports', [])
+        ours = [x for x in imports if x.startswith(f'{PACKAGE}.')]
+        if ours:
+            done += f', which needs this package ({", ".join(ours)})'
     meta = content.get('meta') or {}
     plain = {
         'dataset_meta': _plain(meta.get('dataset_meta') or {}),
@@ -144,6 +157,36 @@ def export_student(
     return done
 
 
+def check_weights(cfg: Config, checkpoint: str) -> None:
+    """Raise unless a checkpoint holds all weights of a config's student.
+
+    MMEngine's test loop would evaluate random ones with a warning.
+
+    Args:
+        cfg (Config): Config of a distillation, or of a plain model.
+        checkpoint (str): A training checkpoint or an exported one.
+
+    Raises:
+        ConfigError: If weights are missing or misshapen.
+    """
+    state = student_state_dict(read_state_dict('checkpoint', checkpoint))
+    with forked_rng():
+        model = MODELS.build(model_config('model', student_config(cfg).model))
+    own = model.state_dict()
+    unfit = [
+        key
+        for key, value in own.items()
+        if key not in state or state[key].shape != value.shape
+    ]
+    if unfit:
+        raise ConfigError(
+            f'checkpoint: {checkpoint} does not fit the model, {len(unfit)} '
+            f'of {len(own)} weights are missing or misshapen: '
+            f'{", ".join(unfit[:3])}; give the config of its training, or '
+            f'for an exported student the one beside it'
+        )
+
+
 def plain_config(cfg: Config) -> Config:
     """The student's own config, without what only its training needed.
 
@@ -157,8 +200,11 @@ def plain_config(cfg: Config) -> Config:
     cfg = copy.deepcopy(student_config(cfg))
     for key in ('load_from', 'resume', 'student'):
         cfg.pop(key, None)
+    own_hooks = _own_types('hooks')
     cfg.custom_hooks = [
-        x for x in cfg.get('custom_hooks', []) if not hasattr(hooks, x['type'])
+        x
+        for x in cfg.get('custom_hooks') or []
+        if not own_hooks & {*_types(x)}
     ]
     imports = cfg.get('custom_imports') or {}
     names = imports.get('imports') or []
@@ -176,6 +222,8 @@ def plain_config(cfg: Config) -> Config:
 
 def _own_types(part: str) -> set[str]:
     """Names of the classes that a module of this package defines."""
+    if part == 'datasets' and importlib.util.find_spec('mmpretrain') is None:
+        return set()
     module = importlib.import_module(f'{PACKAGE}.{part}')
     return {
         name

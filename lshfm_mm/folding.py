@@ -23,7 +23,7 @@ from .teacher import forked_rng, model_config
 
 TOLERANCE = 1e-4  # largest difference of the logits, relative to the largest
 SIDE = 64  # of the random images on which it is looked at, pixels
-NECKS = ('LinearNeck', 'GlobalMaxPooling')
+LINEAR_NORM = dict(type='BN1d')  # LinearNeck's default
 HEADS = ('LinearClsHead', 'MultiLabelLinearClsHead')
 
 
@@ -42,16 +42,27 @@ class Folded(NamedTuple):
     difference: float
 
 
-def has_embedding(state: Mapping[str, Tensor]) -> bool:
-    """Whether the weights of a student hold an embedding to fold."""
-    return 'neck.fc.weight' in state and 'head.fc.weight' in state
+def has_embedding(model: ConfigDict) -> bool:
+    """Whether a model config has a linear embedding before its classifier."""
+    neck, head = model.get('neck') or {}, model.get('head') or {}
+    kinds = [str(x.get('type')).rpartition('.')[2] for x in (neck, head)]
+    linear = not (neck.get('norm_cfg', LINEAR_NORM) or neck.get('act_cfg'))
+    return (
+        kinds[1] in HEADS
+        and neck.get('out_channels') is not None
+        and (
+            kinds[0] == 'GlobalMaxPooling'
+            or (kinds[0] == 'LinearNeck' and linear and neck.get('gap_dim', 0))
+        )
+    )
 
 
 def fold_embedding(model: ConfigDict, state: Mapping[str, Tensor]) -> Folded:
     """Fold a student's embedding into its classifier, and check it.
 
     Args:
-        model (ConfigDict): Model config of the student.
+        model (ConfigDict): Model config of the student, which
+            :func:`has_embedding`.
         state (dict[str, Tensor]): Its weights, with ``neck.fc`` (D_t, D_s)
             and ``head.fc`` (classes, D_t).
 
@@ -59,7 +70,7 @@ def fold_embedding(model: ConfigDict, state: Mapping[str, Tensor]) -> Folded:
         Folded: The plain student, with ``head.fc`` (classes, D_s).
 
     Raises:
-        ConfigError: If the neck is not linear, or the logits differ.
+        ConfigError: If the logits differ.
     """
     plain = _plain_model(model)
     folded = {k: v for k, v in state.items() if not k.startswith('neck.')}
@@ -85,32 +96,12 @@ def fold_embedding(model: ConfigDict, state: Mapping[str, Tensor]) -> Folded:
 def _plain_model(model: ConfigDict) -> ConfigDict:
     """The model config without the embedding."""
     plain = ConfigDict(model).copy()
-    neck, head = dict(model.neck), ConfigDict(model.head).copy()
-    scope, _, kind = neck['type'].rpartition('.')
-    head_kind = head.type.rpartition('.')[2]
-    if kind not in NECKS or neck.get('act_cfg') or head_kind not in HEADS:
-        raise ConfigError(
-            f'neck: only a linear one before a linear classifier can be '
-            f'folded ({", ".join(NECKS)} before {", ".join(HEADS)}), but got '
-            f'{dict(model.neck)} before {head.type}; export it without '
-            f'--config'
-        )
-    if kind == 'LinearNeck' and neck.get('norm_cfg', True):
-        raise ConfigError(
-            'neck.norm_cfg: an embedding with a norm cannot be folded; set '
-            'it to None, or export it without --config'
-        )
-    head.in_channels = neck['in_channels']
-    prefix = f'{scope}.' if scope else ''
-    if kind == 'GlobalMaxPooling':
-        plain.neck = dict(type=f'{prefix}GlobalMaxPooling')
-    elif neck.get('gap_dim', 0):
-        plain.neck = dict(
-            type=f'{prefix}GlobalAveragePooling', dim=neck['gap_dim']
-        )
-    else:
-        plain.neck = None
-    plain.head = head
+    neck = model.neck
+    plain.head = dict(model.head, in_channels=neck.in_channels)
+    plain.neck = dict(type=neck.type)
+    if 'LinearNeck' in neck.type:
+        pooling = neck.type.replace('LinearNeck', 'GlobalAveragePooling')
+        plain.neck = dict(type=pooling, dim=neck.gap_dim)
     return plain
 
 

@@ -11,7 +11,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from .algorithms import FeatureMimicDistill
 from .averaging import average_checkpoints
@@ -37,8 +37,6 @@ class AverageCheckpointsHook(Hook):
             checkpoints of these epochs will not be there at its end.
     """
 
-    priority = 'LOWEST'
-
     def __init__(self, num_epochs: int = 10) -> None:
         if type(num_epochs) is not int or num_epochs < 2:
             raise ConfigError(
@@ -47,12 +45,17 @@ class AverageCheckpointsHook(Hook):
             )
         self.num_epochs = num_epochs
 
-    def before_train(self, runner: Runner) -> None:
+    def before_run(self, runner: Runner) -> None:
         """Look whether the epochs will be saved and kept.
 
         Args:
             runner (Runner): With its checkpoint hook.
         """
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ConfigError(
+                f'AverageCheckpointsHook: needs a training by epochs, but '
+                f'got {type(runner.train_loop).__name__}; remove it'
+            )
         if runner.max_epochs < self.num_epochs:
             raise ConfigError(
                 f'AverageCheckpointsHook.num_epochs: is {self.num_epochs}, '
@@ -63,6 +66,7 @@ class AverageCheckpointsHook(Hook):
             saving is None
             or not saving.by_epoch
             or saving.interval != 1
+            or saving.save_begin > runner.max_epochs - self.num_epochs
             or 0 < saving.max_keep_ckpts < self.num_epochs
         ):
             raise ConfigError(
@@ -81,8 +85,14 @@ class AverageCheckpointsHook(Hook):
         """
         saving = self._saving(runner)
         folder = saving.out_dir
-        last = runner.max_epochs
+        last = runner.epoch  # fewer than planned, if a hook stopped it
         epochs = range(last - self.num_epochs + 1, last + 1)
+        if epochs[0] < 1:
+            runner.logger.warning(
+                f'no average: the training stopped after {last} epochs, and '
+                f'{self.num_epochs} are to be averaged'
+            )
+            return
         out = f'{folder}/average_{self.num_epochs}.pth'
         average_checkpoints(
             [f'{folder}/{saving.filename_tmpl.format(x)}' for x in epochs], out

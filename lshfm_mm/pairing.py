@@ -52,6 +52,7 @@ class View(NamedTuple):
     dense: Layer | None
     neck: Layer | None
     pooled: Layer | None
+    one_label: bool = False  # to an image
 
 
 class Pairing(NamedTuple):
@@ -227,6 +228,7 @@ def look(field: str, model: BaseModel) -> View:
         _source(calls, _maps(result)) if is_dense else None,
         _neck(calls),
         _source(calls, [result]) if is_classifier else None,
+        is_classifier and type(model.head).__name__ == 'LinearClsHead',
     )
 
 
@@ -398,10 +400,16 @@ def _pair_pooled(
     if ours is None or theirs is None:
         lacking = student if ours is None else teacher
         return f'{lacking.kind} has no linear classifier'
+    tap, why = _tap(ours, theirs), 'both classify a pooled feature'
+    classes = [width_of(x.module, 'output') for x in (ours, theirs)]
+    if loss == 'lshl2' and student.one_label and classes[0] == classes[1]:
+        names = f'student={ours.name!r}, teacher={theirs.name!r}'
+        tap = f"dict({names}, weights='correct')"
+        why += ', of which those count that the teacher gets right'
     return Pairing(
         'FeatureMimicDistill',
-        'both classify a pooled feature',
-        {'pooled': _tap(ours, theirs)},
+        why,
+        {'pooled': tap},
         _connector('pooled', ours, theirs),
         {'pooled': _losses(loss, weight)},
     )

@@ -46,6 +46,7 @@ CLASSES: tuple[str, ...] = (
     'ring',
 )
 SPLITS = ('train', 'val')
+VIEWS = ('labels', 'crops')
 CLUTTER = -1  # label of a layer that is no object
 
 # Least and greatest length in pixels. The greatest holds at a size of 160 and
@@ -682,6 +683,11 @@ def _annotation_file(root: Path, split: str) -> Path:
 def _holds(root: Path, info: dict[str, Any]) -> bool:
     """Whether the whole set is in ``root``; raise if another one is."""
     paths = [_annotation_file(root, split) for split in SPLITS]
+    views = [
+        root / 'annotations' / f'{split}_{view}.json'
+        for split in SPLITS
+        for view in VIEWS
+    ]
     found = [path for path in paths if path.exists()]
     for path in found:
         try:
@@ -694,7 +700,7 @@ def _holds(root: Path, info: dict[str, Any]) -> bool:
                 f'{_describe(info, info)}; take another root or delete this '
                 f'one'
             )
-    return found == paths
+    return found == paths and all(x.exists() for x in views)
 
 
 def _describe(held: Any, info: dict[str, Any]) -> str:

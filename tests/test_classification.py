@@ -5,19 +5,20 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.folding import fold_embedding
+from lshfm_mm.folding import fold_embedding, has_embedding
 from lshfm_mm.samples import correctly_classified
 
 CLASSES, SIDE = 5, 32
 CORRECT = dict(layer='head.fc', weights='correct')
 LSH = dict(type='LSHLoss', num_hashes=64, seed=3, loss_weight=5)
 L2 = dict(type='FeatureL2Loss', loss_weight=2)
+STAGE1 = dict(calculate_student_loss=False, student_trainable=['neck'])
 
 
 def classifier(base=8, head='LinearClsHead', neck=None, num_classes=CLASSES):
@@ -202,10 +203,12 @@ def test_mixed_images_have_the_class_they_have_most_of():
 
 def test_correct_needs_one_label_and_the_same_classes():
     many = classifier(4, head='MultiLabelLinearClsHead')
-    model = distil(many, copy.deepcopy(many), CORRECT, [L2])
+    with pytest.raises(ConfigError, match='one label each, but the student'):
+        distil(many, copy.deepcopy(many), CORRECT, [L2])
+    model = distil(embedded(), classifier(8), CORRECT, [L2], **STAGE1)
     batch = images(2)
     batch['data_samples'][1].set_gt_label([0, 2])
-    with pytest.raises(ConfigError, match='images with one label each'):
+    with pytest.raises(ConfigError, match='images with one label each; use'):
         step(model, batch)
     with pytest.raises(ConfigError, match='student has 5 and the teacher 7'):
         distil(classifier(4), classifier(4, num_classes=7), CORRECT, [L2])
@@ -281,8 +284,7 @@ def test_only_the_embedding_is_trained():
         classifier(8),
         'head.fc',
         [LSH, L2],
-        calculate_student_loss=False,
-        student_trainable=['neck'],
+        **STAGE1,
     )
     before = copy.deepcopy(model.student.state_dict())
     optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.1)
@@ -307,17 +309,13 @@ def test_only_the_embedding_is_trained():
         (['nekc'], "student_trainable: the student has no 'nekc'; did you"),
         ('neck', 'student_trainable: must be True or a list'),
         ([], 'student_trainable: must be True or a list'),
+        (True, 'student_trainable: is True, but with calculate_student_los'),
     ],
 )
 def test_wrong_parts(parts, message):
+    settings = {**STAGE1, 'student_trainable': parts}
     with pytest.raises(ConfigError, match=message):
-        distil(
-            embedded(),
-            classifier(8),
-            'head.fc',
-            [L2],
-            student_trainable=parts,
-        )
+        distil(embedded(), classifier(8), 'head.fc', [L2], **settings)
 
 
 def test_inheriting_through_the_embedding():
@@ -387,18 +385,23 @@ def test_folding_keeps_the_logits(kind, pool, head):
 
 
 @pytest.mark.parametrize(
-    'changes, message',
+    'part, changes',
     [
-        (dict(norm_cfg=dict(type='BN1d')), 'an embedding with a norm cannot'),
-        (dict(act_cfg=dict(type='ReLU')), 'only a linear one before a linear'),
+        ('neck', dict(norm_cfg=dict(type='BN1d'))),
+        ('neck', dict(act_cfg=dict(type='ReLU'))),
+        ('neck', dict(gap_dim=0)),
+        ('neck', dict(_delete_=True, type='GlobalAveragePooling')),
+        ('head', dict(type='CosineClsHead')),
     ],
 )
-def test_what_is_not_linear_is_not_folded(changes, message):
-    model = ConfigDict(embedded())
-    model.neck.update(changes)
-    student = MMPRETRAIN.build(model)
-    with pytest.raises(ConfigError, match=message):
-        fold_embedding(model, student.state_dict())
+def test_what_is_no_linear_embedding_stays(part, changes):
+    cfg = Config(dict(model=embedded()))
+    assert has_embedding(cfg.model)
+    cfg.merge_from_dict({f'model.{part}': changes})
+    assert not has_embedding(cfg.model)
+    del cfg.model.neck  # the default of its norm is one
+    cfg.model.neck = dict(type='LinearNeck', out_channels=3, gap_dim=2)
+    assert not has_embedding(cfg.model)
 
 
 def test_a_fold_that_differs_is_refused(monkeypatch):

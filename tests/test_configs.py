@@ -156,15 +156,18 @@ def test_cifar_follows_the_recipe_of_the_paper(pair):
     assert cfg.param_scheduler.milestones == [150, 180, 210]
     assert cfg.train_dataloader.batch_size == 64
     variants = {
-        'lshfm': ('correct', [lsh, l2], 1),
-        'lshl2': ('uniform', [lsh, l2], 1),
-        'lsh': ('uniform', [lsh], 1),
-        'l2': ('uniform', [l2], 0),
+        'lshfm': ('correct', [lsh, l2]),
+        'lshl2': ('uniform', [lsh, l2]),
+        'lsh': ('uniform', [lsh]),
+        'l2': ('uniform', [l2]),
     }
-    for name, (weights, losses, hooks) in variants.items():
+    average = dict(type='AverageCheckpointsHook', num_epochs=10)
+    median = dict(type='LSHCalibrationHook', num_batches=None)
+    for name, (weights, losses) in variants.items():
         variant = Config.fromfile(folder / f'{pair}_{name}.py')
         distiller = variant.model.distiller
         assert distiller.taps.pooled == dict(layer='head.fc', weights=weights)
         assert distiller.losses.pooled == losses
-        assert len(variant.custom_hooks) == hooks
+        hooks = [median, average] if lsh in losses else [average]
+        assert variant.custom_hooks == hooks
         assert variant.model.architecture == cfg.model.architecture

@@ -120,6 +120,89 @@ def test_one_step_at_full_size(
         assert np.isfinite(value) and value > 0
 
 
+@pytest.fixture
+def images(tmp_path):
+    """Four images of 512 px: of ImageNet's layout, and of COCO's."""
+    shapes.generate(tmp_path, num_train=4, num_val=1, size=512, seed=0)
+    (tmp_path / 'meta.txt').write_text(
+        ''.join(f'{x:06d}.png {x}\n' for x in range(4))
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'annotations', 'shape', 'hashes'),
+    [
+        ('imagenet/r34_r18_lshfm', 'meta.txt', (224, 224), (2048, 512)),
+        (
+            'coco14/r101_r50_lshfm',
+            'annotations/train.json',
+            (448, 448),
+            (2048, 2048),
+        ),
+    ],
+)
+def test_one_step_of_a_classifier(
+    images, tmp_path, name, annotations, shape, hashes
+):
+    """Networks, images and losses of the paper; four images."""
+    cfg = Config.fromfile(REPO / f'configs/{name}.py')
+    cfg.model.teacher.cfg_path = str(REPO / cfg.model.teacher.cfg_path)
+    teacher = ROOT.build(model_config('teacher', cfg.model.teacher))
+    # A teacher says something of these images, and is right about none or
+    # some: the class of each is its index.
+    torch.nn.init.normal_(teacher.head.fc.weight, std=0.06)
+    checkpoint = tmp_path / 'teacher.pth'
+    torch.save({'state_dict': teacher.state_dict()}, checkpoint)
+    cfg.merge_from_dict(
+        {
+            'model.teacher_ckpt': str(checkpoint),
+            'model.architecture.backbone.init_cfg': None,
+            'load_from': None,
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'train_dataloader.dataset.data_root': str(images),
+            'train_dataloader.dataset.ann_file': annotations,
+            'train_dataloader.dataset.data_prefix': 'train',
+            'train_dataloader.dataset.split': '',
+            'val_dataloader': None,
+            'val_evaluator': None,
+            'val_cfg': None,
+            'train_cfg': dict(
+                _delete_=True, type='IterBasedTrainLoop', max_iters=1
+            ),
+            'param_scheduler': None,
+            'default_hooks.checkpoint.by_epoch': False,
+            'custom_hooks': [
+                x for x in cfg.custom_hooks if 'Average' not in x.type
+            ],
+            'work_dir': str(tmp_path / 'work'),
+        }
+    )
+    if 'coco14' in name:
+        del cfg.train_dataloader.dataset['split']
+    runner = Runner.from_cfg(cfg)
+    model = runner.model
+    seen = []
+    for owner in (model.student, model.teacher):
+        owner.backbone.register_forward_hook(
+            lambda module, inputs, output: seen.append(inputs[0].shape)
+        )
+    model.init_weights()
+    before = model.student.head.fc.weight.clone()
+    runner.train()
+    assert set(seen) == {(4, 3, *shape)}
+    assert not torch.equal(before, model.student.head.fc.weight)
+    assert all(p.isfinite().all() for p in model.parameters())
+    loss = model.distiller.distill_losses['loss_pooled_lsh']
+    assert loss.weight.shape == hashes
+    logged = runner.message_hub.log_scalars
+    for key in ('student.loss', 'distill.loss_pooled_featurel2'):
+        assert np.isfinite(logged[f'train/{key}'].current())
+
+
 MEMORY = """
 import sys
 import torch

@@ -156,6 +156,22 @@ def test_classifiers_mimic_the_pooled_feature(tmp_path):
     assert cfg.data_preprocessor.num_classes == 1000
 
 
+def test_the_papers_loss_of_classifiers_is_correct_only(tmp_path):
+    out = tmp_path / 'cls.py'
+    write_config(
+        'mmpretrain::resnet/resnet34_8xb32_in1k.py',
+        'mmpretrain::resnet/resnet18_8xb32_in1k.py',
+        str(out),
+        loss='lshl2',
+    )
+    cfg = Config.fromfile(out)
+    assert cfg.model.distiller.taps.pooled == dict(
+        student='head.fc', teacher='head.fc', weights='correct'
+    )
+    assert 'neck' not in str(cfg.model.distiller.taps)
+    assert cfg.model.architecture.neck.type == 'GlobalAveragePooling'
+
+
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [

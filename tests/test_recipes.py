@@ -86,6 +86,9 @@ def test_a_pair_follows_the_paper(pair):
         assert cfg.param_scheduler.milestones == [30, 60, 90]
         assert model.distiller.taps.pooled.weights == 'correct'
         assert cfg.load_from is None
+        assert cfg.custom_hooks == [
+            dict(type='AverageCheckpointsHook', num_epochs=10)
+        ]
         return
     assert cfg.param_scheduler.type == 'CosineAnnealingLR'
     assert cfg.param_scheduler.end == epochs

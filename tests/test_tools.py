@@ -227,7 +227,7 @@ def test_image_folders_are_looked_for_and_remote_ones_are_not(shapes_root):
         (
             'imagenet',
             [('split', 'train/')],
-            '"mim download mmpretrain --dataset imagenet1k"',
+            '"python -m webbrowser https://www.image-net.org/download.php"',
         ),
         (
             'voc07_multilabel',
@@ -236,7 +236,7 @@ def test_image_folders_are_looked_for_and_remote_ones_are_not(shapes_root):
                 ('data_prefix.img_path', 'JPEGImages/'),
                 ('data_prefix.ann_path', 'Annotations/'),
             ],
-            '--dataset-name voc2007 --save-dir data --unzip"',
+            '--dataset-name voc2007 --save-dir {folder} --unzip"',
         ),
         (
             'coco14_multilabel',
@@ -261,7 +261,7 @@ def test_data_of_classifiers_is_looked_for(
 ):
     """One after the other, until all is there."""
     cfg = Config.fromfile(REPO / f'configs/_base_/{name}.py')
-    root = tmp_path / 'coco'
+    root = tmp_path / ('VOCdevkit/VOC2007' if 'voc' in name else 'coco')
     cfg.train_dataloader.dataset.data_root = str(root)
     for field, path in looked_for:
         with pytest.raises(ConfigError) as error:
@@ -272,8 +272,11 @@ def test_data_of_classifiers_is_looked_for(
             f'{root / path}; get the data with "'
         )
         assert message.endswith(
-            f'{help_with.format(root=root)}, or set its data_root'
+            f'{help_with.format(root=root, folder=tmp_path)}, or set its '
+            f'data_root'
         )
+        if 'download_dataset' in message:
+            assert Path(message.split('python ')[1].split()[0]).is_file()
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).mkdir() if path.endswith('/') else (root / path).touch()
     check_data(cfg, LOADERS)

@@ -1,8 +1,8 @@
 """Time one training step: the plain student, this package and MMRazor.
 
 All arms run in one process, one after another in every round, with the same
-images and seeds, random weights and the same proposals; printed are medians
-over the rounds, and of ratios the median of those within a round. The floor
+images and seeds and one student with random weights; printed are medians over
+the rounds, and of ratios the median of those within a round. The floor
 of an arm is the plain student's step, what it needs of the teacher, timed
 alone, and the matrix products of its LSH loss, timed alone. Needs no data and
 no checkpoint.
@@ -189,7 +189,7 @@ class Arm:
 
 
 def propose_alike(model: nn.Module) -> None:
-    """Let all RPNs propose the same boxes, half as long as their anchors.
+    """Let an RPN propose boxes half as long as their anchors, of all sizes.
 
     With random weights one proposes small boxes and another large ones, and
     large ones take longer to pool.
@@ -306,7 +306,8 @@ class Parts:
     def head(self) -> None:
         """What is tapped of the teacher's head."""
         if self.rois is not None:
-            self.model._teacher_head(self.features, self.rois)
+            with self.arm.optimizer.optim_context(self.model):
+                self.model._teacher_head(self.features, self.rois)
         elif self.model._head_sources:
             with self.as_in_a_step():
                 for feature in self.features:

@@ -131,7 +131,7 @@ def run_tool(run: str, name: str, *args: str) -> None:
 def train(run: str) -> None:
     """Train a run, or finish it; export its plain checkpoint and config."""
     model = WORK / f'{run}.pth'
-    if model.exists():
+    if model.exists() and model.with_suffix('.py').exists():
         return
     folder = str(WORK / run)
     run_tool(run, 'train.py', config_of(run), '--work-dir', folder, '--resume')

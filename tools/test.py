@@ -9,7 +9,11 @@ import tempfile
 from pathlib import Path
 
 from lshfm_mm import cli
-from lshfm_mm.export import export_student, student_config
+from lshfm_mm.export import (
+    check_weights,
+    export_student,
+    student_config,
+)
 
 
 def main() -> None:
@@ -18,6 +22,7 @@ def main() -> None:
     args = tool.parse_args()
     cfg = cli.read_config(args.config, args.cfg_options)
     cli.check_data(cfg, ('test_dataloader',))
+    check_weights(cfg, args.checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         student = student_config(cfg)
         if student is not cfg:

@@ -5,7 +5,6 @@ custom_imports = dict(imports=['lshfm_mm.datasets'])  # and all of lshfm_mm
 
 dataset_type = 'CocoMultiLabel'
 data_root = 'data/coco/'
-data_help = None  # the tools know how to get COCO
 data_preprocessor = dict(num_classes=80)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

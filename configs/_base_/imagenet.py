@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 data_root = 'data/imagenet/'
-data_help = 'mim download mmpretrain --dataset imagenet1k'
+data_help = 'python -m webbrowser https://www.image-net.org/download.php'
 train_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader

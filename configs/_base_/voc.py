@@ -5,10 +5,6 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 
-data_help = (
-    'tools/misc/download_dataset.py of mmdet, --dataset-name voc2007 and then '
-    'voc2012, --save-dir data --unzip'
-)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -6,10 +6,6 @@ _base_ = [
 ]
 
 data_root = 'data/VOCdevkit/VOC2007/'
-data_help = (
-    'tools/misc/download_dataset.py of mmdet, --dataset-name voc2007 '
-    '--save-dir data --unzip'
-)
 _load = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(448, 448)),

@@ -1,7 +1,7 @@
 """L2 alone on all samples: resnet32x4 -> shufflenetv1."""
 
 _base_ = 'resnet32x4_shufflenetv1_lshfm.py'
-custom_hooks = []  # nothing to calibrate
+custom_hooks = [dict(type='AverageCheckpointsHook', num_epochs=10)]
 
 model = dict(
     distiller=dict(

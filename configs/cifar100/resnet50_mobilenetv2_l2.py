@@ -1,7 +1,7 @@
 """L2 alone on all samples: resnet50 -> mobilenetv2."""
 
 _base_ = 'resnet50_mobilenetv2_lshfm.py'
-custom_hooks = []  # nothing to calibrate
+custom_hooks = [dict(type='AverageCheckpointsHook', num_epochs=10)]
 
 model = dict(
     distiller=dict(

@@ -2,7 +2,10 @@
 
 _base_ = 'resnet20.py'
 custom_imports = dict(imports=['lshfm_mm'])
-custom_hooks = [dict(type='LSHCalibrationHook', num_batches=None)]
+custom_hooks = [
+    dict(type='LSHCalibrationHook', num_batches=None),
+    dict(type='AverageCheckpointsHook', num_epochs=10),
+]
 
 model = dict(
     _delete_=True,

@@ -1,7 +1,7 @@
 """L2 alone on all samples: vgg13 -> vgg8."""
 
 _base_ = 'vgg13_vgg8_lshfm.py'
-custom_hooks = []  # nothing to calibrate
+custom_hooks = [dict(type='AverageCheckpointsHook', num_epochs=10)]
 
 model = dict(
     distiller=dict(

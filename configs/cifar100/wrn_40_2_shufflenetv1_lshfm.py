@@ -2,7 +2,10 @@
 
 _base_ = 'shufflenetv1.py'
 custom_imports = dict(imports=['lshfm_mm'])
-custom_hooks = [dict(type='LSHCalibrationHook', num_batches=None)]
+custom_hooks = [
+    dict(type='LSHCalibrationHook', num_batches=None),
+    dict(type='AverageCheckpointsHook', num_epochs=10),
+]
 
 # An embedding into the teacher's width, in the student's own path.
 student = _base_.model

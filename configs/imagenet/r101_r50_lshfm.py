@@ -2,6 +2,7 @@
 
 _base_ = 'r50.py'
 custom_imports = dict(imports=['lshfm_mm'])
+custom_hooks = [dict(type='AverageCheckpointsHook', num_epochs=10)]
 
 model = dict(
     _delete_=True,
