@@ -5,10 +5,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from mmengine.config import Config
+from mmrazor.registry import MODELS
 
 from lshfm_mm.pairing import write_config
+from lshfm_mm.teacher import model_config
 
 REPO = Path(__file__).parent.parent
 TRACKED = subprocess.run(
@@ -71,3 +74,42 @@ def test_the_student_of_the_readme_can_be_built(tmp_path):
         'bird',
     )
     assert cfg.test_evaluator.ann_file == 'data/mine/val.json'
+
+
+def test_the_config_on_the_page_of_classifiers_can_be_built(
+    tmp_path, monkeypatch
+):
+    """Student and teacher of one width; then the embedding of the page."""
+    page = (REPO / 'docs/classification.md').read_text()
+    blocks = re.findall(r'```python\n(.*?)```', page, re.S)
+    [code] = [x for x in blocks if x.startswith("_base_ = 'student.py'")]
+    [embedding] = [x for x in blocks if x.startswith('student = _base_.mod')]
+    monkeypatch.chdir(tmp_path)
+    base = (REPO / 'configs/imagenet/r18.py').resolve()
+    for name in ('student', 'teacher'):
+        Path(f'{name}.py').write_text(f'_base_ = {str(base)!r}\n')
+    teacher = MODELS.build(
+        model_config('teacher', Config.fromfile('teacher.py').model)
+    )
+    torch.save({'state_dict': teacher.state_dict()}, 'teacher.pth')
+    for text, width in (
+        (code, None),
+        (
+            code.replace(
+                'model = dict(',
+                embedding.replace('2048', '512') + 'model = dict(',
+            ).replace('=_base_.model', '=student'),
+            512,
+        ),
+    ):
+        Path('mine.py').write_text(text)
+        cfg = Config.fromfile('mine.py')
+        model = MODELS.build(
+            dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
+        )
+        assert set(model.distiller.distill_losses) == {
+            'loss_pooled_lsh',
+            'loss_pooled_featurel2',
+        }
+        neck = model.student.neck
+        assert getattr(neck, 'out_channels', None) == width

@@ -1,8 +1,17 @@
-"""The student of one shape to an image: ResNet-18, 4 channels."""
+"""The student of one shape to an image: ResNet-18 with 4 channels."""
 
-_base_ = 'single_teacher.py'
+_base_ = '../_base_/shapes_single.py'
 
 model = dict(
-    backbone=dict(stem_channels=4, base_channels=4),
-    head=dict(in_channels=32),
+    type='ImageClassifier',
+    backbone=dict(
+        type='ResNet_CIFAR', depth=18, stem_channels=4, base_channels=4
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=6,
+        in_channels=32,
+        loss=dict(type='CrossEntropyLoss'),
+    ),
 )

@@ -1,17 +1,13 @@
-"""The teacher of one shape to an image: ResNet-18 with 16 channels."""
+"""The teacher of one shape to an image: wider, and trained for longer."""
 
-_base_ = '../_base_/shapes_single.py'
+_base_ = 'single_student.py'
 
 model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16
-    ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=6,
-        in_channels=128,
-        loss=dict(type='CrossEntropyLoss'),
-    ),
+    backbone=dict(stem_channels=16, base_channels=16),
+    head=dict(in_channels=128),
 )
+
+max_epochs = 24
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = max_epochs
