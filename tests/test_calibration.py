@@ -372,6 +372,7 @@ def test_boxes_around_objects():
     assert second[:, 0::2].max() <= 80 and second[:, 1::2].max() <= 50
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_images(make_config, tmp_path):
     """Each sees half, and both get the bias of all."""
     cfg = make_config('faster_rcnn_lsh', {**epochs(1), **roi_losses('mean')})

@@ -131,7 +131,9 @@ def run(*arguments, cwd='/', code=0):
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize(
+    'task', ['single', pytest.param('multi', marks=pytest.mark.slow)]
+)
 def test_two_stages_to_a_student_of_unmodified_mmpretrain(
     task, read, tmp_path
 ):

@@ -143,6 +143,7 @@ def test_the_export_is_tensors_and_plain_python(trained, tmp_path):
         assert torch.equal(value, expected)
 
 
+@pytest.mark.slow
 def test_an_export_is_not_overwritten_unless_forced(trained, tmp_path):
     out = tmp_path / 'student.pth'
     out.write_text('precious')
