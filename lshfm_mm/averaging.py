@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def average_checkpoints(checkpoints: Sequence[str], out: str) -> None:
     sums: dict[str, Tensor] = {}
     for path in checkpoints:
         content = read_checkpoint('checkpoints', path)
-        state = content.get('state_dict')
+        state: Any = content.get('state_dict')
         if not isinstance(state, Mapping):
             raise ConfigError(
                 f'checkpoints: {path} has no state_dict; give checkpoints '

@@ -30,6 +30,7 @@ from .version import __version__
 
 STUDENT = 'architecture.'
 PACKAGE = __package__
+EMBEDDING = {'neck.fc.weight', 'head.fc.weight'}
 # Modules whose classes a plain config may name.
 PARTS = ('amp', 'backbones', 'datasets', 'necks')
 
@@ -74,6 +75,7 @@ def export_student(
     out: str,
     force: bool = False,
     config: str | None = None,
+    fold: bool = True,
 ) -> str:
     """Write the student of a training checkpoint as a plain checkpoint.
 
@@ -84,6 +86,7 @@ def export_student(
         config (str, optional): Config of the training. Where given, the
             student's own is written beside ``out``, with the suffix .py, and
             an embedding is folded into the classifier.
+        fold (bool): Whether an embedding must be folded. Defaults to True.
 
     Returns:
         str: What was written, in a line.
@@ -116,6 +119,11 @@ def export_student(
         key: value.detach().cpu().clone()
         for key, value in student_state_dict(state).items()
     }
+    if fold and config is None and EMBEDDING <= student.keys():
+        raise ConfigError(
+            'config: the student has an embedding before its classifier, and '
+            'its plain config has none; give --config, so that it is folded'
+        )
     done = f'student: {out}'
     cfg = None
     if config is not None:

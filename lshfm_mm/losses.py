@@ -340,7 +340,7 @@ class LSHLoss(nn.Module):
         if self.needs_calibration:
             raise ConfigError(
                 f'LSHLoss.bias: is {self.bias_kind!r} and not calibrated; add '
-                f"custom_hooks=[dict(type='LSHCalibrationHook')] to the "
+                f"dict(type='LSHCalibrationHook') to the custom_hooks of the "
                 f"config, or take bias='zero'"
             )
         loss = lsh_loss(

@@ -190,6 +190,9 @@ def test_two_stages_to_a_student_of_unmodified_mmpretrain(
     exported = Config.fromfile(out.with_suffix('.py'))
     assert exported.model.head.in_channels == 32
     assert 'custom_imports' not in exported
+    with pytest.raises(ConfigError, match='config: the student has an embed'):
+        export_student(str(saved), str(tmp_path / 'unfolded.pth'))
+    assert not (tmp_path / 'unfolded.pth').exists()
     with pytest.raises(ConfigError, match='missing or misshapen: neck.fc.wei'):
         check_weights(cfg, str(out))  # folded, and not the student of cfg
     check_weights(exported, str(out))

@@ -103,7 +103,9 @@ def test_a_pair_follows_the_paper(pair):
     assert first.train_cfg.max_epochs == epochs
     assert first.model.calculate_student_loss is False
     assert first.model.student_trainable == ['neck']
-    assert first.val_cfg is first.val_dataloader is first.val_evaluator is None
+    for split in ('val', 'test'):
+        assert first[f'{split}_cfg'] is first[f'{split}_evaluator'] is None
+        assert first[f'{split}_dataloader'] is None
     for loss in (losses := first.model.distiller.losses.pooled):
         assert loss.setdefault('loss_weight', 1) == 1
     assert [dict(x) for x in losses] == lshl2(hashes, 1, more)

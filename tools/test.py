@@ -32,7 +32,7 @@ def main() -> None:
             args.config = str(config)
             args.cfg_options = None
         checkpoint = Path(folder) / 'student.pth'
-        export_student(args.checkpoint, str(checkpoint))
+        export_student(args.checkpoint, str(checkpoint), fold=False)
         args.checkpoint = str(checkpoint)
         tool.parse_args = lambda: args
         tool.main()

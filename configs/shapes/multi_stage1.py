@@ -2,7 +2,9 @@
 
 _base_ = 'multi_lshfm.py'
 load_from = None
-val_cfg = val_dataloader = val_evaluator = None  # its class layer is random
+# Its class layer is random.
+val_cfg = val_dataloader = val_evaluator = None
+test_cfg = test_dataloader = test_evaluator = None
 
 max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs)

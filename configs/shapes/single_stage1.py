@@ -5,7 +5,9 @@ No labels are needed: all images count.
 
 _base_ = 'single_lshfm.py'
 load_from = None
-val_cfg = val_dataloader = val_evaluator = None  # its class layer is random
+# Its class layer is random.
+val_cfg = val_dataloader = val_evaluator = None
+test_cfg = test_dataloader = test_evaluator = None
 
 max_epochs = 3
 train_cfg = dict(max_epochs=max_epochs)

@@ -15,4 +15,6 @@ model = dict(
     ),
 )
 load_from = None
-val_cfg = val_dataloader = val_evaluator = None  # its class layer is random
+# Its class layer is random.
+val_cfg = val_dataloader = val_evaluator = None
+test_cfg = test_dataloader = test_evaluator = None
