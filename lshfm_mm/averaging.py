@@ -1,6 +1,5 @@
 """The mean of the weights of several checkpoints."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .files import written_whole
 from .teacher import read_checkpoint
 
 
@@ -50,11 +50,7 @@ def average_checkpoints(checkpoints: Sequence[str], out: str) -> None:
         )
         for key, value in state.items()
     }
-    partial = Path(out).with_name(f'_partial_{Path(out).name}')
-    try:
+    with written_whole(Path(out)) as partial:
         torch.save(
             {'meta': content.get('meta', {}), 'state_dict': mean}, partial
         )
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)

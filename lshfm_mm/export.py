@@ -7,8 +7,8 @@ this package.
 
 import copy
 import importlib.util
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from .errors import ConfigError
+from .files import written_whole
 from .folding import fold_embedding, has_embedding
 from .teacher import (
     forked_rng,
@@ -149,19 +150,12 @@ def export_student(
         'lshfm_mm_version': __version__,
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    partials = [x.with_name(f'_partial_{x.name}') for x in targets]
-    try:
+    # The checkpoint is renamed last: where it is, its config is.
+    with ExitStack() as stack:
+        partials = [stack.enter_context(written_whole(x)) for x in targets]
         torch.save({'meta': plain, 'state_dict': student}, partials[0])
         if cfg is not None:
             cfg.dump(partials[1])
-        # The checkpoint comes last: where it is, its config is.
-        for partial, path in reversed(
-            list(zip(partials, targets, strict=True))
-        ):
-            os.replace(partial, path)
-    finally:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
     return done
 
 

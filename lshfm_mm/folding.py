@@ -87,8 +87,8 @@ def fold_embedding(model: ConfigDict, state: Mapping[str, Tensor]) -> Folded:
     if not difference <= TOLERANCE:
         raise ConfigError(
             f'checkpoint: the folded student differs by {difference:.1e} of '
-            f'its largest logit, more than {TOLERANCE:.0e}; export it without '
-            f'--config to keep its embedding'
+            f'its largest logit, more than {TOLERANCE:.0e}; look whether '
+            f'its weights are finite and of usual size'
         )
     return Folded(plain, folded, difference)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .algorithms import has_rois
 from .errors import ConfigError
+from .files import written_whole
 from .folding import HEADS
 from .losses import check_loss_weight
 from .taps import connector_config, width_of, window_of_layer
@@ -154,13 +155,9 @@ def write_config(
         widths,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'_partial_{target.name}')
-    try:
+    with written_whole(target) as partial:
         partial.write_text(text)
         _try_out(partial, models[0])
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
     return f'{views[0].kind} -> {views[1].kind}: {pairing.why}'
 
 

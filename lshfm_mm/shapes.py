@@ -30,6 +30,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from .errors import ConfigError
+from .files import written_whole
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -712,13 +713,8 @@ def _describe(held: Any, info: dict[str, Any]) -> str:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Write by renaming, so that the file is there whole or not at all."""
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    try:
+    with written_whole(path) as partial:
         partial.write_text(text, encoding='utf-8')
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_integer(name: str, value: int, least: int) -> None:

@@ -18,14 +18,10 @@ from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import check_weights, export_student, plain_config
 from lshfm_mm.hooks import AverageCheckpointsHook
 
+from .test_tools import UNMODIFIED
+
 REPO = Path(__file__).parent.parent
 TEST = Path(mmpretrain.__file__).parent / '.mim/tools/test.py'
-UNMODIFIED = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name='__main__')
-print('PLUGIN' if 'lshfm_mm' in sys.modules else 'NO PLUGIN')
-"""
 TASKS = ('single', 'multi')
 LSH = 'distiller.distill_losses.loss_pooled_lsh.'
 
