@@ -29,6 +29,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .audit import Audit, weights_from_files
 from .distillers import LABELS, LOGITS, LSHFMDistiller
 from .errors import ConfigError
 from .execution import (
@@ -39,7 +40,7 @@ from .execution import (
 from .images import ImageConverter
 from .samples import pick_rois
 from .taps import nearest
-from .teacher import Guest, build_teacher, inherit_weights, model_config
+from .teacher import build_teacher, inherit_weights, model_config
 
 FEATURE_PARTS = ('backbone', 'neck')
 BOX_HEAD = re.compile(
@@ -78,6 +79,8 @@ class FeatureMimicDistill(SingleTeacherDistill):
         student_trainable (bool | list[str]): The parts of the student that
             are trained, such as ``['neck']``; the rest is frozen and in eval
             mode. Defaults to True, all of it.
+        audit (bool): Whether the first batch is audited before the first
+            update, see :class:`Audit`. Defaults to True.
         kwargs: Arguments of MMRazor's ``SingleTeacherDistill``. Where
             ``calculate_student_loss`` is False and nothing else needs labels,
             the images need none.
@@ -98,8 +101,10 @@ class FeatureMimicDistill(SingleTeacherDistill):
         teacher_channels_last: bool = False,
         teacher_compile: bool = False,
         student_trainable: bool | Sequence[str] = True,
+        audit: bool = True,
         **kwargs: Any,
     ) -> None:
+        self.audit = Audit() if audit else None
         self._execution = TeacherExecution(
             teacher_precision, teacher_channels_last, teacher_compile
         )
@@ -124,7 +129,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
             )
         # The guest must be there before MMRazor asks for ``self.teacher``;
         # what MMRazor then registers as a submodule is taken out again.
-        guest = Guest(build_teacher(teacher, teacher_ckpt, teacher_strict))
+        guest = build_teacher(teacher, teacher_ckpt, teacher_strict)
         object.__setattr__(self, '_guest', guest)
         self._check_models(architecture, guest.model)
         super().__init__(
@@ -191,6 +196,19 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """
         if self.distillation_stopped:
             return self._run_student(batch_inputs, data_samples)
+        audit = self.audit
+        if audit is None or not audit.is_open or not torch.is_grad_enabled():
+            return self._mimic(batch_inputs, data_samples)
+        with audit.watching(self.distiller, self.student, self.teacher):
+            losses = self._mimic(batch_inputs, data_samples)
+        audit.report(losses, self._guest.origin, self.student)
+        return losses
+
+    def _mimic(
+        self,
+        batch_inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+    ) -> dict[str, Tensor]:
         recorders = self.distiller.teacher_recorders
         with recorders:
             maps = self._teacher_maps(batch_inputs, data_samples)
@@ -208,8 +226,35 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """Initialise the student, then let it inherit."""
         first_time = not self.is_init
         super().init_weights()
-        if self.inherit and first_time:
-            inherit_weights(self.student, self.teacher)
+        if not first_time:
+            return
+        found = weights_from_files(self.student)
+        if self.inherit:
+            taken = inherit_weights(self.student, self.teacher)
+            total = len(self.student.state_dict())
+            found.append(f'inherit: {len(taken)} of {total} tensors')
+        if self.audit is not None:
+            self.audit.student = found
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+    ) -> None:
+        """Load a checkpoint; one that has nothing of the student is wrong."""
+        own = [f'{prefix}architecture.{x}' for x in self.student.state_dict()]
+        found = sum(x in state_dict for x in own)
+        if state_dict and not found:
+            raise ConfigError(
+                f'load_from: none of its {len(state_dict)} keys is of the '
+                f'student ({own[0]}, ...), which would start from scratch; '
+                f"a plain model's file goes into the init_cfg of the "
+                f"student: architecture=dict(init_cfg=dict(type='Pretrained',"
+                f" checkpoint='...'))"
+            )
+        if self.audit is not None and state_dict:
+            self.audit.student.append(
+                f'checkpoint: {found} of {len(own)} keys of the student'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> 'FeatureMimicDistill':
         """Set the mode of all but what is frozen, which stays in eval."""

@@ -8,6 +8,7 @@ done, and errors of one line.
 
 import importlib.util
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +16,10 @@ from typing import Any
 
 import mmdet
 from mmengine.config import Config
+from mmengine.runner import Runner
 
-from .errors import ConfigError
+from .errors import ConfigError, NonFiniteError
+from .teacher import build_teacher
 
 # Data sets of mmpretrain that download what is absent.
 SELF_LOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
@@ -123,12 +126,104 @@ def check_weights_files(cfg: Config) -> None:
             )
 
 
+def own_flags(flags: Mapping[str, str]) -> set[str]:
+    """Take flags of ours off the command line, before upstream reads it.
+
+    Args:
+        flags (dict): Flag -> what it does, for ``--help``.
+
+    Returns:
+        set[str]: Those that were given.
+    """
+    if {'-h', '--help'} & set(sys.argv[1:]):
+        for flag, meaning in flags.items():
+            print(f'  {flag:<18} {meaning}')
+    given = {x for x in sys.argv[1:] if x in flags}
+    sys.argv[1:] = [x for x in sys.argv[1:] if x not in flags]
+    return given
+
+
+def audit_options(cfg: Config) -> dict[str, Any]:
+    """Overrides under which a training is the audit of its first batch.
+
+    Args:
+        cfg (Config): Of a distillation.
+
+    Returns:
+        dict: Overrides of the config.
+
+    Raises:
+        ConfigError: If the config is of something else.
+    """
+    _check_distils(cfg, '--check')
+    loop = cfg.train_cfg.to_dict()
+    by_epoch = loop.pop('by_epoch', True)
+    kind = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
+    loop.setdefault('type', kind)
+    return dict(train_cfg=dict(_delete_=True, type='AuditLoop', loop=loop))
+
+
+def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
+    """Evaluate the teacher of a distillation on the validation set.
+
+    Args:
+        cfg (Config): Of a distillation.
+        launcher (str): How the processes were started, as in mmdet.
+
+    Returns:
+        dict[str, float]: Metrics.
+
+    Raises:
+        ConfigError: If the config is of something else, or all metrics are
+            0: the teacher knows nothing of this task.
+    """
+    _check_distils(cfg, '--check-teacher')
+    if cfg.get('val_dataloader') is None:
+        raise ConfigError(
+            '--check-teacher: needs a val_dataloader, and the config has '
+            'none; leave it out'
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Runner(
+            model=build_teacher(
+                cfg.model.teacher,
+                cfg.model.get('teacher_ckpt'),
+                cfg.model.get('teacher_strict', True),
+            ).model,
+            work_dir=folder,
+            val_dataloader=cfg.val_dataloader,
+            val_evaluator=cfg.val_evaluator,
+            val_cfg=cfg.get('val_cfg') or {},
+            default_scope=cfg.get('default_scope', 'mmdet'),
+            env_cfg=cfg.get('env_cfg', {}),
+            launcher=launcher,
+            experiment_name=f'teacher_{Path(folder).name}',
+        )
+        metrics = runner.val()
+    scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
+    if not any(x > 0 for x in scores.values()):
+        raise ConfigError(
+            f'teacher_ckpt: the teacher scores 0 on the validation set '
+            f'({", ".join(scores) or "it finds nothing"}); give weights that '
+            f'were trained for these classes'
+        )
+    return metrics
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a tool; print an error that the user can mend as one line."""
     try:
         main()
-    except ConfigError as error:
+    except (ConfigError, NonFiniteError) as error:
         sys.exit(f'error: {error}')
+
+
+def _check_distils(cfg: Config, flag: str) -> None:
+    if 'distiller' not in cfg.model:
+        raise ConfigError(
+            f'{flag}: is for distillations, but model.type is '
+            f'{cfg.model.get("type")!r}; leave it out'
+        )
 
 
 def _local_paths(field: str, dataset: Any) -> Iterator[tuple[str, Path]]:

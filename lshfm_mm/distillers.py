@@ -54,6 +54,24 @@ class Level(NamedTuple):
     t_index: int
 
 
+class Seen(NamedTuple):
+    """What the losses of a tap compare: levels, and weights of samples."""
+
+    levels: list[Level]
+    weights: list[Tensor] | None
+
+    def counting(self) -> list[Tensor | None]:
+        """Which samples of each level count, bool; None for all."""
+        if self.weights is None:
+            return [None] * len(self.levels)
+        return [x > 0 for x in self.weights]
+
+
+# Called with all losses and with what was seen at each tap, by name; the
+# recorders still hold their records then.
+Observer = Callable[[dict[str, Tensor], dict[str, Seen]], None]
+
+
 @MODELS.register_module()
 class LSHFMDistiller(ConfigurableDistiller):
     """Distiller that mimics features at taps.
@@ -146,6 +164,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         self._num_classes: dict[str, int] = {}
         self._scores: dict[str, tuple[nn.Module, int]] = {}
         self._told: set[str] = set()
+        self.observers: list[Observer] = []
         # Taps on what runs on the student's RoIs. Samplers may run a box head
         # before the student does: there the last call counts.
         self.roi_taps: set[str] = set()
@@ -250,11 +269,14 @@ class LSHFMDistiller(ConfigurableDistiller):
         Returns:
             dict[str, Tensor]: Name of a loss -> its value, ().
         """
+        self._check_records()
         values = super().compute_distill_losses()  # of the long form
+        seen = {}
         for name, losses in self._tap_losses.items():
             picked = (rows or {}).get(name)
             levels = self._levels(name, picked)
             weights = self._weights(name, levels, picked, data_samples, image)
+            seen[name] = Seen(levels, weights)
             shares = self._shares(name, levels)
             for loss in losses:
                 module = self.distill_losses[loss]
@@ -262,6 +284,8 @@ class LSHFMDistiller(ConfigurableDistiller):
                 values[loss] = _sum_over_levels(
                     module, levels, shares, weights if weighs else None
                 )
+        for observe in self.observers:
+            observe(values, seen)
         self.empty_recorders()
         return values
 
@@ -336,6 +360,29 @@ class LSHFMDistiller(ConfigurableDistiller):
             for recorder in manager.recorders.values():
                 recorder.reset_data_buffer()
 
+    def losses_of(self, tap: str) -> list[str]:
+        """Names of the losses at a tap."""
+        return self._tap_losses[tap]
+
+    def recorded(self, tap: str, student: bool) -> list[Tensor]:
+        """Features of a model at a tap, as its layer gave them."""
+        calls = self._calls(tap, student)
+        return _features(calls, self.taps[tap].record)
+
+    def _check_records(self) -> None:
+        """Raise if a recorder of the long form has seen nothing."""
+        for loss, arguments in self.loss_forward_mappings.items():
+            for entry in arguments.values():
+                student = entry['from_student']
+                if not self._calls(entry['recorder'], student):
+                    raise ConfigError(
+                        f'loss_forward_mappings.{loss}: the recorder '
+                        f'{entry["recorder"]!r} of the '
+                        f'{"student" if student else "teacher"} has seen '
+                        f'nothing, its layer does not run in training; '
+                        f'record one that does'
+                    )
+
     def _tap_of(self, loss: str) -> str:
         for tap, losses in self._tap_losses.items():
             if loss in losses:
@@ -386,6 +433,16 @@ class LSHFMDistiller(ConfigurableDistiller):
                 t_index = shapes[1].index(shape, start)
                 pairs.append((s_index, t_index))
                 start = t_index + 1
+        tap = self.taps[name]
+        for owner, features, source in (
+            ('student', students, tap.student),
+            ('teacher', teachers, tap.teacher),
+        ):
+            if not features:
+                raise ConfigError(
+                    f'taps.{name}: the layer {source!r} of the {owner} does '
+                    f'not run in training; tap one that does'
+                )
         if not pairs:
             raise ConfigError(
                 f'taps.{name}: the features of the student are {shapes[0]}, '

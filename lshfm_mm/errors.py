@@ -1,4 +1,4 @@
-"""The error that a user can mend."""
+"""The errors that the tools print as one line."""
 
 
 class ConfigError(ValueError):
@@ -7,3 +7,7 @@ class ConfigError(ValueError):
     The message is one line that names the field, the value that was found
     and the fix. The tools print it without a traceback.
     """
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss is NaN or infinite, and training on would spoil the student."""

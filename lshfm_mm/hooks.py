@@ -1,10 +1,13 @@
 """Hooks: when something is done. What is done lives elsewhere."""
 
+import json
 from collections.abc import Mapping
 from itertools import islice
 from math import ceil
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine import dist
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import master_only
@@ -12,11 +15,15 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
 
 from .algorithms import FeatureMimicDistill
 from .averaging import average_checkpoints
 from .calibration import calibrate
-from .errors import ConfigError
+from .distillers import Seen
+from .errors import ConfigError, NonFiniteError
+from .files import written_whole
+from .nonfinite import describe_nonfinite
 from .teacher import forked_rng
 
 
@@ -197,3 +204,116 @@ class LSHCalibrationHook(Hook):
                 self.num_rois,
                 self.seed,
             )
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Keeps a batch with a NaN or infinite loss from the weights.
+
+    Before the update it looks at the loss, of all ranks. If one is not
+    finite, it logs which, with the features at each tap, and writes that and
+    the names of the images to ``nonfinite_iter_{i}.json`` in the work
+    directory. (Under AMP with float16, gradients that overflow are the
+    affair of the gradient scaler.)
+
+    Args:
+        action (str): 'stop' the training, or 'skip' the batch. Defaults to
+            'stop'.
+        max_skips (int): How many batches may be skipped in a run; the next
+            one stops it. Defaults to 10.
+
+    Raises:
+        ConfigError: If an argument is out of its range.
+        NonFiniteError: In training, when it stops.
+    """
+
+    def __init__(self, action: str = 'stop', max_skips: int = 10) -> None:
+        if action not in ('stop', 'skip'):
+            raise ConfigError(
+                f"NonFiniteHook.action: must be 'stop' or 'skip', but got "
+                f'{action!r}'
+            )
+        if type(max_skips) is not int or max_skips < 1:
+            raise ConfigError(
+                f'NonFiniteHook.max_skips: must be an int >= 1, but got '
+                f'{max_skips!r}'
+            )
+        self.max_skips = max_skips if action == 'skip' else 0
+        self.skipped = 0
+        self._seen: dict[str, Seen] = {}
+        self._losses: Any = {}
+        self._batch: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Stand between the loss and the update.
+
+        Args:
+            runner (Runner): Its optimizer wrapper is there.
+        """
+        model: Any = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        if not isinstance(model, FeatureMimicDistill):
+            raise ConfigError(
+                f'NonFiniteHook: needs a model of FeatureMimicDistill or '
+                f'RoIMimicDistill, but got {type(model).__name__}; remove it '
+                f'from custom_hooks'
+            )
+        model.distiller.observers.append(self._observe)
+        model.register_forward_hook(self._note_losses)
+        wrapper = runner.optim_wrapper
+        update = wrapper.update_params
+
+        def guarded(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            if self._may_update(runner, loss):
+                update(loss, *args, **kwargs)
+
+        wrapper.update_params = guarded
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Remember which images come."""
+        self._batch = data_batch
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kw: Any) -> None:
+        """Let go of the batch, its losses and its features."""
+        self._seen, self._losses, self._batch = {}, {}, None
+
+    def _observe(
+        self, values: dict[str, Tensor], seen: dict[str, Seen]
+    ) -> None:
+        self._seen = seen
+
+    def _note_losses(self, model: Any, args: Any, losses: Any) -> None:
+        if model.training:
+            self._losses = losses
+
+    def _may_update(self, runner: Runner, loss: Tensor) -> bool:
+        is_finite = loss.detach().isfinite().all().to(torch.uint8)
+        dist.all_reduce(is_finite, 'min')
+        if is_finite:
+            return True
+        path = Path(runner.work_dir) / f'nonfinite_iter_{runner.iter}.json'
+        if dist.get_rank():
+            path = path.with_stem(f'{path.stem}_rank{dist.get_rank()}')
+        report = describe_nonfinite(self._losses, self._seen, self._batch)
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps(report, indent=1))
+        wrong = ', '.join(report['not_finite']) or 'that of another rank'
+        message = (
+            f'iteration {runner.iter}: not finite is {wrong}; its images, '
+            f'losses and features are in {path}'
+        )
+        self.skipped += 1
+        if self.skipped > self.max_skips:
+            raise NonFiniteError(
+                f'{message}; nothing was updated: lower the learning rate or '
+                f"the loss's weight, go on from the last checkpoint with "
+                f"--resume, or set NonFiniteHook's action='skip'"
+                + (f', max_skips={self.max_skips}' if self.max_skips else '')
+            )
+        runner.logger.warning(
+            f'{message}; the batch is skipped, the {self.skipped}. of at '
+            f'most {self.max_skips}'
+        )
+        return False

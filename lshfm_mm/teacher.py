@@ -33,6 +33,7 @@ class Guest:
 
     Args:
         model (nn.Module): The module; it is frozen and set to eval mode.
+        origin (str): Where its weights come from, in words.
         owned (bool): Whether the module moves with the holder's host.
 
     Attributes:
@@ -42,13 +43,16 @@ class Guest:
 
     unneeded: list[nn.Conv2d] | None = None
 
-    def __init__(self, model: nn.Module, owned: bool = True) -> None:
+    def __init__(
+        self, model: nn.Module, origin: str, owned: bool = True
+    ) -> None:
         self.model = model.requires_grad_(False).eval()
+        self.origin = origin
         self.owned = owned
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Guest':
         """Share the module: a copy of the host (EMA) needs no second one."""
-        return Guest(self.model, owned=False)
+        return Guest(self.model, self.origin, owned=False)
 
 
 @contextmanager
@@ -142,7 +146,7 @@ def build_teacher(
     teacher: Mapping[str, Any] | BaseModel,
     checkpoint: str | None,
     strict: bool = True,
-) -> BaseModel:
+) -> Guest:
     """Build a teacher and load its weights.
 
     Args:
@@ -152,12 +156,13 @@ def build_teacher(
         strict (bool): Whether missing or misshapen keys are an error.
 
     Returns:
-        BaseModel: The teacher.
+        Guest: The teacher.
 
     Raises:
         ConfigError: If no weights are given, the file is absent or no
             checkpoint, or its keys do not fit.
     """
+    origin = 'a model with the weights that it has'
     if isinstance(teacher, BaseModel):
         model = teacher
     else:
@@ -170,20 +175,24 @@ def build_teacher(
         with forked_rng():
             model = MODELS.build(cfg)
     if checkpoint is not None:
-        load_teacher(model, checkpoint, strict)
-    return model
+        origin = load_teacher(model, checkpoint, strict)
+        print_log(f'teacher: {origin}', 'current')
+    return Guest(model, origin)
 
 
 def load_teacher(
     model: nn.Module, checkpoint: str, strict: bool = True
-) -> None:
-    """Load a teacher's weights and say how many keys matched.
+) -> str:
+    """Load a teacher's weights.
 
     Args:
         model (nn.Module): The teacher.
         checkpoint (str): File or URL.
         strict (bool): Whether missing or misshapen keys are an error, or a
-            warning.
+            warning. That none fits is always an error.
+
+    Returns:
+        str: How many keys of which file were loaded.
 
     Raises:
         ConfigError: If the file is absent, no checkpoint, or does not fit.
@@ -198,7 +207,7 @@ def load_teacher(
     ]
     if missing or misshapen:
         message = _misfit(checkpoint, len(own), missing, misshapen, state)
-        if strict:
+        if strict or len(missing) + len(misshapen) == len(own):
             raise ConfigError(message)
         print_log(message, 'current', level=30)
     fits = {
@@ -208,10 +217,8 @@ def load_teacher(
     }
     model.load_state_dict(fits, strict=False)
     left = len(state) - len(fits)
-    print_log(
-        f'teacher: loaded {len(fits)} of {len(own)} keys from {checkpoint}'
-        + (f', {left} keys of the file not used' if left else ''),
-        'current',
+    return f'loaded {len(fits)} of {len(own)} keys from {checkpoint}' + (
+        f', {left} keys of the file not used' if left else ''
     )
 
 

@@ -159,6 +159,22 @@ def test_an_export_is_not_overwritten_unless_forced(trained, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['student.pth']
 
 
+def test_check_audits_and_trains_nothing(trained, configs, tmp_path):
+    """Of teacher and first batch; no file is left."""
+    before = sorted(Path.cwd().rglob('*.pth'))
+    said = run(
+        'tools/train.py',
+        configs['faster_rcnn_recommended'],
+        *('--check', '--check-teacher'),
+    )
+    assert 'coco/bbox_mAP_50' in said
+    assert '| inherit: ' in said
+    assert 'of the hash codes are equal' in said
+    assert 'Epoch(train)' not in said
+    assert said.rstrip().endswith('check: passed, nothing was trained')
+    assert sorted(Path.cwd().rglob('*.pth')) == before
+
+
 def test_training_resumes(trained, configs, tmp_path):
     """With the checkpoint of MMEngine, on any torch."""
     said = run(
@@ -182,6 +198,13 @@ def test_training_resumes(trained, configs, tmp_path):
             'folder: void/annotations/train.json; get the data with "python '
             'tools/make_shapes.py data/shapes --num-train 640 --size 128", '
             'or set its data_root',
+        ),
+        (
+            'train',
+            ['configs/shapes/faster_rcnn_student.py', '--check']
+            + ['--cfg-options', 'train_dataloader=', 'val_dataloader='],
+            'error: --check: is for distillations, but model.type is '
+            "'FasterRCNN'; leave it out",
         ),
         (
             'test',

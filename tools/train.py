@@ -1,15 +1,25 @@
-"""Train a model or a distillation: the train tool of mmdet or mmpretrain."""
+"""Train a model or a distillation: the train tool of mmdet or mmpretrain.
+
+Beside its arguments there are two flags for distillations, see ``FLAGS``.
+"""
 
 import sys
+import tempfile
 from pathlib import Path
 
 from mmengine.runner import find_latest_checkpoint
 
 from lshfm_mm import cli
 
+FLAGS = {
+    '--check': 'audit the first batch, and stop before the first update',
+    '--check-teacher': 'evaluate the teacher on the validation set first',
+}
+
 
 def main() -> None:
     """Check what the config needs, then train."""
+    flags = cli.own_flags(FLAGS)
     tool = cli.upstream_tool('train', sys.argv[1:])
     args = tool.parse_args()
     cfg = cli.read_config(args.config, args.cfg_options)
@@ -20,8 +30,17 @@ def main() -> None:
     if args.resume == 'auto' and find_latest_checkpoint(folder) is None:
         # There is nothing to resume; the tools would forget load_from.
         args.resume = None
-        tool.parse_args = lambda: args
-    tool.main()
+    if '--check-teacher' in flags:
+        cli.evaluate_teacher(cfg, args.launcher)
+    tool.parse_args = lambda: args
+    if '--check' not in flags:
+        tool.main()
+        return
+    options = cli.audit_options(cfg)
+    args.cfg_options = {**(args.cfg_options or {}), **options}
+    with tempfile.TemporaryDirectory() as args.work_dir:
+        tool.main()
+    print('check: passed, nothing was trained')
 
 
 if __name__ == '__main__':

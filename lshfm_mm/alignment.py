@@ -1,0 +1,107 @@
+"""How well a student's features agree with the teacher's.
+
+Legend: N samples (images, RoIs or locations), D feature width, K hash
+functions.
+"""
+
+import torch
+from torch import Tensor
+
+from .hashing import project
+from .losses import BLOCK
+
+
+def rows_of(feature: Tensor, keep: Tensor | None = None) -> Tensor:
+    """The samples of a feature, a location of a map being one.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (B, C, H, W).
+        keep (Tensor, optional): Which samples count, bool, (N,), for maps
+            (B, H, W). Defaults to all.
+
+    Returns:
+        Tensor: float32 or better, (N, D).
+    """
+    feature = feature.detach().movedim(1, -1)
+    rows = feature.flatten(0, -2) if keep is None else feature[keep]
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def angles(student: Tensor, teacher: Tensor) -> Tensor:
+    """Angles between features; NaN where one of the two is 0.
+
+    Args:
+        student (Tensor): The student's features, (N, D).
+        teacher (Tensor): The teacher's features, (N, D).
+
+    Returns:
+        Tensor: Degrees, (N,).
+
+    Example:
+        >>> import torch
+        >>> east, north = torch.eye(2)
+        >>> angles(east[None], torch.stack([east + north])).tolist()
+        [45.0]
+    """
+    units = [
+        x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        for x in (student, teacher)
+    ]
+    # Kahan's formula: exact for small angles, where acos of a cosine is not.
+    apart = torch.linalg.vector_norm(units[0] - units[1], dim=1)
+    along = torch.linalg.vector_norm(units[0] + units[1], dim=1)
+    return torch.rad2deg(2 * torch.atan2(apart, along))
+
+
+def norm_ratio(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean norm of the student's features over that of the teacher's.
+
+    Args:
+        student (Tensor): The student's features, (N, D).
+        teacher (Tensor): The teacher's features, (N, D).
+
+    Returns:
+        Tensor: The ratio, (); NaN without samples or for a teacher of 0.
+    """
+    norms = [torch.linalg.vector_norm(x, dim=1) for x in (student, teacher)]
+    ratio = norms[0].sum() / norms[1].sum()
+    return torch.where(norms[1].sum() > 0, ratio, torch.nan)
+
+
+def equal_codes(
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """Share of hash codes that student and teacher have in common.
+
+    Args:
+        student (Tensor): The student's features, (N, D), or maps,
+            (B, C, H, W).
+        teacher (Tensor): The teacher's features, same shape.
+        weight (Tensor): Weights of the hash functions, (K, D).
+        bias (Tensor): Their biases, (K,).
+        keep (Tensor, optional): Which samples count, bool, (N,), for maps
+            (B, H, W). Defaults to all.
+
+    Returns:
+        Tensor: For each sample that counts a share in 0 .. 1, (N,).
+    """
+    common = torch.promote_types(student.dtype, weight.dtype)
+    student, teacher = student.detach().to(common), teacher.to(common)
+    samples = max(student.numel() // max(student.shape[1], 1), 1)
+    step = max(BLOCK // samples, 1)
+    total: Tensor | float = 0.0
+    with torch.autocast(student.device.type, enabled=False):
+        for w, b in zip(
+            weight.to(common).split(step),
+            bias.to(common).split(step),
+            strict=True,
+        ):
+            sides = [project(x, w, b) > 0 for x in (student, teacher)]
+            total = total + (sides[0] == sides[1]).sum(dim=1)
+    shares = total / len(weight)
+    assert isinstance(shares, Tensor)
+    return shares.flatten() if keep is None else shares[keep]

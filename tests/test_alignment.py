@@ -1,0 +1,115 @@
+"""Directions, magnitudes and codes against loops in float64."""
+
+import math
+
+import pytest
+import torch
+
+from lshfm_mm.alignment import angles, equal_codes, norm_ratio, rows_of
+from lshfm_mm.hashing import project
+
+
+def draw(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator)
+
+
+def test_angles_equal_the_arc_cosine():
+    student, teacher = draw(20, 7), draw(20, 7, seed=1)
+    expected = [
+        math.degrees(
+            math.acos(
+                sum(a * b for a, b in zip(s, t, strict=True))
+                / math.hypot(*s)
+                / math.hypot(*t)
+            )
+        )
+        for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
+    ]
+    found = angles(student, teacher)
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize('degrees', [0, 1e-3, 1, 90, 179, 180])
+def test_small_and_large_angles_are_exact(degrees):
+    """The arc cosine of a float32 cosine is off by 0.02 degrees near 0."""
+    east = torch.tensor([[3.0, 0.0]])
+    turned = torch.tensor(
+        [[math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]]
+    )
+    found = angles(east, 1e-6 * turned).item()
+    assert found == pytest.approx(degrees, rel=1e-4, abs=1e-5)
+
+
+def test_a_feature_of_zero_has_no_angle():
+    found = angles(torch.zeros(1, 3), torch.ones(1, 3))
+    assert found.isnan().all()
+
+
+def test_norm_ratio_is_that_of_the_mean_norms():
+    student = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert norm_ratio(student, teacher).item() == pytest.approx(5 / 2)
+    assert norm_ratio(student, 0 * teacher).isnan()
+    assert norm_ratio(student[:0], teacher[:0]).isnan()
+
+
+@pytest.mark.parametrize('block', [1, 2**21])
+def test_equal_codes_are_counted_by_a_loop(block, monkeypatch):
+    monkeypatch.setattr('lshfm_mm.alignment.BLOCK', block)
+    student, teacher = draw(6, 4), draw(6, 4, seed=1)
+    weight, bias = draw(9, 4, seed=2), draw(9, seed=3)
+    expected = []
+    for s, t in zip(student.double(), teacher.double(), strict=True):
+        sides = [
+            (w @ s + b > 0) == (w @ t + b > 0)
+            for w, b in zip(weight.double(), bias.double(), strict=True)
+        ]
+        expected.append(sum(map(bool, sides)) / 9)
+    found = equal_codes(student, teacher, weight, bias)
+    assert found.tolist() == pytest.approx(expected)
+
+
+def test_codes_of_a_map_are_those_of_its_windows():
+    student, teacher = draw(2, 3, 4, 5), draw(2, 3, 4, 5, seed=1)
+    weight, bias = draw(8, 27, seed=2), draw(8, seed=3)
+    keep = draw(2, 4, 5, seed=4) > 0
+    sides = [
+        torch.nn.functional.unfold(x, 3, padding=1).mT @ weight.T + bias > 0
+        for x in (student, teacher)
+    ]
+    expected = (sides[0] == sides[1]).float().mean(dim=-1).view(2, 4, 5)[keep]
+    found = equal_codes(student, teacher, weight, bias, keep)
+    assert torch.allclose(found, expected)
+
+
+def test_codes_agree_as_often_as_angles_say():
+    """1 - angle / 180 degrees (paper, section 3.2)."""
+    student, teacher = draw(4, 8), draw(4, 8, seed=1)
+    weight = draw(40_000, 8, seed=2)
+    found = equal_codes(student, teacher, weight, torch.zeros(len(weight)))
+    expected = 1 - angles(student, teacher) / 180
+    assert torch.allclose(found, expected, atol=0.01)
+
+
+def test_codes_under_autocast_are_those_of_float32():
+    student, teacher = draw(50, 64), draw(50, 64, seed=1)
+    weight, bias = draw(256, 64, seed=2), torch.zeros(256)
+    expected = equal_codes(student, teacher, weight, bias)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = equal_codes(student, teacher, weight, bias)
+        rough = project(student, weight, bias)
+    assert rough.dtype == torch.bfloat16  # else this proves nothing
+    assert torch.equal(found, expected)
+
+
+def test_rows_are_the_samples_of_a_map():
+    feature = draw(2, 3, 4, 5)
+    keep = draw(2, 4, 5, seed=1) > 0
+    rows = rows_of(feature.bfloat16(), keep)
+    places = keep.nonzero().tolist()
+    assert rows.dtype == torch.float32
+    assert len(rows) == len(places) > 1
+    for row, (image, y, x) in zip(rows, places, strict=True):
+        assert torch.equal(row, feature.bfloat16()[image, :, y, x].float())
+    assert len(rows_of(feature)) == 2 * 4 * 5

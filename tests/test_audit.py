@@ -1,0 +1,401 @@
+"""The audit: silent failures are loud before the first update."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmrazor.registry import MODELS
+
+from lshfm_mm import audit
+from lshfm_mm.cli import audit_options, evaluate_teacher
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.hashing import hash_codes
+
+from .test_algorithms import losses_of
+from .test_detectors import distil, retinanet
+from .test_training import epochs, train
+
+LSH = dict(type='LSHLoss')
+NECK = dict(layer='neck', record='output')
+OFF = 'distill_losses: all weights are 0'
+
+
+@pytest.fixture
+def build(make_config):
+    """Build a shapes algorithm; overrides of its model."""
+
+    def make(name='faster_rcnn_lshfm', **overrides):
+        cfg = make_config(name)
+        cfg.merge_from_dict({f'model.{k}': v for k, v in overrides.items()})
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        return model.train()
+
+    return make
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What the audit logs, joined."""
+    lines = []
+    monkeypatch.setattr(
+        audit, 'print_log', lambda text, *_, **__: lines.append(text)
+    )
+    return lines
+
+
+def test_the_table_says_what_there_is(build, batch, said, teacher_checkpoint):
+    model, calls = build(), []
+    for which in (model.student, model.teacher):
+        which.roi_head.bbox_head.fc_cls.register_forward_hook(
+            lambda _, inputs, output: calls.append(inputs[0].detach())
+        )
+    losses = losses_of(model, batch)
+    (table, *rest) = said
+    rows = [
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for line in table.splitlines()
+        if line.startswith('|')
+    ]
+    facts = dict(x for x in rows if x[0])
+    keys = len(model.teacher.state_dict())
+    assert facts['teacher'] == (
+        f'loaded {keys} of {keys} keys from {teacher_checkpoint}'
+    )
+    assert facts['student'].startswith('random: all of its ')
+    assert 'starts at random' in rest[0]
+    shape = tuple(calls[0].shape)
+    assert facts['tap roi'] == (
+        f'student: input of roi_head.bbox_head.fc_cls, {shape} float32'
+    )
+    assert ['', facts['tap roi'].replace('student', 'teacher')] in rows
+    loss = model.distiller.distill_losses.loss_roi_lsh
+    codes = [hash_codes(x, loss.weight, loss.bias) for x in calls]
+    share = (codes[0] == codes[1]).double().mean().item()
+    value = losses['distill.loss_roi_lsh'].item()
+    assert facts['distill.loss_roi_lsh'] == (
+        f'weight 7, first value {value:.4g}, {share:.1%} of the hash codes '
+        f'are equal'
+    )
+    value = losses['student.loss_cls'].item()
+    assert facts['student.loss_cls'] == f'first value {value:.4g}'
+    losses_of(model, batch)
+    assert len(said) == 2  # once
+
+
+def test_inherited_weights_are_no_random_start(build, batch, said):
+    losses_of(build('faster_rcnn_recommended'), batch)
+    assert len(said) == 1
+    assert '| inherit: ' in said[0]
+
+
+def test_the_audit_changes_nothing(make_config):
+    """The same weights, bit for bit, with and without it."""
+    runs = [
+        train(
+            make_config(
+                'faster_rcnn_recommended', {**epochs(1), 'model.audit': on}
+            )
+        )
+        for on in (True, False)
+    ]
+    assert not runs[0].model.audit.is_open
+    state = runs[1].model.state_dict()
+    for key, value in runs[0].model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_weights_of_zero_are_a_wish_and_said(build, batch, said):
+    loss = dict(type='LSHLoss', loss_weight=0)
+    losses_of(build(**{'distiller.losses.roi': [loss]}), batch)
+    assert said[0].startswith(OFF)
+
+
+def test_one_weight_of_zero_is_an_error(build, batch):
+    losses = [LSH, dict(type='RelativeL2Loss', loss_weight=0)]
+    with pytest.raises(ConfigError, match='_relativel2: its loss_weight is 0'):
+        losses_of(build(**{'distiller.losses.roi': losses}), batch)
+
+
+def test_a_loss_that_no_mapping_names_is_an_error(build, batch):
+    """Its weight is 0 in effect: MMRazor computes it nowhere."""
+    extra = {
+        'distiller.distill_losses': dict(
+            loss_neck=dict(type='L1Loss', loss_weight=5)
+        )
+    }
+    with pytest.raises(ConfigError, match='loss_neck: is never computed'):
+        losses_of(build(**extra), batch)
+
+
+def test_a_tap_that_never_runs_is_an_error(batch):
+    """mode='tensor' calls no loss: the teacher's is silent."""
+    mute = dict(layer='bbox_head.loss_cls', record='output')
+    model = distil(
+        retinanet(4),
+        retinanet(8),
+        dict(mute=mute),
+        dict(mute=[dict(type='FeatureL2Loss')]),
+    )
+    with pytest.raises(ConfigError) as error:
+        losses_of(model, batch)
+    assert str(error.value) == (
+        "taps.mute: the layer 'bbox_head.loss_cls' of the teacher does not "
+        'run in training; tap one that does'
+    )
+
+
+def test_a_recorder_that_sees_nothing_is_an_error(build, batch):
+    """mmdet's bbox head of training calls no mask head's loss."""
+    record = dict(type='ModuleOutputs', source='rpn_head.loss_bbox')
+    mapping = dict(
+        s_feature=dict(recorder='mute', from_student=True),
+        t_feature=dict(recorder='mute', from_student=False),
+    )
+    model = build(
+        **{
+            'distiller.student_recorders': dict(mute=record),
+            'distiller.teacher_recorders': dict(
+                mute=dict(type='ModuleOutputs', source='neck')
+            ),
+            'distiller.distill_losses': dict(loss_mute=dict(type='L1Loss')),
+            'distiller.loss_forward_mappings': dict(loss_mute=mapping),
+        },
+    )
+    recorder = model.distiller.student_recorders.recorders['mute']
+    model.student.rpn_head.loss_bbox = torch.nn.SmoothL1Loss()
+    model.student.rpn_head.loss_by_feat = lambda *_, **__: {}
+    with pytest.raises(ConfigError, match="loss_mute: the recorder 'mute' of"):
+        losses_of(model, batch)
+    assert recorder.data_buffer == []
+
+
+@pytest.mark.parametrize(
+    ('taps', 'culprit'),
+    [
+        (
+            dict(
+                a=dict(layer='backbone.bn1', record='output'),
+                b=dict(layer='backbone.relu', record='output'),
+            ),
+            "recorder 'a' of the teacher, at 'backbone.bn1',",
+        ),
+        (
+            dict(a=dict(layer='backbone.relu', record='input')),
+            "recorder 'a' of the teacher, at 'backbone.relu',",
+        ),
+        (
+            dict(
+                a=dict(
+                    student='backbone.bn1',
+                    teacher='backbone.conv1',
+                    record='output',
+                )
+            ),
+            "recorder 'a' of the student, at 'backbone.bn1',",
+        ),
+        (
+            dict(
+                a=dict(
+                    student='backbone.conv1',
+                    teacher='backbone.bn1',
+                    record='output',
+                )
+            ),
+            "recorder 'a' of the teacher, at 'backbone.bn1',",
+        ),
+    ],
+)
+def test_features_overwritten_in_place_are_an_error(
+    taps, culprit, build, batch
+):
+    """ReLU(inplace=True) behind a recorder: both see one tensor."""
+    join = dict(
+        type='TorchNNConnector',
+        module_name='Conv2d',
+        module_args=dict(in_channels=4, out_channels=8, kernel_size=1),
+    )
+    model = build(
+        **{
+            'distiller.taps': dict(_delete_=True, **taps),
+            'distiller.losses': dict(
+                _delete_=True,
+                **{x: [dict(type='FeatureL2Loss')] for x in taps},
+            ),
+            'distiller.connectors': {x: join for x in taps},
+        }
+    )
+    with pytest.raises(ConfigError) as error:
+        losses_of(model, batch)
+    assert str(error.value).startswith(f'{culprit} holds a tensor that a ')
+
+
+def test_a_loss_without_gradient_to_the_student_is_an_error(build, batch):
+    """The backbone's features, while only what follows is trained."""
+    join = dict(
+        type='TorchNNConnector',
+        module_name='Conv2d',
+        module_args=dict(in_channels=4, out_channels=8, kernel_size=1),
+    )
+    model = build(
+        student_trainable=['neck', 'roi_head'],
+        **{
+            'distiller.taps.stem': dict(
+                layer='backbone.layer1', record='output'
+            ),
+            'distiller.losses.stem': [dict(type='FeatureL2Loss')],
+            'distiller.connectors': dict(stem=join),
+        },
+    )
+    with pytest.raises(ConfigError, match='loss_stem_featurel2: is .* has no'):
+        losses_of(model, batch)
+
+
+class Constant(torch.nn.Module):
+    """A loss of the user that forgets its inputs."""
+
+    loss_weight = 1.0
+
+    def forward(self, s_feature, t_feature):
+        """Give 0 with a gradient of 0."""
+        return 0 * s_feature.sum()
+
+
+def test_a_loss_that_is_always_zero_is_an_error(build, batch):
+    model = build()
+    model.distiller.distill_losses['loss_roi_lsh'] = Constant()
+    with pytest.raises(ConfigError, match='lsh: is 0 although its tap has'):
+        losses_of(model, batch)
+
+
+def test_a_student_that_is_the_teacher_already_is_none(make_config, batch):
+    """L2 is 0 then, and right."""
+    cfg = make_config('faster_rcnn_lshfm')
+    cfg.model.distiller.losses.roi = [LSH, dict(type='FeatureL2Loss')]
+    teacher = Config.fromfile(cfg.model.teacher.cfg_path).model
+    cfg.model.architecture = teacher
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.student.load_state_dict(model.teacher.state_dict())
+    model.train()
+    model.student.eval()  # as the teacher: BN
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    losses = model(**data, mode='loss')
+    assert losses['distill.loss_roi_featurel2'] == 0
+
+
+def test_a_batch_without_samples_is_audited_later(build, batch, monkeypatch):
+    model = build()
+    with monkeypatch.context() as patch:
+        # As in a batch of which no RoI is left.
+        patch.setattr(audit, '_has_samples', lambda seen: False)
+        losses_of(model, batch)
+        assert model.audit.is_open
+    losses_of(model, batch)
+    assert not model.audit.is_open
+
+
+def test_a_loss_that_never_has_samples_is_an_error(build, batch, monkeypatch):
+    model = build(**{'distiller.losses.roi': [LSH]})
+    monkeypatch.setattr(audit, 'PATIENCE', 2)
+    monkeypatch.setattr(audit, '_has_samples', lambda seen: False)
+    losses_of(model, batch)
+    with pytest.raises(ConfigError, match='no sample that counts, or no fini'):
+        losses_of(model, batch)
+
+
+def test_a_teacher_of_renamed_keys_is_an_error(
+    build, teacher_checkpoint, tmp_path
+):
+    """Strict names the keys; not strict still refuses that nothing fits."""
+    content = torch.load(teacher_checkpoint, weights_only=True)
+    state = {f'net.{k}': v for k, v in content['state_dict'].items()}
+    path = tmp_path / 'renamed.pth'
+    torch.save(dict(state_dict=state), path)
+    for strict in (True, False):
+        with pytest.raises(ConfigError, match='does not fit the teacher'):
+            build(teacher_ckpt=str(path), teacher_strict=strict)
+
+
+def test_a_plain_file_in_load_from_is_an_error(make_config, tmp_path):
+    """MMEngine would say nothing but a warning, and start from scratch."""
+    plain = train(make_config('faster_rcnn_student', epochs(1)))
+    cfg = make_config('faster_rcnn_lshfm', epochs(1))
+    cfg.load_from = f'{plain.work_dir}/epoch_1.pth'
+    with pytest.raises(ConfigError, match='load_from: none of its .* keys is'):
+        train(cfg)
+    # As the message says.
+    cfg = make_config('faster_rcnn_lshfm', epochs(1))
+    cfg.model.architecture.init_cfg = dict(
+        type='Pretrained', checkpoint=f'{plain.work_dir}/epoch_1.pth'
+    )
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    total = sum(x.dim() > 1 for x in model.student.parameters())
+    assert model.audit.student == [
+        f'init_cfg: {total} of {total} weights from '
+        f'{plain.work_dir}/epoch_1.pth'
+    ]
+    own = model.student.state_dict()
+    for key, value in plain.model.state_dict().items():
+        assert torch.equal(own[key], value), key
+
+
+def test_a_pretrained_file_of_another_network_is_an_error(
+    build, teacher_checkpoint
+):
+    """The whole teacher in the place of the student's backbone."""
+    init = dict(type='Pretrained', checkpoint=str(teacher_checkpoint))
+    init['_delete_'] = True
+    with pytest.raises(ConfigError) as error:
+        build(**{'architecture.backbone': dict(init_cfg=init)})
+    assert str(error.value).startswith(
+        f'architecture.backbone.init_cfg: {teacher_checkpoint} gave 0 of its '
+    )
+
+
+def test_what_a_checkpoint_gives_is_counted(make_config):
+    first = train(make_config('faster_rcnn_lshfm', epochs(1)))
+    cfg = make_config('faster_rcnn_lshfm', epochs(2))
+    cfg.load_from = f'{first.work_dir}/epoch_1.pth'
+    second = train(cfg)
+    total = len(second.model.student.state_dict())
+    assert second.model.audit.student == [
+        f'checkpoint: {total} of {total} keys of the student'
+    ]
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_the_audit_alone_updates_nothing(make_config, by_epoch, caplog):
+    cfg = make_config('faster_rcnn_recommended')
+    if not by_epoch:
+        cfg.train_cfg = dict(by_epoch=False, max_iters=8)
+        cfg.param_scheduler = None
+    cfg.merge_from_dict(audit_options(cfg))
+    runner = Runner.from_cfg(cfg)
+    with caplog.at_level(logging.INFO):
+        runner.train()
+    assert runner.iter == 0
+    assert not runner.model.audit.is_open
+    assert not runner.optim_wrapper.optimizer.state
+
+
+def test_a_teacher_that_finds_nothing_is_an_error(
+    make_config, teacher_checkpoint, tmp_path
+):
+    """Its weights fit the network, but not the task."""
+    content = torch.load(teacher_checkpoint, weights_only=True)
+    bias = content['state_dict']['roi_head.bbox_head.fc_cls.bias']
+    bias[-1] = 1e3  # all is background
+    path = tmp_path / 'blind.pth'
+    torch.save(content, path)
+    cfg = make_config('faster_rcnn_lshfm')
+    metrics = evaluate_teacher(cfg)
+    assert metrics['coco/bbox_mAP'] >= 0
+    cfg.model.teacher_ckpt = str(path)
+    with pytest.raises(ConfigError, match='the teacher scores 0 on the valid'):
+        evaluate_teacher(cfg)

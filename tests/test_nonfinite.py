@@ -1,0 +1,169 @@
+"""A NaN in a loss: said, kept from the weights, and never passed over."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from lshfm_mm.errors import ConfigError, NonFiniteError
+from lshfm_mm.hooks import NonFiniteHook
+
+from .test_training import epochs
+
+
+class Spoil(Hook):
+    """Make the LSH loss NaN in some iterations; note the weights of all."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iterations):
+        self.iterations = iterations
+        self.before, self.after, self.images = {}, {}, {}
+
+    def state(self, runner):
+        return copy.deepcopy(
+            [runner.model.state_dict(), runner.optim_wrapper.state_dict()]
+        )
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        bias = runner.model.distiller.distill_losses.loss_roi_lsh.bias
+        bias.fill_(torch.nan if runner.iter in self.iterations else 0)
+        self.before[runner.iter] = self.state(runner)
+        self.images[runner.iter] = [
+            x.img_path for x in data_batch['data_samples']
+        ]
+
+    def after_train_iter(self, runner, batch_idx, **kwargs):
+        self.after[runner.iter] = self.state(runner)
+
+
+@pytest.fixture
+def spoiled(make_config):
+    """A runner whose LSH loss is NaN in some iterations, and the hook."""
+
+    def make(iterations, **hook):
+        cfg = make_config(
+            'faster_rcnn_lshfm',
+            {
+                **epochs(1),
+                'custom_hooks': [dict(type='NonFiniteHook', **hook)],
+            },
+        )
+        cfg.experiment_name = Path(cfg.work_dir).name
+        runner = Runner.from_cfg(cfg)
+        spoil = Spoil(iterations)
+        runner.register_hook(spoil)
+        return runner, spoil
+
+    return make
+
+
+def flat(state):
+    """All tensors in a state, by their path."""
+    leaves, _ = torch.utils._pytree.tree_flatten_with_path(state)
+    return {str(path): x for path, x in leaves if isinstance(x, torch.Tensor)}
+
+
+def test_it_stops_before_the_update_and_says_what_it_saw(spoiled):
+    runner, spoil = spoiled([3])
+    with pytest.raises(NonFiniteError) as error:
+        runner.train()
+    path = Path(runner.work_dir) / 'nonfinite_iter_3.json'
+    assert str(error.value).startswith(
+        f'iteration 3: not finite is distill.loss_roi_lsh; its images, '
+        f'losses and features are in {path}; nothing was updated: '
+    )
+    assert '\n' not in str(error.value)
+    report = json.loads(path.read_text())
+    assert report['not_finite'] == ['distill.loss_roi_lsh']
+    assert report['losses']['distill.loss_roi_lsh'] == ['nan']
+    assert report['losses']['student.loss_rpn_cls'][0] > 0
+    assert report['images'] == spoil.images[3]
+    assert all(Path(x).is_file() for x in report['images'])
+    ((level,), *_) = report['taps'].values()
+    for owner in ('student', 'teacher'):
+        statistics = level[owner]
+        assert statistics['nan'] == statistics['inf'] == 0
+        assert statistics['shape'][1] == 256
+        assert 0 < statistics['rms'] < statistics['max']
+    # Weights and momentum are as before the batch; BN has seen it.
+    before, now = flat(spoil.before[3]), flat(spoil.state(runner))
+    assert before.keys() == now.keys()
+    for key, value in before.items():
+        if 'running_' not in key and 'num_batches' not in key:
+            assert torch.equal(value, now[key]) or 'loss_roi_lsh' in key, key
+
+
+def test_a_skipped_batch_leaves_no_trace_in_weights_or_momentum(spoiled):
+    runner, spoil = spoiled([1, 4], action='skip', max_skips=2)
+    runner.train()
+    assert runner.iter == 6
+    for iteration in range(6):
+        before = flat(spoil.before[iteration])
+        after = flat(spoil.after[iteration])
+        moved = [
+            key
+            for key, value in before.items()
+            if 'running_' not in key
+            and 'num_batches' not in key
+            and 'loss_roi_lsh' not in key
+            and not torch.equal(value, after[key])
+        ]
+        assert bool(moved) == (iteration not in (1, 4)), iteration
+        assert not moved or all(after[x].isfinite().all() for x in moved)
+    found = sorted(x.name for x in Path(runner.work_dir).glob('nonf*'))
+    assert found == ['nonfinite_iter_1.json', 'nonfinite_iter_4.json']
+
+
+def test_skipping_is_bounded(spoiled):
+    runner, _ = spoiled([0, 2, 3], action='skip', max_skips=2)
+    with pytest.raises(NonFiniteError, match='^iteration 3: .*max_skips=2$'):
+        runner.train()
+
+
+def test_nothing_is_kept_after_an_iteration(spoiled):
+    """Features held over the next forward pass would cost memory."""
+    runner, _ = spoiled([])
+    runner.train()
+    (hook,) = (x for x in runner.hooks if isinstance(x, NonFiniteHook))
+    assert (hook._seen, hook._losses, hook._batch) == ({}, {}, None)
+
+
+def test_a_task_loss_is_watched_too(spoiled):
+    runner, spoil = spoiled([])
+
+    class Poison(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 2:
+                head = runner.model.student.roi_head.bbox_head
+                head.loss_bbox.loss_weight = float('inf')
+
+    runner.register_hook(Poison())
+    with pytest.raises(NonFiniteError, match='is student.loss_bbox;'):
+        runner.train()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(action='ignore'), "action: must be 'stop' or 'skip', but got"),
+        (dict(action='skip', max_skips=0), 'max_skips: must be an int >= 1'),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        HOOKS.build(dict(type='NonFiniteHook', **arguments))
+
+
+def test_it_is_for_distillations(make_config):
+    cfg = make_config(
+        'faster_rcnn_student', {'custom_hooks': [dict(type='NonFiniteHook')]}
+    )
+    cfg.experiment_name = Path(cfg.work_dir).name
+    with pytest.raises(ConfigError, match='remove it from custom_hooks'):
+        Runner.from_cfg(cfg).train()
