@@ -394,8 +394,6 @@ def test_a_teacher_that_finds_nothing_is_an_error(
     path = tmp_path / 'blind.pth'
     torch.save(content, path)
     cfg = make_config('faster_rcnn_lshfm')
-    metrics = evaluate_teacher(cfg)
-    assert metrics['coco/bbox_mAP'] >= 0
     cfg.model.teacher_ckpt = str(path)
     with pytest.raises(ConfigError, match='the teacher scores 0 on the valid'):
         evaluate_teacher(cfg)
