@@ -4,6 +4,8 @@ Legend: N samples (images, RoIs or locations), D feature width, K hash
 functions.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -105,3 +107,62 @@ def equal_codes(
     shares = total / len(weight)
     assert isinstance(shares, Tensor)
     return shares.flatten() if keep is None else shares[keep]
+
+
+@torch.no_grad()
+def alignment_sums(
+    levels: Iterable[tuple[Tensor, Tensor, Tensor | None]],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Sums over samples from which means follow, also over processes.
+
+    Args:
+        levels (Iterable): The student's feature, the teacher's, and which
+            samples count, of each level; see :func:`rows_of`.
+        weight (Tensor, optional): Weights of hash functions, (K, D).
+        bias (Tensor, optional): Their biases, (K,).
+
+    Returns:
+        Tensor: Angles in degrees and how many there are, norms of the
+        student and of the teacher, shares of equal codes and how many there
+        are, float64, (6,).
+    """
+    parts = []
+    for student, teacher, keep in levels:
+        if not student.numel():
+            continue
+        rows = rows_of(student, keep), rows_of(teacher, keep)
+        angle = angles(*rows)
+        found = angle.isfinite()
+        norms = [torch.linalg.vector_norm(x, dim=1) for x in rows]
+        codes = norms[0].new_zeros(0)
+        if weight is not None and bias is not None:
+            codes = equal_codes(student, teacher, weight, bias, keep)
+        sums = [angle[found], found, *norms, codes, torch.ones_like(codes)]
+        parts.append(torch.stack([x.double().sum() for x in sums]))
+    return torch.stack(parts).sum(dim=0) if parts else torch.zeros(6).double()
+
+
+def alignment_means(sums: Tensor) -> dict[str, float]:
+    """Means from :func:`alignment_sums`.
+
+    Args:
+        sums (Tensor): Sums, (6,).
+
+    Returns:
+        dict[str, float]: ``angle``, the mean in degrees, over samples where
+        neither feature is 0; ``norm_ratio``, the student's mean norm over
+        the teacher's; ``equal_codes``, a share in 0 .. 1. What has no sample
+        is left out.
+    """
+    angle, count, student, teacher, codes, coded = sums.tolist()
+    means = {}
+    for name, total, over in (
+        ('angle', angle, count),
+        ('norm_ratio', student, teacher),
+        ('equal_codes', codes, coded),
+    ):
+        if over > 0:
+            means[name] = total / over
+    return means

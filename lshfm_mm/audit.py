@@ -24,10 +24,10 @@ from .alignment import equal_codes
 from .distillers import LSHFMDistiller, Seen
 from .errors import ConfigError
 from .losses import LSHLoss
+from .scales import SCALE
 
 PATIENCE = 50  # batches in which a loss may be without a sample
 FEW = 0.1  # of a model's weights; a file that gives fewer is another model's
-GRADIENT_SCALE = 2.0**16  # so that gradients in float16 do not vanish
 
 
 class Audit:
@@ -370,7 +370,7 @@ def _check_gradient(
         gradients = torch.autograd.grad(
             value,
             features,
-            torch.full_like(value, GRADIENT_SCALE),
+            torch.full_like(value, SCALE),
             retain_graph=True,
             allow_unused=True,
         )

@@ -364,6 +364,16 @@ class LSHFMDistiller(ConfigurableDistiller):
         """Names of the losses at a tap."""
         return self._tap_losses[tap]
 
+    def weight_keys(self) -> dict[str, str]:
+        """Name of a loss -> key of its weight in the distiller's config."""
+        keys = {
+            x: f'distill_losses.{x}.loss_weight' for x in self.distill_losses
+        }
+        for tap, losses in self._tap_losses.items():
+            for index, name in enumerate(losses):
+                keys[name] = f'losses.{tap}.{index}.loss_weight'
+        return keys
+
     def recorded(self, tap: str, student: bool) -> list[Tensor]:
         """Features of a model at a tap, as its layer gave them."""
         calls = self._calls(tap, student)

@@ -1,10 +1,11 @@
 """Hooks: when something is done. What is done lives elsewhere."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from math import ceil
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,14 +17,18 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .algorithms import FeatureMimicDistill
+from .alignment import alignment_means, alignment_sums
 from .averaging import average_checkpoints
 from .calibration import calibrate
 from .distillers import Seen
 from .errors import ConfigError, NonFiniteError
 from .files import written_whole
+from .losses import LSHLoss
 from .nonfinite import describe_nonfinite
+from .scales import advice, gradient_ratios
 from .teacher import forked_rng
 
 
@@ -165,14 +170,7 @@ class LSHCalibrationHook(Hook):
         Args:
             runner (Runner): Its checkpoint, if any, is loaded.
         """
-        model: Any = runner.model
-        model = model.module if is_model_wrapper(model) else model
-        if not isinstance(model, FeatureMimicDistill):
-            raise ConfigError(
-                f'LSHCalibrationHook: needs a model of FeatureMimicDistill '
-                f'or RoIMimicDistill, but got {type(model).__name__}; remove '
-                f'it from custom_hooks'
-            )
+        model = _distillation(self, runner)
         if not model.distiller.uncalibrated():
             runner.logger.info(
                 'calibration: no loss waits for a bias, it is loaded or zero'
@@ -250,14 +248,7 @@ class NonFiniteHook(Hook):
         Args:
             runner (Runner): Its optimizer wrapper is there.
         """
-        model: Any = runner.model
-        model = model.module if is_model_wrapper(model) else model
-        if not isinstance(model, FeatureMimicDistill):
-            raise ConfigError(
-                f'NonFiniteHook: needs a model of FeatureMimicDistill or '
-                f'RoIMimicDistill, but got {type(model).__name__}; remove it '
-                f'from custom_hooks'
-            )
+        model = _distillation(self, runner)
         model.distiller.observers.append(self._observe)
         model.register_forward_hook(self._note_losses)
         wrapper = runner.optim_wrapper
@@ -317,3 +308,190 @@ class NonFiniteHook(Hook):
             f'most {self.max_skips}'
         )
         return False
+
+
+@HOOKS.register_module()
+class AlignmentHook(Hook):
+    """Logs how well the student's features agree with the teacher's.
+
+    Of the batch that is trained on, without a second forward pass, over all
+    ranks: ``{tap}.angle`` in degrees, ``{tap}.norm_ratio``, the student's
+    mean norm over the teacher's, and at taps with an :class:`LSHLoss`
+    ``{tap}.equal_codes``, the share of hash codes that agree. They stand in
+    the log beside the losses, and in what else the visualizer writes to.
+
+    Args:
+        interval (int): Iterations from one to the next. Defaults to 50.
+
+    Raises:
+        ConfigError: If it is out of its range.
+    """
+
+    def __init__(self, interval: int = 50) -> None:
+        if type(interval) is not int or interval < 1:
+            raise ConfigError(
+                f'AlignmentHook.interval: must be an int >= 1, but got '
+                f'{interval!r}'
+            )
+        self.interval = interval
+        self._runner: Runner
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at what the losses compare.
+
+        Args:
+            runner (Runner): Of a distillation.
+        """
+        model = _distillation(self, runner)
+        for tap in model.distiller.taps:
+            if 'loss' in tap:
+                raise ConfigError(
+                    f'taps.{tap}: is the name of a statistic in the log, and '
+                    f"what has 'loss' in its name is taken for one; rename it"
+                )
+        self._runner = runner
+        self._distiller = model.distiller
+        model.distiller.observers.append(self._observe)
+
+    def _observe(
+        self, values: dict[str, Tensor], seen: dict[str, Seen]
+    ) -> None:
+        runner = self._runner
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        for name, tap in seen.items():
+            losses = [
+                self._distiller.distill_losses[x]
+                for x in self._distiller.losses_of(name)
+            ]
+            lsh = next((x for x in losses if isinstance(x, LSHLoss)), None)
+            sums = alignment_sums(
+                zip(
+                    [x.student for x in tap.levels],
+                    [x.teacher for x in tap.levels],
+                    tap.counting(),
+                    strict=True,
+                ),
+                getattr(lsh, 'weight', None),
+                getattr(lsh, 'bias', None),
+            ).to(next(iter(values.values())).device)
+            dist.all_reduce(sums)
+            for key, value in alignment_means(sums).items():
+                runner.message_hub.update_scalar(f'train/{name}.{key}', value)
+
+
+@HOOKS.register_module()
+class LossScaleHook(Hook):
+    """Says how hard each loss pulls against the task, and which weight fits.
+
+    In the first batches of a training it compares the norms of gradients on
+    the parameters that a loss and the task share, and logs the median ratio
+    of each loss. One out of bounds gets a line with the weight that would
+    make the two equal.
+
+    Args:
+        num_batches (int): How many. Each costs a backward pass per loss.
+            Defaults to 10.
+        limits (tuple[float, float]): Least and greatest ratio that needs no
+            advice. Defaults to (0.1, 10).
+
+    Raises:
+        ConfigError: If an argument is out of its range, or the model keeps
+            no whole graph (``with_cp``).
+    """
+
+    def __init__(
+        self, num_batches: int = 10, limits: Sequence[float] = (0.1, 10.0)
+    ) -> None:
+        if type(num_batches) is not int or num_batches < 1:
+            raise ConfigError(
+                f'LossScaleHook.num_batches: must be an int >= 1, but got '
+                f'{num_batches!r}'
+            )
+        if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+            raise ConfigError(
+                f'LossScaleHook.limits: must be two ratios, 0 < least <= '
+                f'greatest, but got {limits!r}'
+            )
+        self.num_batches = num_batches
+        self.limits = tuple(limits)
+        self._ratios: dict[str, list[float]] = {}
+        self._handle: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the losses of the first batches, if they are to come.
+
+        Args:
+            runner (Runner): Of a distillation.
+        """
+        model = _distillation(self, runner)
+        for name, module in model.student.named_modules():
+            if getattr(module, 'with_cp', False):
+                raise ConfigError(
+                    f'LossScaleHook: the gradient of a loss alone needs the '
+                    f'whole graph, but {name}.with_cp is True; remove the '
+                    f'hook, or set with_cp=False'
+                )
+        if not model.calculate_student_loss:
+            raise ConfigError(
+                'LossScaleHook: compares with the loss of the task, and '
+                'calculate_student_loss is False; remove it from custom_hooks'
+            )
+        if runner.iter == 0:
+            self._handle = model.register_forward_hook(self._note)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """Say what was found after the last of these batches."""
+        if self._handle is None or runner.iter + 1 < self.num_batches:
+            return
+        self._handle.remove()
+        self._handle = None
+        model = _distillation(self, runner)
+        keys = model.distiller.weight_keys()
+        for name, ratios in self._ratios.items():
+            ratio = median(ratios)
+            loss = model.distiller.distill_losses[name.partition('.')[2]]
+            weight = getattr(loss, 'loss_weight', 1.0)
+            runner.logger.info(
+                f'{name}: {ratio:.3g} of the gradient of the task'
+            )
+            key = f'model.distiller.{keys[name.partition(".")[2]]}'
+            line = advice(name, ratio, weight, key, self.limits)
+            if line is not None:
+                runner.logger.warning(line)
+
+    def _note(self, model: Any, args: Any, losses: Any) -> None:
+        if not model.training:
+            return
+        sums = {
+            name: torch.stack([x.mean() for x in tree_leaves(loss)]).sum()
+            for name, loss in losses.items()
+            if 'loss' in name
+        }
+        tasks = [v for k, v in sums.items() if k.startswith('student.')]
+        ratios = gradient_ratios(
+            torch.stack(tasks).sum(),
+            {k: v for k, v in sums.items() if k.startswith('distill.')},
+            [x for x in model.student.parameters() if x.requires_grad],
+        )
+        for name, ratio in ratios.items():
+            self._ratios.setdefault(name, []).append(ratio)
+
+
+def _distillation(hook: Hook, runner: Runner) -> FeatureMimicDistill:
+    """The model of a runner, which must be an algorithm of ours."""
+    model: Any = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    if not isinstance(model, FeatureMimicDistill):
+        raise ConfigError(
+            f'{type(hook).__name__}: needs a model of FeatureMimicDistill or '
+            f'RoIMimicDistill, but got {type(model).__name__}; remove it '
+            f'from custom_hooks'
+        )
+    return model

@@ -1,12 +1,26 @@
 """Directions, magnitudes and codes against loops in float64."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
-from lshfm_mm.alignment import angles, equal_codes, norm_ratio, rows_of
+from lshfm_mm.alignment import (
+    alignment_means,
+    alignment_sums,
+    angles,
+    equal_codes,
+    norm_ratio,
+    rows_of,
+)
+from lshfm_mm.errors import ConfigError
 from lshfm_mm.hashing import project
+
+from .test_training import epochs
 
 
 def draw(*shape, seed=0):
@@ -113,3 +127,99 @@ def test_rows_are_the_samples_of_a_map():
     for row, (image, y, x) in zip(rows, places, strict=True):
         assert torch.equal(row, feature.bfloat16()[image, :, y, x].float())
     assert len(rows_of(feature)) == 2 * 4 * 5
+
+
+def test_means_are_of_all_levels_and_of_samples_that_count():
+    levels = [
+        (draw(5, 6), draw(5, 6, seed=1), draw(5, seed=2) > 0),
+        (draw(2, 6, 3, 3, seed=3), draw(2, 6, 3, 3, seed=4), None),
+        (draw(0, 6), draw(0, 6), None),
+    ]
+    levels[1][0][0, :, 0, 0] = 0  # no angle, but a norm
+    weight, bias = draw(40, 6, seed=5), draw(40, seed=6)
+    found = alignment_means(alignment_sums(levels, weight, bias))
+    rows = [
+        np.concatenate(
+            [rows_of(level[i], level[2]).double().numpy() for level in levels]
+        )
+        for i in (0, 1)
+    ]
+    norms = [np.linalg.norm(x, axis=1) for x in rows]
+    some = norms[0] > 0
+    cosines = (rows[0] * rows[1]).sum(1)[some] / (norms[0] * norms[1])[some]
+    assert (~some).sum() == 1
+    codes = [x @ weight.double().numpy().T + bias.numpy() > 0 for x in rows]
+    assert found == pytest.approx(
+        dict(
+            angle=np.degrees(np.arccos(cosines)).mean(),
+            norm_ratio=norms[0].mean() / norms[1].mean(),
+            equal_codes=(codes[0] == codes[1]).mean(),
+        ),
+        rel=1e-5,
+    )
+
+
+def test_what_has_no_sample_has_no_mean():
+    assert alignment_means(alignment_sums([])) == {}
+    zero = torch.zeros(2, 3)
+    found = alignment_means(alignment_sums([(zero, zero + 1, None)]))
+    assert found == dict(norm_ratio=0.0)
+
+
+def test_the_hook_logs_what_the_losses_compare(make_config):
+    """Against numpy, on what plain hooks save of both class layers."""
+    hook = dict(type='AlignmentHook', interval=2)
+    cfg = make_config('faster_rcnn_lshfm', epochs(1))
+    cfg.custom_hooks = [hook]
+    cfg.experiment_name = Path(cfg.work_dir).name
+    runner = Runner.from_cfg(cfg)
+    saved = {'student': [], 'teacher': []}
+    for who, calls in saved.items():
+        layer = getattr(runner.model, who).roi_head.bbox_head.fc_cls
+        layer.register_forward_hook(
+            lambda _, inputs, output, calls=calls: calls.append(
+                inputs[0].detach().double().numpy()
+            )
+        )
+    runner.train()
+    loss = runner.model.distiller.distill_losses.loss_roi_lsh
+    weight, bias = loss.weight.double().numpy(), loss.bias.numpy()
+    scalars = runner.message_hub.log_scalars
+    logged = {
+        key.removeprefix('train/roi.'): buffer.data[0]
+        for key, buffer in scalars.items()
+        if key.startswith('train/roi.')
+    }
+    (log,) = Path(cfg.work_dir).glob('*/*.log')
+    lines = [x for x in log.read_text().splitlines() if 'Epoch(train)' in x]
+    assert ['roi.angle: ' in x for x in lines] == [False] + [True] * 5
+    for index, iteration in enumerate((2, 4, 6)):
+        rows = [calls[iteration - 1] for calls in saved.values()]
+        norms = [np.linalg.norm(x, axis=1) for x in rows]
+        cosines = (rows[0] * rows[1]).sum(1) / norms[0] / norms[1]
+        codes = [x @ weight.T + bias > 0 for x in rows]
+        found = {key: values[index] for key, values in logged.items()}
+        assert found == pytest.approx(
+            dict(
+                angle=np.degrees(np.arccos(cosines)).mean(),
+                norm_ratio=norms[0].mean() / norms[1].mean(),
+                equal_codes=(codes[0] == codes[1]).mean(),
+            ),
+            rel=1e-4,
+        )
+
+
+def test_a_tap_named_loss_is_refused(make_config):
+    """MMEngine would take its statistics for losses."""
+    cfg = make_config('faster_rcnn_lshfm', epochs(1))
+    cfg.model.distiller.taps = dict(myloss='roi_head.bbox_head.fc_cls')
+    cfg.model.distiller.losses = dict(myloss=[dict(type='LSHLoss')])
+    cfg.custom_hooks = [dict(type='AlignmentHook')]
+    cfg.experiment_name = Path(cfg.work_dir).name
+    with pytest.raises(ConfigError, match="^taps.myloss: .*'loss' in its na"):
+        Runner.from_cfg(cfg).train()
+
+
+def test_the_interval_is_checked():
+    with pytest.raises(ConfigError, match='AlignmentHook.interval: must be'):
+        HOOKS.build(dict(type='AlignmentHook', interval=0))

@@ -1,0 +1,140 @@
+"""How hard losses pull, against gradients by hand."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.scales import advice, gradient_ratios
+
+from .test_training import epochs
+
+LIMITS = (0.1, 10)
+
+
+def test_ratios_are_of_the_shared_parameters_alone():
+    """d task = (2, 3, .), d mimic = (4, ., 5): only the first is shared."""
+    a, b, c = (torch.tensor(x, requires_grad=True) for x in (1.0, 2.0, 3.0))
+    unused = torch.zeros(2, requires_grad=True)
+    task, mimic = 2 * a + 3 * b, 4 * a + 5 * c
+    ratios = gradient_ratios(
+        task, dict(m=mimic, half=b / 2), [a, b, c, unused]
+    )
+    assert ratios == pytest.approx(dict(m=4 / 2, half=0.5 / 3))
+    assert a.grad is b.grad is None
+    (task + mimic).backward()  # the graph is still there
+    assert a.grad == 6
+
+
+def test_norms_are_over_all_shared_parameters():
+    x, y = (torch.ones(3, requires_grad=True) for _ in range(2))
+    task = (3 * x).sum() + (4 * y).sum()
+    mimic = (x * torch.tensor([1.0, 2.0, 2.0])).sum() + 0 * y.sum()
+    ratio = gradient_ratios(task, dict(m=mimic), [x, y])['m']
+    assert ratio == pytest.approx(3 / math.sqrt(3 * 9 + 3 * 16))
+
+
+def test_tiny_gradients_survive_half_precision():
+    """1e-9 is 0 in float16; the ratio is not."""
+    x = torch.ones(4, requires_grad=True)
+    half = x.half()
+    task, mimic = half.float().sum() * 1e-6, half.float().sum() * 1e-9
+    assert torch.autograd.grad(mimic, half, retain_graph=True)[0][0] == 0
+    ratio = gradient_ratios(task, dict(m=mimic), [x])['m']
+    assert ratio == pytest.approx(1e-3, rel=0.02)
+
+
+def test_without_anything_shared_there_is_no_ratio():
+    x, y = (torch.ones((), requires_grad=True) for _ in range(2))
+    ratios = gradient_ratios(2 * x, dict(m=y * 3, none=torch.ones(())), [x, y])
+    assert all(map(math.isnan, ratios.values()))
+
+
+@pytest.mark.parametrize('ratio', [0.1, 1, 10, 0, math.nan])
+def test_what_is_fine_gets_no_advice(ratio):
+    assert advice('distill.loss_x', ratio, 7, 'key', LIMITS) is None
+
+
+def test_advice_is_one_line_with_the_weight():
+    assert advice('distill.loss_x', 56, 7, 'a.b', LIMITS) == (
+        'distill.loss_x: with weight 7 it pulls 56 times as hard as the task '
+        'on the weights that both train (norms of gradients); to pull as '
+        'hard: --cfg-options a.b=0.12'
+    )
+    assert '0.02 times' in str(advice('x', 0.02, 1, 'a.b', LIMITS))
+
+
+def run(make_config, lines, overrides=None):
+    """Train for an epoch of six; return the advice and the weights."""
+    hook = dict(type='LossScaleHook', num_batches=5)
+    cfg = make_config('faster_rcnn_recommended', epochs(1))
+    cfg.custom_hooks = [hook] if lines is not None else []
+    cfg.merge_from_dict(overrides or {})
+    cfg.experiment_name = Path(cfg.work_dir).name
+    runner = Runner.from_cfg(cfg)
+    for level in ('info', 'warning') if lines is not None else ():
+        write = getattr(runner.logger, level)
+        setattr(
+            runner.logger,
+            level,
+            lambda text, *a, write=write, level=level, **k: (
+                lines.append((level, str(text))),
+                write(text, *a, **k),
+            ),
+        )
+    runner.train()
+    return runner.model
+
+
+def test_a_loss_out_of_scale_is_said_and_the_advice_holds(make_config):
+    """L2 of weight 1e5: a run with the proposed weight pulls about alike."""
+    key = 'model.distiller.losses.roi.1'
+    lines = []
+    run(make_config, lines, {f'{key}.loss_weight': 1e5})
+    told = [text for level, text in lines if level == 'warning']
+    told = [x for x in told if 'relativel2: with weight' in x]
+    assert len(told) == 1 and '\n' not in told[0]
+    found = re.fullmatch(
+        r'distill.loss_roi_relativel2: with weight 100000 it pulls .* times '
+        r'as hard as the task .*: --cfg-options (\S+)=(\S+)',
+        told[0],
+    )
+    assert found and found[1] == f'{key}.loss_weight'
+    again = []
+    run(make_config, again, {found[1]: float(found[2])})
+    assert not [x for _, x in again if 'relativel2: with weight' in x]
+    ratio = next(
+        float(x.split()[1])
+        for _, x in again
+        if x.startswith('distill.loss_roi_relativel2: ')
+    )
+    assert 0.3 < ratio < 3
+
+
+def test_it_changes_no_weight(make_config):
+    state = run(make_config, None).state_dict()
+    for key, value in run(make_config, []).state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(num_batches=0), 'num_batches: must be an int >= 1, but got 0'),
+        (dict(limits=(2, 1)), 'limits: must be two ratios, 0 < least'),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        HOOKS.build(dict(type='LossScaleHook', **arguments))
+
+
+def test_checkpointed_backbones_are_refused(make_config):
+    overrides = {'model.architecture.backbone.with_cp': True}
+    with pytest.raises(ConfigError, match='.with_cp is True; remove the hook'):
+        run(make_config, [], overrides)
