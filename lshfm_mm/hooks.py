@@ -315,6 +315,7 @@ class ExactResumeHook(Hook):
     """
 
     priority = 'LOWEST'  # others may draw random numbers, too
+    progress: Progress | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Warn, take over the random numbers, and evaluate if that is due.
@@ -326,7 +327,8 @@ class ExactResumeHook(Hook):
             runner.logger.warning(
                 f'a resumed run will not equal an uninterrupted one: {reason}'
             )
-        self.progress = Progress(runner, dist.get_rank())
+        if self.progress is None:
+            self.progress = Progress(runner, dist.get_rank())
         if evaluation_is_due(runner):
             runner.logger.info(
                 'evaluating the checkpoint to resume: it was saved before '
@@ -340,6 +342,7 @@ class ExactResumeHook(Hook):
         Args:
             runner (Runner): Before it iterates its dataloader.
         """
+        assert self.progress is not None
         self.progress.start_epoch(runner)
 
     def before_train_iter(
@@ -352,6 +355,7 @@ class ExactResumeHook(Hook):
             batch_idx (int): Not used.
             data_batch (Any): Not used.
         """
+        assert self.progress is not None
         self.progress.start_iteration(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:

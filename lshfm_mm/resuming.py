@@ -36,7 +36,8 @@ def seed_random(*key: int) -> None:
     Args:
         key (int): Numbers >= 0; of other numbers come other seeds.
     """
-    words = np.random.SeedSequence(key).generate_state(8)
+    # It takes (1, 2) and (1, 2, 0) for the same.
+    words = np.random.SeedSequence((len(key), *key)).generate_state(8)
     random.seed(words.tobytes())
     np.random.seed(words)
     torch.manual_seed(int.from_bytes(words.tobytes()[:8], 'little'))

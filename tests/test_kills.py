@@ -7,10 +7,12 @@ an uninterrupted one left.
 """
 
 import copy
+import multiprocessing
 import os
 import random
+import re
+import runpy
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -121,23 +123,35 @@ VARIANTS = {
 }
 
 
-def start(config: Path, folder: Path) -> subprocess.Popen:
-    """Train, or go on with what is in a folder."""
+# Processes that begin with all imported: most of a start is imports.
+SERVER = multiprocessing.get_context('forkserver')
+SERVER.set_forkserver_preload(['lshfm_mm', 'mmdet.apis', 'mmdet.models'])
+
+
+def train(config: Path, folder: Path) -> None:
+    """Train, or go on with what is in a folder, in a new process."""
+    os.setsid()
     with open(folder.with_suffix('.log'), 'ab') as log:
-        return subprocess.Popen(
-            [sys.executable, '-W', 'ignore', 'tools/train.py', config]
-            + ['--work-dir', folder, '--resume'],
-            stdout=log,
-            stderr=log,
-            cwd=REPO,
-            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': REPO},
-            start_new_session=True,
-        )
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.chdir(REPO)
+    torch.set_num_threads(1)
+    sys.argv = ['train.py', str(config), '--work-dir', str(folder)]
+    sys.argv.append('--resume')
+    runpy.run_path('tools/train.py', run_name='__main__')
+
+
+def start(config: Path, folder: Path) -> multiprocessing.Process:
+    process = SERVER.Process(target=train, args=(config, folder))
+    process.start()
+    return process
 
 
 def finish(config: Path, folder: Path) -> None:
     process = start(config, folder)
-    assert process.wait() == 0, folder.with_suffix('.log').read_text()[-4000:]
+    process.join()
+    said = folder.with_suffix('.log').read_text()
+    assert process.exitcode == 0, said[-4000:]
 
 
 def partials(folder: Path) -> list[str]:
@@ -146,17 +160,24 @@ def partials(folder: Path) -> list[str]:
     return [x.name for x in os.scandir(folder) if x.name[0] == '_']
 
 
-def kill_amid_a_write(process: subprocess.Popen, folder: Path, rng) -> None:
-    """At one of its next writes, up to 3 ms after it began."""
+def wait_for_a_write(process, folder: Path, rng: random.Random) -> None:
+    """Wait for one of the next writes, and for up to 3 ms of it."""
     for _ in range(rng.randint(1, 5)):
-        while not partials(folder) and process.poll() is None:
+        while not partials(folder) and process.is_alive():
             pass
         before = partials(folder)
         time.sleep(rng.uniform(0, 0.003))
         if rng.random() < 0.4:
             break
-        while partials(folder) == before and process.poll() is None:
+        while partials(folder) == before and process.is_alive():
             pass
+
+
+def progress(folder: Path) -> str:
+    """What the log says last of its training, such as 'Epoch(train) [2]'."""
+    said = folder.with_suffix('.log').read_text()
+    found = re.findall(r'(?:Epoch|Iter)\((?:train|val)\) +[^ ]+', said)
+    return ' '.join(found[-1].split()) if found else 'start'
 
 
 def left(folder: Path) -> dict[str, dict]:
@@ -220,31 +241,32 @@ def test_a_killed_training_equals_an_uninterrupted_one(
     config, expected, seconds = reference(variant)
     rng = random.Random(run)
     folder = tmp_path / 'run'
-    said = [f'run {run:2} ({variant}):']
+    said = []
     for _ in range(rng.choice([1, 1, 2, 3])):
+        old = partials(folder)
         process = start(config, folder)
-        if amid_a_write := rng.random() < 0.5:
-            kill_amid_a_write(process, folder, rng)
+        if aimed := rng.random() < 0.5:
+            wait_for_a_write(process, folder, rng)
         else:
-            try:
-                process.wait(rng.uniform(0.3, 1) * seconds)
-            except subprocess.TimeoutExpired:
-                pass
-        alive = process.poll() is None
+            process.join(rng.uniform(0.1, 0.8) * seconds)
+        alive = process.is_alive()
         if alive:
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        found = sorted(x.name for x in folder.glob('*.pth'))
-        record = folder / 'last_checkpoint'
-        if record.exists():
+        process.join()
+        where = [x.split('_', 3)[-1] for x in partials(folder) if x not in old]
+        if (record := folder / 'last_checkpoint').exists():
             named = Path(record.read_text())
             torch.load(named, weights_only=True)
+            saved = {x.stat().st_mtime_ns: x for x in folder.glob('[ei]*.pth')}
+            if saved[max(saved)] != named:
+                where.append(f'after {saved[max(saved)].name}')
         said.append(
-            f'{"aimed" if amid_a_write else "timed"} kill'
-            f'{"" if alive else " (too late)"}, '
-            f'left {", ".join(found) or "nothing"};'
+            f'{"aimed" if aimed else "timed"} kill, '
+            + (f'amid {where[0]}' if where else f'at {progress(folder)}')
+            if alive
+            else 'no kill, it was through'
         )
     finish(config, folder)
     assert_same(left(folder), expected)
     assert not partials(folder)
-    print(*said, 'equal')
+    print(f'\nrun {run:2} ({variant}): {"; ".join(said)}; equal')
