@@ -9,6 +9,7 @@ done, and errors of one line.
 import importlib.util
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from .errors import ConfigError, NonFiniteError
+from .resuming import find_whole, read_resumable
 from .teacher import build_teacher
+
+# What each training gets that has it not already, and each distillation.
+HOOKS = ('ExactResumeHook',)
+DISTILL_HOOKS = ('NonFiniteHook', 'AlignmentHook', 'LossScaleHook')
 
 # Data sets of mmpretrain that download what is absent.
 SELF_LOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
@@ -208,6 +214,46 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
             f'were trained for these classes'
         )
     return metrics
+
+
+def prepare_training(args: Namespace, cfg: Config) -> None:
+    """Choose the checkpoint to resume, and add the hooks of each training.
+
+    Args:
+        args (Namespace): Arguments of the train tool; changed in place.
+        cfg (Config): The config, with its overrides.
+
+    Raises:
+        ConfigError: If there is a checkpoint to resume, but no whole one.
+    """
+    options = dict(args.cfg_options or {})
+    hooks = cfg.to_dict().get('custom_hooks') or []
+    named = [str(x.get('type')).rpartition('.')[2] for x in hooks]
+    wanted_hooks = HOOKS + DISTILL_HOOKS * ('distiller' in cfg.model)
+    lacking = [x for x in wanted_hooks if x not in named]
+    if lacking:
+        options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
+        # For those who use the config that the run leaves behind.
+        imports = (cfg.get('custom_imports') or {}).get('imports') or []
+        imports = [imports] if isinstance(imports, str) else [*imports]
+        if not any(x.split('.')[0] == __package__ for x in imports):
+            options['custom_imports.imports'] = [*imports, __package__]
+    wanted = args.resume
+    if wanted is None and cfg.get('resume'):
+        wanted = cfg.get('load_from') or 'auto'
+    content: dict[str, Any] = {}
+    if wanted == 'auto':
+        folder = args.work_dir or cfg.get('work_dir')
+        folder = folder or f'work_dirs/{Path(args.config).stem}'
+        wanted, content = find_whole(cfg, folder) or (None, {})
+    elif wanted is not None and '://' not in wanted:
+        content = read_resumable(wanted)
+    if wanted is None:  # with 'auto' the tools would forget load_from
+        options['resume'] = False
+    elif (cfg.get('randomness') or {}).get('seed') is None and content:
+        # MMEngine takes it over, but too late for the order of the data.
+        options['randomness.seed'] = content['meta'].get('seed')
+    args.resume, args.cfg_options = wanted, options
 
 
 def run(main: Callable[[], None]) -> None:

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmengine.fileio import LocalBackend, register_backend
+
+PARTIAL = '_partial_'
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Write beside a file, and rename once all is written.
+    """Write beside a file, and rename once all is on the disk.
 
     Args:
         path (Path): The file.
@@ -16,9 +20,65 @@ def written_whole(path: Path) -> Iterator[Path]:
     Yields:
         Path: Where to write, with the same suffix; it is gone afterwards.
     """
-    partial = path.with_name(f'_partial_{os.getpid()}_{path.name}')
+    partial = path.with_name(f'{PARTIAL}{os.getpid()}_{path.name}')
     try:
         yield partial
+        _flush(partial)
         os.replace(partial, path)
+        _flush(path.parent)  # the rename itself
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a killed process was writing.
+
+    Args:
+        folder (Path): A folder in which nobody is writing now.
+    """
+    for path in folder.glob(f'{PARTIAL}[0-9]*_*'):
+        path.unlink(missing_ok=True)
+
+
+# A backend is how MMEngine's ``save_checkpoint`` is told the way to write.
+@register_backend('whole')
+class WholeBackend(LocalBackend):
+    """Local files that are written whole, and removed when it is safe.
+
+    Attributes:
+        waiting (list[str], optional): Where it is a list, files to remove are
+            noted there and stay.
+    """
+
+    waiting: list[str] | None = None
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file.
+
+        Args:
+            obj (bytes): What it shall hold.
+            filepath (str | Path): The file; its folder is made.
+        """
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(Path(filepath)) as partial:
+            partial.write_bytes(obj)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Remove a file, or note it.
+
+        Args:
+            filepath (str | Path): The file.
+        """
+        if self.waiting is None:
+            super().remove(filepath)
+        else:
+            self.waiting.append(str(filepath))
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,7 +1,8 @@
 """Hooks: when something is done. What is done lives elsewhere."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -25,9 +27,10 @@ from .averaging import average_checkpoints
 from .calibration import calibrate
 from .distillers import Seen
 from .errors import ConfigError, NonFiniteError
-from .files import written_whole
+from .files import WholeBackend, remove_partials, written_whole
 from .losses import LSHLoss
 from .nonfinite import describe_nonfinite
+from .resuming import Progress, evaluation_is_due, obstacles
 from .scales import advice, gradient_ratios
 from .teacher import forked_rng
 
@@ -202,6 +205,169 @@ class LSHCalibrationHook(Hook):
                 self.num_rois,
                 self.seed,
             )
+
+
+# In place of MMEngine's own, for all configs.
+@HOOKS.register_module(name='CheckpointHook', force=True)
+class WholeCheckpointHook(CheckpointHook):
+    """MMEngine's ``CheckpointHook``, safe against a kill at any moment.
+
+    On local disks a checkpoint is there whole or not at all, then
+    ``last_checkpoint`` names it, and only then older ones are removed. What
+    a killed run has left half done is removed at the start.
+
+    Args:
+        kwargs: Arguments of MMEngine's ``CheckpointHook``.
+    """
+
+    backend_args: dict[str, Any] | None
+
+    def before_train(self, runner: Runner) -> None:
+        """Choose how to write, and clean up after a killed run.
+
+        Args:
+            runner (Runner): Its checkpoint, if any, is loaded.
+        """
+        if self.file_client_args is None and isinstance(runner, Runner):
+            folder = self.out_dir or runner.work_dir
+            backend = get_file_backend(folder, backend_args=self.backend_args)
+            if type(backend) is LocalBackend:
+                self.backend_args = dict(backend='whole')
+        super().before_train(runner)
+        if isinstance(self.file_backend, WholeBackend) and is_main_process():
+            remove_partials(Path(self.out_dir))
+            remove_partials(Path(runner.work_dir))
+            resumed = runner.message_hub.get_info('last_ckpt', '')
+            if Path(resumed).parent.resolve() == Path(self.out_dir).resolve():
+                for old in runner.message_hub.get_info('outdated_ckpts', []):
+                    Path(self.out_dir, old).unlink(missing_ok=True)
+
+    def _save_best_checkpoint(
+        self, runner: Runner, metrics: Mapping[str, float]
+    ) -> None:
+        with self._removed_last():
+            super()._save_best_checkpoint(runner, metrics)
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict[str, Any]
+    ) -> None:
+        if not isinstance(self.file_backend, WholeBackend):
+            super()._save_checkpoint_with_step(runner, step, meta)
+            return
+        path = self.file_backend.join_path
+        name = self.filename_tmpl.format(step)
+        with self._removed_last() as outdated:
+            if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+                if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                    old = self.filename_tmpl.format(self.keep_ckpt_ids[0])
+                    self.file_backend.remove(path(self.out_dir, old))
+                self.keep_ckpt_ids.append(step)  # and forget the first
+                runner.message_hub.update_info(
+                    'keep_ckpt_ids', list(self.keep_ckpt_ids)
+                )
+            self.last_ckpt = path(self.out_dir, name)
+            runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+            runner.message_hub.update_info(
+                'outdated_ckpts', [Path(x).name for x in outdated]
+            )
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                record = Path(runner.work_dir) / 'last_checkpoint'
+                with written_whole(record) as partial:
+                    partial.write_text(self.last_ckpt)
+
+    @contextmanager
+    def _removed_last(self) -> Iterator[list[str]]:
+        """Yield what is to be removed once all is written."""
+        backend = self.file_backend
+        if (
+            not isinstance(backend, WholeBackend)
+            or backend.waiting is not None
+        ):
+            yield getattr(backend, 'waiting', None) or []
+            return
+        backend.waiting = []
+        try:
+            yield backend.waiting
+            outdated = backend.waiting
+        finally:
+            backend.waiting = None
+        if is_main_process():
+            written = {self.last_ckpt, getattr(self, 'best_ckpt_path', None)}
+            written |= {*getattr(self, 'best_ckpt_path_dict', {}).values()}
+            for old in {*outdated} - written:
+                Path(old).unlink(missing_ok=True)
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """A resumed training equals one that was not interrupted.
+
+    All random numbers become a function of the seed, the rank and the
+    progress, and an evaluation that the interruption cut off is made up for.
+    What stands in the way is warned of before training.
+    """
+
+    priority = 'LOWEST'  # others may draw random numbers, too
+    progress: Progress | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Warn, take over the random numbers, and evaluate if that is due.
+
+        Args:
+            runner (Runner): Its checkpoint, if any, is loaded.
+        """
+        for reason in obstacles(runner):
+            runner.logger.warning(
+                f'a resumed run will not equal an uninterrupted one: {reason}'
+            )
+        if self.progress is None:
+            self.progress = Progress(runner, dist.get_rank())
+        if evaluation_is_due(runner):
+            runner.logger.info(
+                'evaluating the checkpoint to resume: it was saved before '
+                'its evaluation'
+            )
+            runner.val_loop.run()
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed the epoch.
+
+        Args:
+            runner (Runner): Before it iterates its dataloader.
+        """
+        assert self.progress is not None
+        self.progress.start_epoch(runner)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Seed the step.
+
+        Args:
+            runner (Runner): It has its batch.
+            batch_idx (int): Not used.
+            data_batch (Any): Not used.
+        """
+        assert self.progress is not None
+        self.progress.start_iteration(runner)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Note it in checkpoints that are saved from here on.
+
+        Args:
+            runner (Runner): Before an evaluation.
+        """
+        runner.message_hub.update_info('evaluated_iter', runner.iter)
 
 
 @HOOKS.register_module()
@@ -396,8 +562,7 @@ class LossScaleHook(Hook):
             advice. Defaults to (0.1, 10).
 
     Raises:
-        ConfigError: If an argument is out of its range, or the model keeps
-            no whole graph (``with_cp``).
+        ConfigError: If an argument is out of its range.
     """
 
     def __init__(
@@ -425,18 +590,14 @@ class LossScaleHook(Hook):
             runner (Runner): Of a distillation.
         """
         model = _distillation(self, runner)
-        for name, module in model.student.named_modules():
-            if getattr(module, 'with_cp', False):
-                raise ConfigError(
-                    f'LossScaleHook: the gradient of a loss alone needs the '
-                    f'whole graph, but {name}.with_cp is True; remove the '
-                    f'hook, or set with_cp=False'
-                )
-        if not model.calculate_student_loss:
-            raise ConfigError(
-                'LossScaleHook: compares with the loss of the task, and '
-                'calculate_student_loss is False; remove it from custom_hooks'
-            )
+        reason = ''
+        if any(getattr(x, 'with_cp', False) for x in model.student.modules()):
+            reason = 'with_cp=True keeps no graph for the gradient of one loss'
+        elif not model.calculate_student_loss:
+            reason = 'calculate_student_loss=False leaves no task to compare'
+        if reason:
+            runner.logger.warning(f'LossScaleHook: does nothing, {reason}')
+            return
         if runner.iter == 0:
             self._handle = model.register_forward_hook(self._note)
 

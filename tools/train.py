@@ -5,9 +5,6 @@ Beside its arguments there are two flags for distillations, see ``FLAGS``.
 
 import sys
 import tempfile
-from pathlib import Path
-
-from mmengine.runner import find_latest_checkpoint
 
 from lshfm_mm import cli
 
@@ -25,11 +22,7 @@ def main() -> None:
     cfg = cli.read_config(args.config, args.cfg_options)
     cli.check_data(cfg, ('train_dataloader', 'val_dataloader'))
     cli.check_weights_files(cfg)
-    folder = args.work_dir or cfg.get('work_dir')
-    folder = folder or f'work_dirs/{Path(args.config).stem}'
-    if args.resume == 'auto' and find_latest_checkpoint(folder) is None:
-        # There is nothing to resume; the tools would forget load_from.
-        args.resume = None
+    cli.prepare_training(args, cfg)
     if '--check-teacher' in flags:
         cli.evaluate_teacher(cfg, args.launcher)
     tool.parse_args = lambda: args

@@ -1,0 +1,391 @@
+"""Random numbers as a function of progress; checkpoints whole or absent."""
+
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from lshfm_mm import cli, files
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.hooks import WholeCheckpointHook
+from lshfm_mm.resuming import (
+    BatchSeeder,
+    find_whole,
+    obstacles,
+    read_resumable,
+    seed_random,
+)
+
+EXACT = [dict(type='ExactResumeHook')]
+
+
+class Drawing(BaseDataset):
+    """Each item draws of all three generators."""
+
+    METAINFO = dict(classes=('a',))
+
+    def load_data_list(self) -> list[dict]:
+        return [{} for _ in range(8)]
+
+    def __getitem__(self, index: int) -> tuple:
+        return index, random.random(), np.random.rand(), float(torch.rand(()))
+
+
+def draws() -> tuple:
+    return Drawing()[0]
+
+
+def epochs_of(dataset, epochs, **options) -> list:
+    """All batches of some epochs, of a new dataloader."""
+    seeder = BatchSeeder(3, 0)
+    loader = DataLoader(dataset, 2, collate_fn=list, **options)
+    seeder.attach(loader)
+    found = []
+    for epoch in epochs:
+        seeder.epoch.fill_(epoch)
+        found.append(list(loader))
+    return found
+
+
+def test_all_generators_are_a_function_of_the_key():
+    seed_random(1, 2)
+    first = draws(), draws()
+    assert first[0] != first[1]
+    seed_random(1, 2)
+    assert (draws(), draws()) == first
+    for other in ((1, 3), (2, 2), (1, 2, 0)):
+        seed_random(*other)
+        assert not {*draws()[1:]} & {*first[0][1:]}
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(num_workers=1, persistent_workers=True),
+        dict(num_workers=2, persistent_workers=True),
+        dict(num_workers=2),
+    ],
+    ids=str,
+)
+def test_batches_are_the_same_in_however_many_workers(options):
+    """And in an epoch that a new process begins with."""
+    expected = epochs_of(Drawing(), range(3))
+    items = [x for epoch in expected for batch in epoch for x in batch]
+    assert len({x[1:] for x in items}) == 24  # none twice
+    assert epochs_of(Drawing(), range(3), **options) == expected
+    assert epochs_of(Drawing(), [2], **options) == expected[2:]
+
+
+def test_making_batches_leaves_the_stream_of_training_alone():
+    seed_random(5)
+    expected = draws()
+    loader = DataLoader(Drawing(), 2, collate_fn=list)
+    BatchSeeder(3, 0).attach(loader)
+    batches = iter(loader)  # itself draws a number
+    seed_random(5)
+    next(batches)
+    assert draws() == expected
+
+
+@pytest.mark.parametrize('kind', ['plain', 'concat', 'repeat', 'batches'])
+def test_any_dataset_stays_what_it_is(kind):
+    class Batches(Drawing):
+        def __getitems__(self, indices):
+            return [('batch', *self[index]) for index in indices]
+
+    dataset = {
+        'plain': Drawing,
+        'concat': lambda: ConcatDataset([Drawing(), Drawing()]),
+        'repeat': lambda: RepeatDataset(Drawing(), 2),
+        'batches': Batches,
+    }[kind]()
+    before, size, meta = type(dataset), len(dataset), dataset.metainfo
+    (found,) = epochs_of(dataset, [1])
+    assert isinstance(dataset, before)
+    assert type(dataset).__name__ == before.__name__
+    assert (len(dataset), dataset.metainfo) == (size, meta)
+    items = [x for batch in found for x in batch]
+    assert len(items) == size
+    if kind == 'batches':
+        assert {x[0] for x in items} == {'batch'}
+
+
+def test_mmengines_name_means_the_hook_that_writes_whole():
+    for scope in ('mmengine', 'mmdet', 'mmrazor', 'mmpretrain'):
+        hook = HOOKS.build(dict(type='CheckpointHook', _scope_=scope))
+        assert type(hook) is WholeCheckpointHook
+    assert isinstance(hook, CheckpointHook)
+
+
+def trained(cfg: Config, epochs: int, **overrides) -> Runner:
+    """Train, or go on with what is in the work_dir."""
+    cfg.merge_from_dict(
+        {
+            'train_cfg.max_epochs': epochs,
+            'train_cfg.val_interval': 99,
+            'param_scheduler': [],
+            'custom_hooks': EXACT,
+            **overrides,
+        }
+    )
+    cfg.experiment_name = Path(cfg.work_dir).name + str(time.monotonic_ns())
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def weights(path: Path) -> dict:
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+@pytest.mark.parametrize(
+    'hooks', [EXACT, pytest.param([], marks=pytest.mark.slow)], ids=str
+)
+def test_a_resumed_training_equals_an_uninterrupted_one(make_config, hooks):
+    """And without the hook it does not: else this test proves nothing."""
+    whole = make_config('faster_rcnn_lsh')
+    trained(whole, 2, custom_hooks=hooks)
+    parts = make_config('faster_rcnn_lsh')
+    trained(parts, 1, custom_hooks=hooks)
+    trained(parts, 2, custom_hooks=hooks, resume=True)
+    found = [weights(Path(x.work_dir) / 'epoch_2.pth') for x in (whole, parts)]
+    same = [torch.equal(x, found[1][key]) for key, x in found[0].items()]
+    assert all(same) == bool(hooks)
+
+
+def test_an_evaluation_that_was_cut_off_is_made_up_for(make_config):
+    cfg = make_config('faster_rcnn_student')
+    trained(cfg, 1)  # interrupted before the evaluation of epoch 1
+    runner = trained(cfg, 1, resume=True, **{'train_cfg.val_interval': 1})
+    assert runner.message_hub.get_info('evaluated_iter') == 6
+    assert 'coco/bbox_mAP' in {
+        x.removeprefix('val/') for x in runner.message_hub.log_scalars
+    }
+    # Of one that notes its evaluation there is none.
+    path = Path(cfg.work_dir) / 'epoch_1.pth'
+    content = torch.load(path, weights_only=True)
+    content['message_hub']['runtime_info']['evaluated_iter'] = 6
+    content['message_hub']['resumed_keys']['evaluated_iter'] = True
+    torch.save(content, path)
+    runner = trained(cfg, 1, resume=True)
+    assert not any(
+        x.startswith('val/coco') for x in runner.message_hub.log_scalars
+    )
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'message'),
+    [
+        (
+            {'default_hooks.checkpoint.by_epoch': False},
+            'default_hooks.checkpoint.by_epoch: is False, and MMEngine begins',
+        ),
+        (
+            {'optim_wrapper.accumulative_counts': 4},
+            'optim_wrapper.accumulative_counts: is 4, and a checkpoint comes '
+            'after 6 iterations',
+        ),
+    ],
+)
+def test_what_cannot_be_exact_is_said(make_config, overrides, message):
+    cfg = make_config('faster_rcnn_student')
+    cfg.merge_from_dict(overrides)
+    runner = Runner.from_cfg(cfg)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    (reason,) = obstacles(runner)
+    assert reason.startswith(message)
+
+
+@pytest.fixture
+def killed_amid_a_write(tmp_path):
+    """A folder with a whole file, and a process killed writing it anew."""
+    (tmp_path / 'epoch_1.pth').write_bytes(b'before')
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        files.WholeBackend().put(bytes(10000), tmp_path / 'epoch_1.pth')
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGXFSZ
+    return tmp_path
+
+
+def test_a_kill_amid_a_write_leaves_the_file_as_it_was(killed_amid_a_write):
+    folder = killed_amid_a_write
+    assert (folder / 'epoch_1.pth').read_bytes() == b'before'
+    (partial,) = folder.glob('_partial_*')
+    assert partial.stat().st_size == 5000
+    mine = folder / '_partial_notes.txt'
+    mine.touch()
+    files.remove_partials(folder)
+    assert {x.name for x in folder.iterdir()} == {'epoch_1.pth', mine.name}
+
+
+def test_the_old_goes_when_the_new_is_there(make_config, monkeypatch):
+    """With room for one checkpoint there is one at each moment."""
+    seen = []
+    replace = os.replace
+
+    def looking(source, target):
+        folder = Path(target).parent
+        if folder.samefile(cfg.work_dir):
+            now = {x.name for x in folder.glob('[be]*.pth')}
+            seen.append((Path(target).name, now))
+        replace(source, target)
+
+    cfg = make_config(
+        'faster_rcnn_student',
+        {'default_hooks.checkpoint': dict(max_keep_ckpts=1, save_best='x')},
+    )
+    cfg.default_hooks.checkpoint.rule = 'greater'
+    monkeypatch.setattr(os, 'replace', looking)
+    monkeypatch.setattr(
+        'mmdet.evaluation.CocoMetric.evaluate',
+        lambda self, size: {'x': float(len(seen))},
+    )
+    trained(cfg, 2, **{'train_cfg.val_interval': 1})
+    one, two = 'best_x_epoch_1.pth', 'best_x_epoch_2.pth'
+    assert seen == [
+        ('epoch_1.pth', set()),
+        ('last_checkpoint', {'epoch_1.pth'}),
+        (one, {'epoch_1.pth'}),
+        ('epoch_1.pth', {'epoch_1.pth', one}),
+        ('last_checkpoint', {'epoch_1.pth', one}),
+        ('epoch_2.pth', {'epoch_1.pth', one}),
+        ('last_checkpoint', {'epoch_1.pth', 'epoch_2.pth', one}),
+        (two, {'epoch_2.pth', one}),
+        ('epoch_2.pth', {'epoch_2.pth', one, two}),
+        ('last_checkpoint', {'epoch_2.pth', one, two}),
+    ]
+    folder = Path(cfg.work_dir)
+    left = {x.name for x in folder.glob('*.pth')}
+    assert left == {'epoch_2.pth', two}
+    assert (folder / 'last_checkpoint').read_text() == str(
+        folder / 'epoch_2.pth'
+    )
+    # Killed before the old were removed, and amid a write:
+    for name in ('epoch_1.pth', one, '_partial_1_epoch_3.pth'):
+        (folder / name).touch()
+    info = torch.load(folder / 'epoch_2.pth', weights_only=True)
+    info = info['message_hub']['runtime_info']
+    assert info['outdated_ckpts'] == [one]
+    trained(cfg, 2, resume=True)
+    left = {x.name for x in folder.glob('*.pth')}
+    assert left == {'epoch_2.pth', two, 'epoch_1.pth'}
+
+
+@pytest.fixture
+def three(tmp_path) -> Path:
+    """A folder with three checkpoints, the newest named."""
+    for epoch in (1, 2, 10):
+        path = tmp_path / f'epoch_{epoch}.pth'
+        content = dict(
+            meta=dict(epoch=epoch, iter=epoch, seed=11),
+            state_dict=dict(weight=torch.ones(1000)),
+            message_hub={},
+            optimizer={},
+        )
+        torch.save(content, path)
+        os.utime(path, (epoch, epoch))
+    torch.save({'state_dict': {}}, tmp_path / 'best_x_epoch_10.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(path))
+    return tmp_path
+
+
+def test_the_newest_whole_checkpoint_is_resumed(three, capsys):
+    def found() -> str:
+        path, content = find_whole(Config(), str(three))
+        assert content['meta']['epoch'] == int(Path(path).stem[6:])
+        return Path(path).name
+
+    assert found() == 'epoch_10.pth'
+    for absent in ('', str(three / 'epoch_11.pth')):
+        (three / 'last_checkpoint').write_text(absent)
+        assert found() == 'epoch_10.pth'
+    (three / 'last_checkpoint').unlink()
+    assert found() == 'epoch_10.pth'
+    assert capsys.readouterr().err == ''
+    newest = three / 'epoch_10.pth'
+    newest.write_bytes(newest.read_bytes()[:3000])  # cut off
+    os.utime(newest, (10, 10))
+    assert found() == 'epoch_2.pth'
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'warning: resume: {newest} is not a readable')
+    content = bytearray((three / 'epoch_2.pth').read_bytes())
+    content[2000] ^= 1  # torch would load it
+    (three / 'epoch_2.pth').write_bytes(content)
+    os.utime(three / 'epoch_2.pth', (2, 2))
+    assert found() == 'epoch_1.pth'
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and 'epoch_2.pth is damaged' in lines[1]
+    (three / 'epoch_1.pth').write_bytes(b'')
+    with pytest.raises(ConfigError, match='none of the 3 checkpoints in'):
+        found()
+    for path in three.glob('epoch_*'):
+        path.unlink()
+    assert find_whole(Config(), str(three)) is None
+
+
+def test_files_that_cannot_be_resumed_are_refused(three):
+    student = three / 'student.pth'
+    torch.save({'meta': {}, 'state_dict': dict(x=torch.ones(1))}, student)
+    for path, message in (
+        (student, 'has no message_hub, optimizer, a training cannot go on'),
+        (three / 'nowhere.pth', 'resume: no such file'),
+        (three / 'last_checkpoint', 'is not a readable checkpoint'),
+    ):
+        with pytest.raises(ConfigError, match=message) as error:
+            read_resumable(str(path))
+        assert '\n' not in str(error.value)
+
+
+class Arguments:
+    """Of a train tool."""
+
+    def __init__(self, folder: Path, resume: str | None) -> None:
+        self.config, self.work_dir, self.resume = 'a.py', str(folder), resume
+        self.cfg_options = {'optim_wrapper.x': 1}
+
+
+def test_the_tool_resumes_and_adds_the_hook(three):
+    median = dict(type='LSHCalibrationHook')
+    args = Arguments(three, 'auto')
+    cfg = Config(
+        dict(
+            custom_hooks=[median],
+            custom_imports=dict(imports='a.b'),
+            randomness=dict(seed=None),
+        )
+    )
+    cli.prepare_training(args, cfg)
+    assert args.resume == str(three / 'epoch_10.pth')
+    cfg.merge_from_dict(args.cfg_options)
+    assert cfg.custom_hooks == [median, *EXACT]
+    assert cfg.custom_imports.imports == ['a.b', 'lshfm_mm']
+    assert cfg.randomness.seed == 11  # of the interrupted run
+    assert cfg.optim_wrapper.x == 1
+    # A config that names both is left as it is.
+    args = Arguments(three / 'new', 'auto')
+    cfg.load_from = 'start.pth'
+    cli.prepare_training(args, cfg)
+    assert args.resume is None
+    assert args.cfg_options == {'optim_wrapper.x': 1, 'resume': False}
+    args = Arguments(three, None)
+    cfg.merge_from_dict(dict(resume=True, load_from=None))
+    cli.prepare_training(args, cfg)
+    assert args.resume == str(three / 'epoch_10.pth')
+    with pytest.raises(ConfigError, match='resume: no such file: no.pth'):
+        cli.prepare_training(Arguments(three, 'no.pth'), cfg)
