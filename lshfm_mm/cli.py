@@ -8,12 +8,15 @@ done, and errors of one line.
 
 import importlib.util
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import mmdet
+import torch
 from mmengine.config import Config
 
 from .errors import ConfigError
@@ -121,6 +124,45 @@ def check_weights_files(cfg: Config) -> None:
                 f'{field}: no such file: {path}; do the training before this '
                 f'one, or set it to None'
             )
+
+
+def start_processes(args: Namespace, cfg: Config) -> None:
+    """Let the processes of a launcher meet where there is no GPU.
+
+    With one, MMEngine does it. Without, its launchers stop at choosing the
+    GPU of a process, and its wrapper at placing the model there.
+
+    Args:
+        args (Namespace): Of the tool; its ``cfg_options`` get a wrapper for
+            the CPU.
+        cfg (Config): The config, with ``env_cfg.dist_cfg``.
+
+    Raises:
+        ConfigError: If backend or launcher needs a GPU, and none is there.
+    """
+    if args.launcher == 'none' or torch.cuda.is_available():
+        return
+    settings = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    backend = settings.get('backend', 'nccl')
+    if backend != 'gloo' or args.launcher != 'pytorch':
+        raise ConfigError(
+            f'env_cfg.dist_cfg.backend: is {backend!r} with --launcher '
+            f'{args.launcher}, and there is no GPU; on a CPU use --launcher '
+            f'pytorch --cfg-options env_cfg.dist_cfg.backend=gloo'
+        )
+    timeout = settings.get('timeout')
+    torch.distributed.init_process_group(
+        'gloo', timeout=timeout and timedelta(seconds=timeout)
+    )
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    args.cfg_options = {
+        **(args.cfg_options or {}),
+        'model_wrapper_cfg': dict(wrapper, device_ids=None),
+    }
 
 
 def run(main: Callable[[], None]) -> None:

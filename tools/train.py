@@ -20,7 +20,8 @@ def main() -> None:
     if args.resume == 'auto' and find_latest_checkpoint(folder) is None:
         # There is nothing to resume; the tools would forget load_from.
         args.resume = None
-        tool.parse_args = lambda: args
+    cli.start_processes(args, cfg)
+    tool.parse_args = lambda: args
     tool.main()
 
 
