@@ -19,6 +19,7 @@ import mmdet
 import torch
 from mmengine.config import Config
 
+from .checkpoints import load
 from .errors import ConfigError
 
 # Data sets of mmpretrain that download what is absent.
@@ -106,24 +107,26 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
 
 
 def check_weights_files(cfg: Config) -> None:
-    """Look for the local files that a training starts from.
+    """Read the local files that a training starts from.
 
     Args:
         cfg (Config): The config.
 
     Raises:
         ConfigError: If ``load_from`` or the checkpoint of an ``init_cfg`` is
-            absent.
+            absent, cannot be read, or holds what would run.
     """
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
     named += _pretrained('model', model.to_dict())
     for field, path in named:
-        if path and '://' not in path and not Path(path).is_file():
-            raise ConfigError(
-                f'{field}: no such file: {path}; do the training before this '
-                f'one, or set it to None'
-            )
+        if path and '://' not in path:
+            if not Path(path).expanduser().is_file():
+                raise ConfigError(
+                    f'{field}: no such file: {path}; do the training before '
+                    f'this one, or set it to None'
+                )
+            load(field, path)
 
 
 def start_processes(args: Namespace, cfg: Config) -> None:
