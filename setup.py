@@ -21,8 +21,9 @@ setup(
     packages=find_packages(include=['lshfm_mm', 'lshfm_mm.*']),
     python_requires='>=3.10,<3.13',
     install_requires=[
-        'torch>=2.1',
+        'torch>=2.6',
         'torchvision',
+        'filelock',
         'mmengine>=0.10.3,<1',
         'mmcv>=2.0.0,<=2.1.0',
         'mmdet>=3.3,<3.4',

@@ -14,6 +14,7 @@ if 'lshfm_mm.doctor' not in sys.orig_argv:
 
     compat.mend_mmrazor()
     compat.mend_checkpoints()
+    compat.mend_loaders()
 
     from . import (
         algorithms,

@@ -19,6 +19,7 @@ from mmdet.models.roi_heads import (
     StandardRoIHead,
     TridentRoIHead,
 )
+from mmengine import dist
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
@@ -195,7 +196,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
             mimicking losses under ``distill.``.
         """
         if self.distillation_stopped:
-            return self._run_student(batch_inputs, data_samples)
+            return self._in_step(self._run_student(batch_inputs, data_samples))
         audit = self.audit
         if audit is None or not audit.is_open or not torch.is_grad_enabled():
             return self._mimic(batch_inputs, data_samples)
@@ -216,11 +217,12 @@ class FeatureMimicDistill(SingleTeacherDistill):
         with _continued(recorders):
             rows = self._teacher_head(maps)
         del maps
+        all_ran = self._all_ran()
         mimic_losses = self.distiller.compute_distill_losses(
             data_samples, tuple(batch_inputs.shape[-2:]), rows
         )
         losses.update(add_prefix(mimic_losses, 'distill'))
-        return losses
+        return losses if all_ran else self._in_step(losses)
 
     def init_weights(self) -> None:
         """Initialise the student, then let it inherit."""
@@ -337,6 +339,27 @@ class FeatureMimicDistill(SingleTeacherDistill):
     ) -> dict[str, Tensor]:
         """Run what is tapped of the teacher on RoIs, pooled from its maps."""
         return {}
+
+    def _all_ran(self) -> bool:
+        """Whether all layers that are trained had something to do."""
+        return True
+
+    def _in_step(self, losses: dict[str, Any]) -> dict[str, Any]:
+        """Give layers that did not run a gradient, of zeros.
+
+        The other ranks wait for it: DDP knows no rank that leaves one out.
+        """
+        if dist.is_distributed():
+            trained = [x.sum() for x in self.parameters() if x.requires_grad]
+            nothing = torch.stack(trained).sum() * 0
+            name = next(x for x in losses if 'loss' in x)
+            value = losses[name]
+            losses[name] = (
+                value + nothing
+                if isinstance(value, Tensor)
+                else [*value, nothing]
+            )
+        return losses
 
     def _run_maps(
         self, images: Tensor, data_samples: list[BaseDataElement] | None
@@ -478,6 +501,12 @@ class RoIMimicDistill(FeatureMimicDistill):
                 else:
                     head._bbox_forward(stage, maps, boxes, **context)
         return rows
+
+    def _all_ran(self) -> bool:
+        """Without RoIs mmdet has no loss of classes, nor a later stage."""
+        recorders = self.distiller.student_recorders.recorders
+        calls = [x for name, x in recorders.items() if name.startswith(ROIS)]
+        return all(x.data_buffer and len(x.data_buffer[-1][1]) for x in calls)
 
     def _student_rois(self, stage: int | None) -> Tensor | None:
         """The student's RoIs, (R, 5); None if a stage before left no box."""

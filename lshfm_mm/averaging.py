@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .errors import ConfigError
-from .files import written_whole
+from .files import save, written_whole
 from .teacher import read_checkpoint
 
 
@@ -51,6 +50,4 @@ def average_checkpoints(checkpoints: Sequence[str], out: str) -> None:
         for key, value in state.items()
     }
     with written_whole(Path(out)) as partial:
-        torch.save(
-            {'meta': content.get('meta', {}), 'state_dict': mean}, partial
-        )
+        save({'meta': content.get('meta', {}), 'state_dict': mean}, partial)

@@ -11,14 +11,18 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import mmdet
+import torch
+from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from .checkpoints import load
 from .errors import ConfigError, NonFiniteError
 from .resuming import find_whole, read_resumable
 from .teacher import build_teacher
@@ -112,24 +116,65 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
 
 
 def check_weights_files(cfg: Config) -> None:
-    """Look for the local files that a training starts from.
+    """Read the local files that a training starts from.
 
     Args:
         cfg (Config): The config.
 
     Raises:
         ConfigError: If ``load_from`` or the checkpoint of an ``init_cfg`` is
-            absent.
+            absent, cannot be read, or holds what would run.
     """
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
     named += _pretrained('model', model.to_dict())
     for field, path in named:
-        if path and '://' not in path and not Path(path).is_file():
-            raise ConfigError(
-                f'{field}: no such file: {path}; do the training before this '
-                f'one, or set it to None'
-            )
+        if path and '://' not in path:
+            if not Path(path).expanduser().is_file():
+                raise ConfigError(
+                    f'{field}: no such file: {path}; do the training before '
+                    f'this one, or set it to None'
+                )
+            load(field, path)
+
+
+def start_processes(args: Namespace, cfg: Config) -> None:
+    """Let the processes of a launcher meet where there is no GPU.
+
+    With one, MMEngine does it. Without, its launchers stop at choosing the
+    GPU of a process, and its wrapper at placing the model there.
+
+    Args:
+        args (Namespace): Of the tool; its ``cfg_options`` get a wrapper for
+            the CPU.
+        cfg (Config): The config, with ``env_cfg.dist_cfg``.
+
+    Raises:
+        ConfigError: If backend or launcher needs a GPU, and none is there.
+    """
+    if args.launcher == 'none' or torch.cuda.is_available():
+        return
+    settings = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    backend = settings.get('backend', 'nccl')
+    if backend != 'gloo' or args.launcher != 'pytorch':
+        raise ConfigError(
+            f'env_cfg.dist_cfg.backend: is {backend!r} with --launcher '
+            f'{args.launcher}, and there is no GPU; on a CPU use --launcher '
+            f'pytorch --cfg-options env_cfg.dist_cfg.backend=gloo'
+        )
+    timeout = settings.get('timeout')
+    torch.distributed.init_process_group(
+        'gloo', timeout=timeout and timedelta(seconds=timeout)
+    )
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    args.cfg_options = {
+        **(args.cfg_options or {}),
+        'model_wrapper_cfg': dict(wrapper, device_ids=None),
+    }
 
 
 def own_flags(flags: Mapping[str, str]) -> set[str]:
@@ -189,7 +234,11 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
             '--check-teacher: needs a val_dataloader, and the config has '
             'none; leave it out'
         )
+    if launcher != 'none' and not dist.is_distributed():
+        dist.init_dist(launcher, **cfg.env_cfg.dist_cfg)
     with tempfile.TemporaryDirectory() as folder:
+        # Not wrapped, which a frozen model cannot be: launcher='none'. The
+        # processes share the images all the same.
         runner = Runner(
             model=build_teacher(
                 cfg.model.teacher,
@@ -201,8 +250,6 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
             val_evaluator=cfg.val_evaluator,
             val_cfg=cfg.get('val_cfg') or {},
             default_scope=cfg.get('default_scope', 'mmdet'),
-            env_cfg=cfg.get('env_cfg', {}),
-            launcher=launcher,
             experiment_name=f'teacher_{Path(folder).name}',
         )
         metrics = runner.val()

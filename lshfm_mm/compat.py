@@ -1,7 +1,7 @@
 """Makes MMRazor import, and MMEngine's checkpoints load, on today's torch.
 
-Nothing is touched where nothing is broken. What was done is logged at debug
-level.
+Nothing is touched where nothing is broken; MMEngine's loaders are, for they
+run what is in a file from a URL. What was done is logged at debug level.
 """
 
 import importlib
@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.utils import digit_version
+from mmengine.runner import checkpoint
+
+from .checkpoints import REMOTE, load_from_http, load_from_local
 
 # MMRazor's quantization uses private names that torch 2.0 removed, and
 # importing any part of MMRazor's models imports it. Distillation needs none.
@@ -79,16 +81,11 @@ def mend_mmrazor() -> bool:
     return False
 
 
-def mend_checkpoints() -> bool:
+def mend_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read MMEngine's checkpoints.
 
     Exactly the classes that MMEngine writes are declared safe.
-
-    Returns:
-        bool: Whether this torch needs it (2.6 and later).
     """
-    if digit_version(torch.__version__) < digit_version('2.6'):
-        return False
     arrays = importlib.import_module(
         'numpy._core.multiarray'
         if hasattr(np, '_core')
@@ -106,7 +103,21 @@ def mend_checkpoints() -> bool:
         ]
     torch.serialization.add_safe_globals(safe)
     logger.debug('declared safe for torch.load: %s', safe)
-    return True
+
+
+def mend_loaders() -> None:
+    """Let MMEngine read files and URLs without running what they hold.
+
+    It loads ``init_cfg``, ``load_from`` and what is resumed: local files with
+    torch's default, which ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` turns round,
+    URLs with ``weights_only=False`` and without a look at their hash.
+    """
+    schemes = checkpoint.CheckpointLoader
+    schemes.register_scheme('', load_from_local, force=True)
+    schemes.register_scheme(REMOTE, load_from_http, force=True)
+    # Those of torchvision:// and open-mmlab:// call it by its name.
+    checkpoint.load_from_http = load_from_http
+    logger.debug('MMEngine loads files and URLs with weights_only=True')
 
 
 def _history_method(owner: type, name: str) -> Callable[..., Any]:

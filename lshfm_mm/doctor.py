@@ -78,7 +78,7 @@ PARTS = (  # in the order in which they need each other
     Part('cv2', OPENCV, '', ('numpy',)),
     Part('joblib', ('joblib',)),
     Part('pycocotools.mask', ('pycocotools',), '', ('numpy',)),
-    Part('torch', ('torch',), '>=2.1'),
+    Part('torch', ('torch',), '>=2.6'),
     Part('torchvision', ('torchvision',), '', ('torch',)),
     Part('mmengine', ('mmengine',), '>=0.10.3,<1', ('cv2', 'torch')),
     Part('mmcv', ('mmcv',), '>=2.0.0,<=2.1.0', ('mmengine',)),

@@ -12,13 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmrazor.registry import MODELS
 from torch import Tensor
 
 from .errors import ConfigError
-from .files import written_whole
+from .files import save, written_whole
 from .folding import fold_embedding, has_embedding
 from .teacher import (
     forked_rng,
@@ -153,7 +152,7 @@ def export_student(
     # The checkpoint is renamed last: where it is, its config is.
     with ExitStack() as stack:
         partials = [stack.enter_context(written_whole(x)) for x in targets]
-        torch.save({'meta': plain, 'state_dict': student}, partials[0])
+        save({'meta': plain, 'state_dict': student}, partials[0])
         if cfg is not None:
             cfg.dump(partials[1])
     return done

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
-from torch.hub import load_state_dict_from_url
 
+from .checkpoints import load
 from .errors import ConfigError
 
 SCOPES = ('mmrazor', 'mmdet', 'mmpretrain')
@@ -261,34 +260,7 @@ def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no such file or it is no checkpoint.
     """
-    remote = checkpoint.startswith(('http://', 'https://'))
-    if not remote and not Path(checkpoint).is_file():
-        raise ConfigError(
-            f'{field}: no such file: {checkpoint}; train it first, or give '
-            f'the path or http(s) URL of a checkpoint'
-        )
-    try:
-        if remote:  # into torch's own cache; names of the model zoo hold
-            content = load_state_dict_from_url(  # a hash, which is checked
-                checkpoint,
-                map_location='cpu',
-                check_hash=True,
-                weights_only=True,
-            )
-        else:
-            content = torch.load(checkpoint, 'cpu', weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken file
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        if isinstance(error, URLError):
-            raise ConfigError(
-                f'{field}: {checkpoint} could not be downloaded '
-                f'({lines[0][:120]}); fetch it elsewhere and give its path'
-            ) from error
-        raise ConfigError(
-            f'{field}: {checkpoint} is not a readable checkpoint '
-            f'({lines[0][:120]}); give a .pth file saved by MMEngine or '
-            f'torch.save'
-        ) from error
+    content = load(field, checkpoint)
     if not isinstance(content, Mapping):
         raise ConfigError(
             f'{field}: {checkpoint} holds a {type(content).__name__}, not a '

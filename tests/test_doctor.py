@@ -134,7 +134,7 @@ numpy                2.4.6            any              ok
 opencv-python        5.0.0            any              ok
 joblib               1.6.0            any              ok
 pycocotools          2.0.11           any              ok
-torch                2.14.1           >=2.1            ok
+torch                2.14.1           >=2.6            ok
 torchvision          0.29.1           any              ok
 torch + torchvision  2.14.1 + 0.29.1  torch>=2.14.0    ok
 mmengine             0.10.7           >=0.10.3,<1      ok

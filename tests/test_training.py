@@ -4,7 +4,10 @@ import copy
 from pathlib import Path
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from lshfm_mm.export import export_student
 
 LSH = 'loss_roi_lsh.weight'
 OFF = {
@@ -126,3 +129,44 @@ def test_inheriting_happens_before_loading_and_not_on_resume(make_config):
     after = second.model.student.state_dict()[key]
     assert torch.equal(after, trained[key])
     assert not torch.equal(after, second.model.teacher.state_dict()[key])
+
+
+def test_an_average_of_the_student_is_saved_and_exported(
+    make_config, tmp_path
+):
+    """EMA against one by hand; what is exported is what was evaluated."""
+    ema = dict(type='EMAHook', momentum=0.25, _scope_='mmengine')
+    cfg = make_config(
+        'faster_rcnn_lshfm', {**epochs(1), 'custom_hooks': [ema]}
+    )
+    seen = []
+
+    class Witness(Hook):
+        def after_train_iter(self, runner, *args, **kwargs):
+            state = runner.model.student.state_dict()
+            seen.append({k: v.clone() for k, v in state.items()})
+
+    cfg.experiment_name = 'ema'
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Witness(), priority='VERY_LOW')
+    runner.train()
+    path = Path(runner.work_dir) / 'epoch_1.pth'
+    content = torch.load(path, weights_only=True)
+    own = {'steps', *(f'module.{key}' for key in runner.model.state_dict())}
+    assert content['ema_state_dict'].keys() == own
+    of_student = {x for x in own if x.startswith('module.architecture.')}
+    assert own - of_student == {
+        'steps',
+        'module.distiller.distill_losses.loss_roi_lsh.weight',
+        'module.distiller.distill_losses.loss_roi_lsh.bias',
+    }
+    export_student(str(path), str(tmp_path / 'student.pth'))
+    student = torch.load(tmp_path / 'student.pth')['state_dict']
+    key = 'roi_head.bbox_head.fc_cls.weight'
+    mean = seen[0][key]
+    for state in seen[1:]:
+        mean = 0.75 * mean + 0.25 * state[key]
+    torch.testing.assert_close(student[key], mean)
+    assert not torch.allclose(student[key], seen[-1][key])
+    last = content['ema_state_dict'][f'module.architecture.{key}']
+    assert torch.equal(last, seen[-1][key])

@@ -34,6 +34,7 @@ def main() -> None:
         checkpoint = Path(folder) / 'student.pth'
         export_student(args.checkpoint, str(checkpoint), fold=False)
         args.checkpoint = str(checkpoint)
+        cli.start_processes(args, cfg)
         tool.parse_args = lambda: args
         tool.main()
 

@@ -23,6 +23,7 @@ def main() -> None:
     cli.check_data(cfg, ('train_dataloader', 'val_dataloader'))
     cli.check_weights_files(cfg)
     cli.prepare_training(args, cfg)
+    cli.start_processes(args, cfg)
     if '--check-teacher' in flags:
         cli.evaluate_teacher(cfg, args.launcher)
     tool.parse_args = lambda: args
