@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .errors import ConfigError
 from .hashing import samples_of
-from .losses import FeatureL2Loss, LSHLoss, RelativeL2Loss
+from .losses import FeatureL2Loss, LSHLoss, RelativeL2Loss, scale_or_one
 from .samples import (
     class_confidence,
     correctly_classified,
@@ -615,8 +615,7 @@ def _sum_over_levels(
             x._replace(student=torch.zeros_like(x.teacher)) for x in levels
         ]
         one = FeatureL2Loss(window=loss.window)
-        scale = _sum_over_levels(one, silent, shares, weights)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        scale = scale_or_one(_sum_over_levels(one, silent, shares, weights))
         return _sum_over_levels(plain, levels, shares, weights) / scale
     values = []
     for index, (s_feature, t_feature, *_) in enumerate(levels):
@@ -635,9 +634,8 @@ def _sum_over_levels(
 
 
 def _scale(feature: Tensor) -> Tensor:
-    """Root mean square, () ; 1 where that is 0."""
-    scale = feature.square().mean().sqrt()
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+    """Root mean square, (); 1 where the feature is as good as 0."""
+    return scale_or_one(feature.square().mean()).sqrt()
 
 
 def _features(calls: Sequence[Any], record: str) -> list[Tensor]:

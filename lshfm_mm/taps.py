@@ -72,7 +72,7 @@ class Tap(NamedTuple):
                 - ``record``: 'input' or 'output' of the layer;
                 - ``normalize``: whether both features are divided by the
                   root mean square of the teacher's, level by level, so that
-                  no level drowns the others;
+                  no level drowns the others; one below 1e-6 counts as 1;
                 - ``weights`` of the samples: 'uniform' (the paper);
                   'balanced', half to the foreground and half to the
                   background; 'confidence', in proportion to the teacher's
