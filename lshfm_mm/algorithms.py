@@ -38,7 +38,7 @@ from .execution import (
 )
 from .images import ImageConverter
 from .samples import pick_rois
-from .taps import nearest
+from .taps import check_arguments, nearest
 from .teacher import Guest, build_teacher, inherit_weights, model_config
 
 FEATURE_PARTS = ('backbone', 'neck')
@@ -100,6 +100,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
         student_trainable: bool | Sequence[str] = True,
         **kwargs: Any,
     ) -> None:
+        check_arguments('model', type(self), kwargs)
         self._execution = TeacherExecution(
             teacher_precision, teacher_channels_last, teacher_compile
         )

@@ -31,6 +31,7 @@ from .taps import (
     RECORDS,
     LabelsRecorder,
     Tap,
+    check_arguments,
     check_sources,
     connector_config,
     loss_layer,
@@ -97,6 +98,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         active: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_arguments('distiller', type(self), kwargs)
         taps, losses = dict(taps or {}), dict(losses or {})
         for name in [*losses, *(active or [])]:
             if name not in taps:
