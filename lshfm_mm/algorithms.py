@@ -101,6 +101,16 @@ class FeatureMimicDistill(SingleTeacherDistill):
         **kwargs: Any,
     ) -> None:
         check_arguments('model', type(self), kwargs)
+        for field, value in (
+            ('teacher_strict', teacher_strict),
+            ('inherit', inherit),
+            ('teacher_channels_last', teacher_channels_last),
+            ('teacher_compile', teacher_compile),
+        ):
+            if not isinstance(value, bool):
+                raise ConfigError(
+                    f'{field}: must be True or False, but got {value!r}'
+                )
         self._execution = TeacherExecution(
             teacher_precision, teacher_channels_last, teacher_compile
         )

@@ -19,10 +19,10 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import DATASETS, Registry
 
+from . import teacher
 from .annotations import check_annotations
 from .errors import ConfigError
 from .taps import check_arguments, nearest
-from .teacher import check_finite, read_state_dict
 
 REGISTRIES = {
     x.name: x
@@ -50,7 +50,7 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     """
     paths = [x for x in arguments if x.endswith('.py') and Path(x).is_file()]
     try:
-        cfg = Config.fromfile(paths[0]) if paths else Config()
+        cfg = teacher.read_config('config', paths[0]) if paths else Config()
     except ModuleNotFoundError as error:
         raise ConfigError(
             f'config: {paths[0]} needs a package that is not installed '
@@ -84,11 +84,11 @@ def read_config(path: str, options: Mapping[str, Any] | None) -> Config:
         Config: The config.
 
     Raises:
-        ConfigError: If there is no such file.
+        ConfigError: If there is no such file, or no config of a model.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config: no such file: {path}')
-    cfg = Config.fromfile(path)
+    cfg = teacher.read_config('config', path)
     cfg.merge_from_dict(dict(options or {}))
     return cfg
 
@@ -108,6 +108,15 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
     """
     scope = cfg.get('default_scope')
     for key in dataloaders:
+        field = key.replace('dataloader', 'evaluator')
+        found = cfg.get(field) or []
+        for part in found if isinstance(found, list | tuple) else [found]:
+            named = part.get('ann_file') or ''
+            if '://' not in named and not Path(named).exists():
+                raise ConfigError(
+                    f'{field}.ann_file: no such file: {named}; set it as in '
+                    f'{key}.dataset'
+                )
         dataset = (cfg.get(key) or {}).get('dataset')
         for where, part in _datasets(f'{key}.dataset', dataset):
             root = part.get('data_root') or ''
@@ -150,7 +159,8 @@ def check_weights_files(cfg: Config) -> None:
                 f'{field}: no such file: {path}; do the training before this '
                 f'one, or set it to None'
             )
-        check_finite(field, path, read_state_dict(field, path))
+        state = teacher.read_state_dict(field, path)
+        teacher.check_finite(field, path, state)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -159,7 +169,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except ConfigError as error:
         sys.exit(f'error: {error}')
-    except (AssertionError, KeyError, TypeError) as error:
+    except Exception as error:
         line = _upstream_line(str(error))
         if line is None:
             raise
@@ -172,6 +182,11 @@ def _upstream_line(message: str) -> str | None:
         return (
             f'image: {found[1]} cannot be decoded; copy or make it again, or '
             f'remove it from the annotations'
+        )
+    if '!buf.empty()' in message:  # of OpenCV, which names no file
+        return (
+            'image: one is an empty file; find it with "find FOLDER -size 0" '
+            'in the folder of the images, and make it again'
         )
     if found := re.search(r'(\S+) is not in the \S+::([\w ]+) reg', message):
         name = found[1].strip('\'"')

@@ -99,7 +99,18 @@ class LSHFMDistiller(ConfigurableDistiller):
         **kwargs: Any,
     ) -> None:
         check_arguments('distiller', type(self), kwargs)
+        for field, value in (
+            ('taps', taps),
+            ('losses', losses),
+            ('connectors', connectors),
+        ):
+            if not isinstance(value or {}, Mapping):
+                raise ConfigError(
+                    f'{field}: must be a dict with the names of taps as '
+                    f'keys, but got {value!r}'
+                )
         taps, losses = dict(taps or {}), dict(losses or {})
+        _check_connectors(connectors or {}, taps, kwargs)
         for name in [*losses, *(active or [])]:
             if name not in taps:
                 raise ConfigError(
@@ -138,6 +149,11 @@ class LSHFMDistiller(ConfigurableDistiller):
             )
             self._tap_losses[name] = list(named)
             distill_losses.update(named)
+        if not distill_losses:
+            raise ConfigError(
+                'taps: none is active and there are no distill_losses, so '
+                'that nothing would be mimicked; add a tap with losses'
+            )
         for owner, recorder in recorders.items():
             kwargs[owner] = {**(kwargs.get(owner) or {}), **recorder}
         with forked_rng():
@@ -599,6 +615,22 @@ class LSHFMDistiller(ConfigurableDistiller):
             f'{name}: gets no layer of the teacher from which width and std '
             f'could be taken; give feature_dim and std'
         )
+
+
+def _check_connectors(
+    connectors: Mapping[str, Any],
+    taps: Mapping[str, Any],
+    long_form: Mapping[str, Any],
+) -> None:
+    """Raise at a connector that nothing would use."""
+    mappings = (long_form.get('loss_forward_mappings') or {}).values()
+    used = {x.get('connector') for y in mappings for x in y.values()}
+    for name in connectors:
+        if name not in taps and name not in used:
+            raise ConfigError(
+                f'connectors: has {name!r}, which is no tap'
+                f'{nearest(name, taps)}; the taps are {sorted(taps)}'
+            )
 
 
 def _sum_over_levels(

@@ -138,6 +138,11 @@ def lsh_loss(
     _check_choice('mode', mode, MODES)
     _check_shapes(s_feature, t_feature, sample_weight)
     window_of(s_feature, weight)
+    if bias.shape != weight.shape[:1]:
+        raise ConfigError(
+            f'bias: must be {tuple(weight.shape[:1])}, one for each hash '
+            f'function, but got {tuple(bias.shape)}'
+        )
     dtype = torch.promote_types(s_feature.dtype, torch.float32)
     share = _shares(s_feature, sample_weight, dtype) / len(weight)
     with torch.autocast(s_feature.device.type, enabled=False):
@@ -274,6 +279,8 @@ class LSHLoss(nn.Module):
                 f"compares differences; use 'zero'"
             )
         check_loss_weight(loss_weight)
+        if type(seed) is not int:
+            raise ConfigError(f'seed: must be an int, but got {seed!r}')
         self.feature_dim = feature_dim
         self.num_hashes = num_hashes
         self.std = std
@@ -467,6 +474,12 @@ def _check_shapes(
             f'{tuple(t_feature.shape)}; where the widths differ add a '
             f'connector to the tap'
         )
+    for feature in (s_feature, t_feature):
+        if not feature.is_floating_point():
+            raise ConfigError(
+                f'features: must be of floating point, but got '
+                f'{feature.dtype}; tap another layer'
+            )
     samples = s_feature.shape[:1] + s_feature.shape[2:]
     if sample_weight is not None and sample_weight.shape != samples:
         raise ConfigError(
