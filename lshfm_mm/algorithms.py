@@ -40,7 +40,7 @@ from .execution import (
 )
 from .images import ImageConverter
 from .samples import pick_rois
-from .taps import nearest
+from .taps import check_arguments, nearest
 from .teacher import build_teacher, inherit_weights, model_config
 
 FEATURE_PARTS = ('backbone', 'neck')
@@ -105,6 +105,18 @@ class FeatureMimicDistill(SingleTeacherDistill):
         audit: bool = True,
         **kwargs: Any,
     ) -> None:
+        check_arguments('model', type(self), kwargs)
+        for field, value in (
+            ('teacher_strict', teacher_strict),
+            ('inherit', inherit),
+            ('audit', audit),
+            ('teacher_channels_last', teacher_channels_last),
+            ('teacher_compile', teacher_compile),
+        ):
+            if not isinstance(value, bool):
+                raise ConfigError(
+                    f'{field}: must be True or False, but got {value!r}'
+                )
         self.audit = Audit() if audit else None
         self._execution = TeacherExecution(
             teacher_precision, teacher_channels_last, teacher_compile

@@ -7,6 +7,7 @@ done, and errors of one line.
 """
 
 import importlib.util
+import re
 import sys
 import tempfile
 from argparse import Namespace
@@ -17,20 +18,28 @@ from types import ModuleType
 from typing import Any
 
 import mmdet
+import mmengine.registry
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.registry import DATASETS, Registry
 from mmengine.runner import Runner
 
-from .checkpoints import load
+from . import teacher
+from .annotations import check_annotations
 from .errors import ConfigError, NonFiniteError
 from .resuming import find_whole, read_resumable
-from .teacher import build_teacher
+from .taps import check_arguments, nearest
 
 # What each training gets that has it not already, and each distillation.
 HOOKS = ('ExactResumeHook',)
 DISTILL_HOOKS = ('NonFiniteHook', 'AlignmentHook', 'LossScaleHook')
 
+REGISTRIES = {
+    x.name: x
+    for x in vars(mmengine.registry).values()
+    if isinstance(x, Registry)
+}
 # Data sets of mmpretrain that download what is absent.
 SELF_LOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
 
@@ -52,7 +61,7 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     """
     paths = [x for x in arguments if x.endswith('.py') and Path(x).is_file()]
     try:
-        cfg = Config.fromfile(paths[0]) if paths else Config()
+        cfg = teacher.read_config('config', paths[0]) if paths else Config()
     except ModuleNotFoundError as error:
         raise ConfigError(
             f'config: {paths[0]} needs a package that is not installed '
@@ -86,11 +95,11 @@ def read_config(path: str, options: Mapping[str, Any] | None) -> Config:
         Config: The config.
 
     Raises:
-        ConfigError: If there is no such file.
+        ConfigError: If there is no such file, or no config of a model.
     """
     if not Path(path).is_file():
         raise ConfigError(f'config: no such file: {path}')
-    cfg = Config.fromfile(path)
+    cfg = teacher.read_config('config', path)
     cfg.merge_from_dict(dict(options or {}))
     return cfg
 
@@ -98,21 +107,46 @@ def read_config(path: str, options: Mapping[str, Any] | None) -> Config:
 def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
     """Look for the annotations and images of the datasets in a config.
 
+    Annotation files are read where mmdet or mmpretrain would go on without a
+    word, see :func:`check_annotations`.
+
     Args:
         cfg (Config): The config. Its ``data_help`` says how to get the data.
         dataloaders (tuple[str]): Keys of the dataloaders to look at.
 
     Raises:
-        ConfigError: If a file or folder is absent.
+        ConfigError: If a file or folder is absent, or cannot be used.
     """
+    scope = cfg.get('default_scope')
     for key in dataloaders:
-        dataset = (cfg.get(key) or {}).get('dataset')
-        for field, path in _local_paths(f'{key}.dataset', dataset):
-            if not path.exists():
+        field = key.replace('dataloader', 'evaluator')
+        found = cfg.get(field) or []
+        for part in found if isinstance(found, list | tuple) else [found]:
+            named = part.get('ann_file') or ''
+            if '://' not in named and not Path(named).exists():
                 raise ConfigError(
-                    f'{field}: no such file or folder: {path}; '
-                    f'{_data_help(cfg, path)}'
+                    f'{field}.ann_file: no such file: {named}; set it as in '
+                    f'{key}.dataset'
                 )
+        dataset = (cfg.get(key) or {}).get('dataset')
+        for where, part in _datasets(f'{key}.dataset', dataset):
+            root = part.get('data_root') or ''
+            paths = {
+                name: Path(root) / path
+                for name, path in _named_paths(part).items()
+                if root + path and '://' not in root + path
+            }
+            for name, path in paths.items():
+                if not path.exists():
+                    raise ConfigError(
+                        f'{where}.{name}: no such file or folder: {path}; '
+                        f'{_data_help(cfg, path)}'
+                    )
+            file = paths.get('ann_file')
+            if file is not None and file.suffix == '.json':
+                with DATASETS.switch_scope_and_registry(scope) as registry:
+                    kind = registry.get(str(part.get('type')))
+                check_annotations(f'{where}.ann_file', file, part, kind)
 
 
 def check_weights_files(cfg: Config) -> None:
@@ -123,19 +157,22 @@ def check_weights_files(cfg: Config) -> None:
 
     Raises:
         ConfigError: If ``load_from`` or the checkpoint of an ``init_cfg`` is
-            absent, cannot be read, or holds what would run.
+            absent, no checkpoint, holds what would run, or has weights that
+            are no finite numbers.
     """
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
     named += _pretrained('model', model.to_dict())
     for field, path in named:
-        if path and '://' not in path:
-            if not Path(path).expanduser().is_file():
-                raise ConfigError(
-                    f'{field}: no such file: {path}; do the training before '
-                    f'this one, or set it to None'
-                )
-            load(field, path)
+        if not path or '://' in path:
+            continue
+        if not Path(path).expanduser().is_file():
+            raise ConfigError(
+                f'{field}: no such file: {path}; do the training before this '
+                f'one, or set it to None'
+            )
+        state = teacher.read_state_dict(field, path)
+        teacher.check_finite(field, path, state)
 
 
 def start_processes(args: Namespace, cfg: Config) -> None:
@@ -240,7 +277,7 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         # Not wrapped, which a frozen model cannot be: launcher='none'. The
         # processes share the images all the same.
         runner = Runner(
-            model=build_teacher(
+            model=teacher.build_teacher(
                 cfg.model.teacher,
                 cfg.model.get('teacher_ckpt'),
                 cfg.model.get('teacher_strict', True),
@@ -309,6 +346,11 @@ def run(main: Callable[[], None]) -> None:
         main()
     except (ConfigError, NonFiniteError) as error:
         sys.exit(f'error: {error}')
+    except Exception as error:
+        line = _upstream_line(str(error))
+        if line is None:
+            raise
+        sys.exit(f'error: {line}')
 
 
 def _check_distils(cfg: Config, flag: str) -> None:
@@ -319,19 +361,58 @@ def _check_distils(cfg: Config, flag: str) -> None:
         )
 
 
-def _local_paths(field: str, dataset: Any) -> Iterator[tuple[str, Path]]:
-    """Yield field and path of annotations and images, wrappers included."""
+def _upstream_line(message: str) -> str | None:
+    """An error of MMEngine or mmcv that a user can mend, as one line."""
+    if found := re.search(r'failed to load image: (.+)', message):
+        return (
+            f'image: {found[1]} cannot be decoded; copy or make it again, or '
+            f'remove it from the annotations'
+        )
+    if '!buf.empty()' in message:  # of OpenCV, which names no file
+        return (
+            'image: one is an empty file; find it with "find FOLDER -size 0" '
+            'in the folder of the images, and make it again'
+        )
+    if found := re.search(r'(\S+) is not in the \S+::([\w ]+) reg', message):
+        name = found[1].strip('\'"')
+        return (
+            f'type: {name!r} is not in the registry of {found[2]}s'
+            f'{nearest(name, _registered(found[2]))}'
+        )
+    if found := re.search(
+        r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'",
+        message,
+    ):
+        kinds = [_registered(x).get(found[1]) for x in REGISTRIES]
+        try:
+            for kind in kinds:
+                check_arguments('config', kind, [found[2]])
+        except ConfigError as error:
+            return str(error)
+    return None
+
+
+def _registered(name: str) -> dict[str, Any]:
+    """All that the registries of a name hold, whatever their scope."""
+    found: dict[str, Any] = {}
+    queue = [REGISTRIES[name]] if name in REGISTRIES else []
+    for registry in queue:
+        found.update(registry.module_dict)
+        queue += registry.children.values()
+    return found
+
+
+def _datasets(
+    field: str, dataset: Any
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield field and config of a data set and of those that it wraps."""
     if isinstance(dataset, list | tuple):
         for index, part in enumerate(dataset):
-            yield from _local_paths(f'{field}[{index}]', part)
-    if not isinstance(dataset, Mapping):
-        return
-    root = dataset.get('data_root') or ''
-    for key, path in _named_paths(dataset).items():
-        if root + path and '://' not in root + path:
-            yield f'{field}.{key}', Path(root) / path
-    for key in ('dataset', 'datasets'):
-        yield from _local_paths(f'{field}.{key}', dataset.get(key))
+            yield from _datasets(f'{field}[{index}]', part)
+    if isinstance(dataset, Mapping):
+        yield field, dataset
+        for key in ('dataset', 'datasets'):
+            yield from _datasets(f'{field}.{key}', dataset.get(key))
 
 
 def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:

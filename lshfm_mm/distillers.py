@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .errors import ConfigError
 from .hashing import samples_of
-from .losses import FeatureL2Loss, LSHLoss, RelativeL2Loss
+from .losses import FeatureL2Loss, LSHLoss, RelativeL2Loss, scale_or_one
 from .samples import (
     class_confidence,
     correctly_classified,
@@ -31,6 +31,7 @@ from .taps import (
     RECORDS,
     LabelsRecorder,
     Tap,
+    check_arguments,
     check_sources,
     connector_config,
     loss_layer,
@@ -115,7 +116,19 @@ class LSHFMDistiller(ConfigurableDistiller):
         active: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_arguments('distiller', type(self), kwargs)
+        for field, value in (
+            ('taps', taps),
+            ('losses', losses),
+            ('connectors', connectors),
+        ):
+            if not isinstance(value or {}, Mapping):
+                raise ConfigError(
+                    f'{field}: must be a dict with the names of taps as '
+                    f'keys, but got {value!r}'
+                )
         taps, losses = dict(taps or {}), dict(losses or {})
+        _check_connectors(connectors or {}, taps, kwargs)
         for name in [*losses, *(active or [])]:
             if name not in taps:
                 raise ConfigError(
@@ -154,6 +167,11 @@ class LSHFMDistiller(ConfigurableDistiller):
             )
             self._tap_losses[name] = list(named)
             distill_losses.update(named)
+        if not distill_losses:
+            raise ConfigError(
+                'taps: none is active and there are no distill_losses, so '
+                'that nothing would be mimicked; add a tap with losses'
+            )
         for owner, recorder in recorders.items():
             kwargs[owner] = {**(kwargs.get(owner) or {}), **recorder}
         with forked_rng():
@@ -666,6 +684,22 @@ class LSHFMDistiller(ConfigurableDistiller):
         )
 
 
+def _check_connectors(
+    connectors: Mapping[str, Any],
+    taps: Mapping[str, Any],
+    long_form: Mapping[str, Any],
+) -> None:
+    """Raise at a connector that nothing would use."""
+    mappings = (long_form.get('loss_forward_mappings') or {}).values()
+    used = {x.get('connector') for y in mappings for x in y.values()}
+    for name in connectors:
+        if name not in taps and name not in used:
+            raise ConfigError(
+                f'connectors: has {name!r}, which is no tap'
+                f'{nearest(name, taps)}; the taps are {sorted(taps)}'
+            )
+
+
 def _sum_over_levels(
     loss: nn.Module,
     levels: list[Level],
@@ -682,8 +716,7 @@ def _sum_over_levels(
             x._replace(student=torch.zeros_like(x.teacher)) for x in levels
         ]
         one = FeatureL2Loss(window=loss.window)
-        scale = _sum_over_levels(one, silent, shares, weights)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        scale = scale_or_one(_sum_over_levels(one, silent, shares, weights))
         return _sum_over_levels(plain, levels, shares, weights) / scale
     values = []
     for index, (s_feature, t_feature, *_) in enumerate(levels):
@@ -702,9 +735,8 @@ def _sum_over_levels(
 
 
 def _scale(feature: Tensor) -> Tensor:
-    """Root mean square, () ; 1 where that is 0."""
-    scale = feature.square().mean().sqrt()
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+    """Root mean square, (); 1 where the feature is as good as 0."""
+    return scale_or_one(feature.square().mean()).sqrt()
 
 
 def _features(calls: Sequence[Any], record: str) -> list[Tensor]:

@@ -20,6 +20,7 @@ from .errors import ConfigError
 from .files import save, written_whole
 from .folding import fold_embedding, has_embedding
 from .teacher import (
+    check_finite,
     forked_rng,
     model_config,
     read_checkpoint,
@@ -93,8 +94,8 @@ def export_student(
 
     Raises:
         ConfigError: If the checkpoint cannot be read or has no weights, an
-            embedding cannot be folded, or a file exists and ``force`` is
-            False.
+            embedding cannot be folded, a file exists and ``force`` is
+            False, or the config is of another model.
     """
     target = Path(out)
     if target.suffix == '.py':
@@ -124,10 +125,12 @@ def export_student(
             'config: the student has an embedding before its classifier, and '
             'its plain config has none; give --config, so that it is folded'
         )
+    check_finite('checkpoint', checkpoint, student)
     done = f'student: {out}'
     cfg = None
     if config is not None:
         cfg = plain_config(read_config('config', config))
+        _check_fits(cfg, checkpoint, student)
         if has_embedding(cfg.model):
             folded = fold_embedding(cfg.model, student)
             cfg.model, student = folded.model, folded.state
@@ -159,7 +162,7 @@ def export_student(
 
 
 def check_weights(cfg: Config, checkpoint: str) -> None:
-    """Raise unless a checkpoint holds all weights of a config's student.
+    """Raise unless a checkpoint holds the weights of a config's student.
 
     MMEngine's test loop would evaluate random ones with a warning.
 
@@ -168,23 +171,42 @@ def check_weights(cfg: Config, checkpoint: str) -> None:
         checkpoint (str): A training checkpoint or an exported one.
 
     Raises:
-        ConfigError: If weights are missing or misshapen.
+        ConfigError: If weights are missing, misshapen, left over or no
+            finite numbers.
     """
     state = student_state_dict(read_state_dict('checkpoint', checkpoint))
+    check_finite('checkpoint', checkpoint, state)
+    _check_fits(student_config(cfg), checkpoint, state)
+
+
+def _check_fits(
+    cfg: Config, checkpoint: str, state: Mapping[str, Tensor]
+) -> None:
+    """Raise unless weights are those of a plain config's model."""
+    model = model_config('model', cfg.model)
+    if 'data_preprocessor' in cfg:  # where mmpretrain keeps it
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with forked_rng():
-        model = MODELS.build(model_config('model', student_config(cfg).model))
-    own = model.state_dict()
+        own = MODELS.build(model).state_dict()
     unfit = [
         key
         for key, value in own.items()
         if key not in state or state[key].shape != value.shape
     ]
-    if unfit:
+    left = [key for key in state if key not in own]
+    if unfit or left:
+        parts = [
+            f'{len(names)} {what}: {", ".join(names[:3])}'
+            for what, names in (
+                (f'of {len(own)} weights are missing or misshapen', unfit),
+                (f'of its {len(state)} have no place in it', left),
+            )
+            if names
+        ]
         raise ConfigError(
-            f'checkpoint: {checkpoint} does not fit the model, {len(unfit)} '
-            f'of {len(own)} weights are missing or misshapen: '
-            f'{", ".join(unfit[:3])}; give the config of its training, or '
-            f'for an exported student the one beside it'
+            f'checkpoint: {checkpoint} does not fit the model, '
+            f'{"; ".join(parts)}; give the config of its training, or for an '
+            f'exported student the one beside it'
         )
 
 

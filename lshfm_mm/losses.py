@@ -23,6 +23,7 @@ from .hashing import project, project_back, random_projection, window_of
 BLOCK = 2**21  # projections that exist at a time, 8 MB in float32
 MODES = ('bce', 'l1', 'l2')
 BIASES = ('zero', 'mean', 'median')
+SILENT = 1e-12  # mean square of a feature below which it has no scale
 
 
 class _LSH(Function):
@@ -137,6 +138,11 @@ def lsh_loss(
     _check_choice('mode', mode, MODES)
     _check_shapes(s_feature, t_feature, sample_weight)
     window_of(s_feature, weight)
+    if bias.shape != weight.shape[:1]:
+        raise ConfigError(
+            f'bias: must be {tuple(weight.shape[:1])}, one for each hash '
+            f'function, but got {tuple(bias.shape)}'
+        )
     dtype = torch.promote_types(s_feature.dtype, torch.float32)
     share = _shares(s_feature, sample_weight, dtype) / len(weight)
     with torch.autocast(s_feature.device.type, enabled=False):
@@ -159,6 +165,8 @@ def l2_loss(
 ) -> Tensor:
     """Mean squared error over samples and channels.
 
+    Computed in float32 or better.
+
     Args:
         s_feature (Tensor): The student's features, (N, D), or maps,
             (N, C, H, W).
@@ -174,24 +182,38 @@ def l2_loss(
 
     Returns:
         Tensor: The loss, (). Without samples, or with weights that are all
-        0, it is 0 with a gradient. A teacher that is 0 everywhere has no
-        scale: then the relative loss is the plain one.
+        0, it is 0 with a gradient. A teacher whose mean square is below
+        1e-12 has no scale: then the relative loss is the plain one.
     """
     _check_shapes(s_feature, t_feature, sample_weight)
-    t_feature = t_feature.detach()
-    share = _shares(s_feature, sample_weight, s_feature.dtype)
+    dtype = torch.promote_types(s_feature.dtype, torch.float32)
+    s_feature, t_feature = s_feature.to(dtype), t_feature.detach().to(dtype)
+    share = _shares(s_feature, sample_weight, dtype)
 
     def mean(square: Tensor) -> Tensor:
         per_sample = square.mean(dim=1)
         if window > 1:  # the mean over a window, without unfolding it
-            per_sample = F.avg_pool2d(per_sample, window, 1, window // 2)
+            maps = per_sample.unsqueeze(1)
+            maps = F.avg_pool2d(maps, window, 1, window // 2)
+            per_sample = maps.squeeze(1)
         return (per_sample * share).sum()
 
     loss = mean((s_feature - t_feature).square())
     if not relative:
         return loss
-    scale = mean(t_feature.square())
-    return loss / torch.where(scale > 0, scale, torch.ones_like(scale))
+    return loss / scale_or_one(mean(t_feature.square()))
+
+
+def scale_or_one(square: Tensor) -> Tensor:
+    """Replace what is no scale, so that dividing by it harms no gradient.
+
+    Args:
+        square (Tensor): Mean square of a feature, ().
+
+    Returns:
+        Tensor: The same; 1 where it is below 1e-12, ().
+    """
+    return torch.where(square >= SILENT, square, torch.ones_like(square))
 
 
 @MODELS.register_module()
@@ -257,6 +279,8 @@ class LSHLoss(nn.Module):
                 f"compares differences; use 'zero'"
             )
         check_loss_weight(loss_weight)
+        if type(seed) is not int:
+            raise ConfigError(f'seed: must be an int, but got {seed!r}')
         self.feature_dim = feature_dim
         self.num_hashes = num_hashes
         self.std = std
@@ -408,7 +432,11 @@ class FeatureL2Loss(nn.Module):
 
 @MODELS.register_module()
 class RelativeL2Loss(FeatureL2Loss):
-    """:func:`l2_loss` in units of the teacher's mean squared feature."""
+    """:func:`l2_loss` in units of the teacher's mean squared feature.
+
+    Where that is below 1e-12 the teacher has no scale, and the loss is
+    :class:`FeatureL2Loss`.
+    """
 
     relative = True
 
@@ -446,6 +474,12 @@ def _check_shapes(
             f'{tuple(t_feature.shape)}; where the widths differ add a '
             f'connector to the tap'
         )
+    for feature in (s_feature, t_feature):
+        if not feature.is_floating_point():
+            raise ConfigError(
+                f'features: must be of floating point, but got '
+                f'{feature.dtype}; tap another layer'
+            )
     samples = s_feature.shape[:1] + s_feature.shape[2:]
     if sample_weight is not None and sample_weight.shape != samples:
         raise ConfigError(

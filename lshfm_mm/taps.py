@@ -1,8 +1,8 @@
 """Taps: where features are taken, and what a config says of them."""
 
 import difflib
-from collections.abc import Mapping, Sequence
-from inspect import signature
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import Parameter, isclass, signature
 from typing import Any, NamedTuple
 
 from mmrazor.models.task_modules.recorder import ModuleOutputsRecorder
@@ -12,6 +12,7 @@ from torch import nn
 from .errors import ConfigError
 from .samples import KINDS
 
+VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
 
 
@@ -72,7 +73,7 @@ class Tap(NamedTuple):
                 - ``record``: 'input' or 'output' of the layer;
                 - ``normalize``: whether both features are divided by the
                   root mean square of the teacher's, level by level, so that
-                  no level drowns the others;
+                  no level drowns the others; one below 1e-6 counts as 1;
                 - ``weights`` of the samples: 'uniform' (the paper);
                   'balanced', half to the foreground and half to the
                   background; 'confidence', in proportion to the teacher's
@@ -162,6 +163,7 @@ def _check_loss(tap: str, weights: str, loss: Mapping[str, Any]) -> None:
             f'losses.{tap}: {loss_type!r} is not in the registry'
             f'{nearest(str(loss_type), MODELS.module_dict)}'
         )
+    check_arguments(f'losses.{tap}', loss_class, loss)
     parameters = list(signature(loss_class.forward).parameters.values())[1:]
     needed = [x.name for x in parameters if x.default is x.empty]
     if len(needed) != 2:
@@ -240,6 +242,34 @@ def check_sources(owner: str, model: nn.Module, manager: Any) -> None:
             raise ConfigError(
                 f'taps.{name}: the {owner} has no layer {recorder.source!r}'
                 f'{nearest(recorder.source, layers)}'
+            )
+
+
+def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
+    """Raise at an argument that a class does not take.
+
+    Args:
+        field (str): Where the arguments stand, for messages.
+        kind (type): The class. What it takes as ``**kwargs`` is for the
+            classes that it derives from.
+        given (Iterable[str]): Names of arguments, as in a config.
+
+    Raises:
+        ConfigError: With the nearest of the names that it takes.
+    """
+    known: set[str] = set()
+    for base in kind.__mro__ if isclass(kind) else ():
+        init = vars(base).get('__init__')
+        if init is not None:
+            _, *parameters = signature(init).parameters.values()
+            known |= {x.name for x in parameters if x.kind not in VARIADIC}
+            if all(x.kind != Parameter.VAR_KEYWORD for x in parameters):
+                break
+    for name in given:
+        if known and name not in known | {'type', '_scope_'}:
+            meant = nearest(name, known) or f'; it takes {sorted(known)}'
+            raise ConfigError(
+                f'{field}: {kind.__name__} takes no {name!r}{meant}'
             )
 
 

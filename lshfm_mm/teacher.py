@@ -194,9 +194,11 @@ def load_teacher(
         str: How many keys of which file were loaded.
 
     Raises:
-        ConfigError: If the file is absent, no checkpoint, or does not fit.
+        ConfigError: If the file is absent, no checkpoint, does not fit, or
+            has a weight that is no finite number.
     """
     state = read_state_dict('teacher_ckpt', checkpoint)
+    check_finite('teacher_ckpt', checkpoint, state)
     own = model.state_dict()
     missing = [key for key in own if key not in state]
     misshapen = [
@@ -267,6 +269,29 @@ def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
             f'checkpoint; give a .pth file with a state dict'
         )
     return dict(content)
+
+
+def check_finite(
+    field: str, checkpoint: str, state: Mapping[str, Any]
+) -> None:
+    """Raise where weights are not finite, as a diverged training leaves them.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): The file.
+        state (dict[str, Tensor]): Its weights.
+
+    Raises:
+        ConfigError: With the first tensor that has such a value.
+    """
+    for key, value in state.items():
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            count = int((~value.isfinite()).sum())
+            raise ConfigError(
+                f'{field}: {checkpoint} has NaN or infinity in {count} of '
+                f'{value.numel()} values of {key}; its training diverged, '
+                f'take an earlier checkpoint'
+            )
 
 
 def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:

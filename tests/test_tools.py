@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from lshfm_mm.cli import check_data
 from lshfm_mm.errors import ConfigError
+from lshfm_mm.shapes import CLASSES
 
 REPO = Path(__file__).parent.parent
 LOADERS = ('train_dataloader',)
@@ -229,7 +230,11 @@ def test_errors_are_one_line(tool, arguments, message):
 
 def test_image_folders_are_looked_for_and_remote_ones_are_not(shapes_root):
     def loader(**kwargs):
-        dataset = dict(type='CocoDataset', data_root=str(shapes_root))
+        dataset = dict(
+            type='CocoDataset',
+            data_root=str(shapes_root),
+            metainfo=dict(classes=CLASSES),
+        )
         return Config(
             dict(train_dataloader=dict(dataset={**dataset, **kwargs}))
         )
@@ -302,7 +307,10 @@ def test_data_of_classifiers_is_looked_for(
         if 'download_dataset' in message:
             assert Path(message.split('python ')[1].split()[0]).is_file()
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).mkdir() if path.endswith('/') else (root / path).touch()
+        if path.endswith('/'):
+            (root / path).mkdir()
+        else:
+            (root / path).write_text('{"data_list": [{}], "metainfo": {}}')
     check_data(cfg, LOADERS)
 
 

@@ -42,6 +42,7 @@ from tqdm import tqdm
 
 import lshfm_mm
 from lshfm_mm import cli
+from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.hashing import project, project_back
 from lshfm_mm.losses import lsh_loss
@@ -609,6 +610,18 @@ def page(result: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
+def check(options: argparse.Namespace) -> None:
+    """Raise unless there is something to measure, and a place for it."""
+    for field in ('images', 'size', 'rounds', 'loss_shape'):
+        value = getattr(options, field)
+        if min(value if isinstance(value, list) else [value]) < 1:
+            raise ConfigError(f'{field}: must be >= 1, but got {value}')
+    for field in ('json', 'out'):
+        path = Path(getattr(options, field) or 'x')
+        if not path.parent.is_dir():
+            raise ConfigError(f'{field}: no such folder: {path.parent}')
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -637,6 +650,7 @@ def main() -> None:
     parser.add_argument('--json', help='file for all figures')
     parser.add_argument('--out', help='Markdown page to write')
     options = parser.parse_args()
+    check(options)
     warnings.simplefilter('ignore')
     MMLogger.get_instance('benchmark', log_level='ERROR')
     register_all_modules(init_default_scope=True)
