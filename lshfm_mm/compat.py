@@ -1,7 +1,7 @@
 """Makes MMRazor import, and MMEngine's checkpoints load, on today's torch.
 
 Nothing is touched where nothing is broken. What was done is logged at debug
-level.
+level. MMEngine also learns where our configs are.
 """
 
 import importlib
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 
@@ -107,6 +109,25 @@ def mend_checkpoints() -> bool:
     torch.serialization.add_safe_globals(safe)
     logger.debug('declared safe for torch.load: %s', safe)
     return True
+
+
+def name_configs() -> None:
+    """Let ``'lshfm_mm::path'`` name our configs, as ``'mmdet::path'`` does.
+
+    MMEngine knows its own packages only. A module stands for the package:
+    of an editable installation MMEngine would look for the configs where the
+    metadata are; a module it finds by import. What a base of ours holds
+    belongs to the config's default scope, mmdet or mmpretrain, as in a base
+    file.
+    """
+    MODULE2PACKAGE['lshfm_mm'] = __name__
+    find = Config._get_cfg_path
+
+    def find_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = find(cfg_path, filename)
+        return path, None if scope == 'lshfm_mm' else scope
+
+    Config._get_cfg_path = staticmethod(find_ours)
 
 
 def _history_method(owner: type, name: str) -> Callable[..., Any]:
