@@ -41,6 +41,10 @@ setup(
     ],
     extras_require={
         'cls': ['mmpretrain>=1.2,<1.3'],
-        'dev': ['pytest', 'hypothesis', 'ruff', 'mypy'],
+        'dev': [
+            *('pytest', 'hypothesis', 'ruff', 'mypy'),
+            *('onnx', 'onnxscript', 'onnxruntime'),
+        ],
+        'docs': ['sphinx', 'myst-parser', 'furo'],
     },
 )
