@@ -11,7 +11,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
 BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint demo families bench clean
+.PHONY: help env test slow lint demo families bench api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -43,10 +43,11 @@ test: env  ## run the fast tests
 slow: env  ## run the slow tests
 	$(VENV)/bin/python -m pytest -m slow
 
-lint: env  ## check style and types
+lint: env  ## check style, types and requirements
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m ruff format --check
 	$(VENV)/bin/python -m mypy lshfm_mm
+	$(VENV)/bin/python -m pip check
 
 demo: env  ## teach a small model; TASK=retinanet, single or multi: another
 	$(VENV)/bin/python tools/demo.py --task $(TASK)
@@ -57,6 +58,9 @@ families: env  ## try make_config on each detector family of mmdet
 bench: env  ## time training steps, write docs/benchmarks.md
 	$(VENV)/bin/python tools/benchmark.py --json docs/benchmarks.json \
 		--out docs/benchmarks.md
+
+api: env  ## write the list of public names, tests/api.txt
+	$(VENV)/bin/python tests/test_api.py
 
 clean:  ## remove caches and build products; $(VENV) stays
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \
