@@ -11,7 +11,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
 BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint demo families bench api clean
+.PHONY: help env test slow lint errors demo families bench api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -48,6 +48,9 @@ lint: env  ## check style, types and requirements
 	$(VENV)/bin/python -m ruff format --check
 	$(VENV)/bin/python -m mypy lshfm_mm
 	$(VENV)/bin/python -m pip check
+
+errors: env  ## write docs/errors.md: what is said of wrong inputs
+	WRITE_ERRORS=1 $(VENV)/bin/python -m pytest tests/test_bad_inputs.py
 
 demo: env  ## teach a small model; TASK=retinanet, single or multi: another
 	$(VENV)/bin/python tools/demo.py --task $(TASK)
