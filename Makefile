@@ -11,7 +11,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
 BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint errors demo families bench api clean
+.PHONY: help env test slow lint docs errors demo families bench api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -32,7 +32,7 @@ $(VENV)/.installed: requirements.lock setup.py tools/install_mmcv.py
 	@echo '[2/4] mmcv (10 to 20 minutes if it must be built)'
 	@$(VENV)/bin/python tools/install_mmcv.py
 	@echo '[3/4] lshfm_mm and what else it needs'
-	@set -o pipefail; $(PIP) --no-build-isolation -e '.[cls,dev]' $(BRIEF)
+	@set -o pipefail; $(PIP) --no-build-isolation -e '.[cls,dev,docs]' $(BRIEF)
 	@echo '[4/4] check'
 	@$(VENV)/bin/python -m lshfm_mm.doctor
 	@touch $@
@@ -54,6 +54,11 @@ errors: env  ## write docs/errors.md: what is said of wrong inputs
 
 demo: env  ## teach a small model; TASK=retinanet, single or multi: another
 	$(VENV)/bin/python tools/demo.py --task $(TASK)
+
+docs: env  ## build the site in build/site; a dead link is an error
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html -c docs . \
+		build/site
+	@echo site: build/site/docs/index.html
 
 families: env  ## try make_config on each detector family of mmdet
 	$(VENV)/bin/python tools/sweep_families.py

@@ -17,7 +17,8 @@ from mmengine.runner import load_checkpoint
 if __name__ == '__main__':
     cfg = Config.fromfile(sys.argv[1])
     init_default_scope(cfg.default_scope)  # mmdet or mmpretrain
-    importlib.import_module(cfg.default_scope).utils.register_all_modules()
+    utils = importlib.import_module(f'{cfg.default_scope}.utils')
+    utils.register_all_modules()
     model = MODELS.build(cfg.model).eval()
     if hasattr(model, 'roi_head'):  # its RoIs come from an NMS
         sys.exit('error: a two-stage detector needs mmdeploy')
