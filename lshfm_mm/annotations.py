@@ -121,9 +121,10 @@ def _check_classes(
     for name in classes:
         if name not in names:
             listed = names[:NAMED] + ['...'] * (len(names) > NAMED)
+            meant = nearest(name, names) or '; name some of these'
             raise ConfigError(
                 f'{where}: {name!r}{default} is none of the categories '
-                f'{listed} of {path}{nearest(name, names) or "; name some of these"}'
+                f'{listed} of {path}{meant}'
             )
     found = [x for x in names if x in classes]
     if found != classes:
