@@ -119,15 +119,6 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
     """
     scope = cfg.get('default_scope')
     for key in dataloaders:
-        field = key.replace('dataloader', 'evaluator')
-        found = cfg.get(field) or []
-        for part in found if isinstance(found, list | tuple) else [found]:
-            named = part.get('ann_file') or ''
-            if '://' not in named and not Path(named).exists():
-                raise ConfigError(
-                    f'{field}.ann_file: no such file: {named}; set it as in '
-                    f'{key}.dataset'
-                )
         dataset = (cfg.get(key) or {}).get('dataset')
         for where, part in _datasets(f'{key}.dataset', dataset):
             root = part.get('data_root') or ''
@@ -147,6 +138,15 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
                 with DATASETS.switch_scope_and_registry(scope) as registry:
                     kind = registry.get(str(part.get('type')))
                 check_annotations(f'{where}.ann_file', file, part, kind)
+        field = key.replace('dataloader', 'evaluator')
+        found = cfg.get(field) or []
+        for part in found if isinstance(found, list | tuple) else [found]:
+            named = part.get('ann_file') or ''
+            if '://' not in named and not Path(named).exists():
+                raise ConfigError(
+                    f'{field}.ann_file: no such file: {named}; set it as in '
+                    f'{key}.dataset'
+                )
 
 
 def check_weights_files(cfg: Config) -> None:
