@@ -7,12 +7,14 @@ done, and errors of one line.
 """
 
 import importlib.util
+import os
 import re
 import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from inspect import isclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,14 +26,17 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.registry import DATASETS, Registry
 from mmengine.runner import Runner
+from mmrazor.registry import MODELS
 
 from . import teacher
+from .algorithms import FeatureMimicDistill
 from .annotations import check_annotations
 from .errors import ConfigError, NonFiniteError
 from .resuming import find_whole, read_resumable
 from .taps import check_arguments, nearest
 
-# What each training gets that has it not already, and each distillation.
+# What each training gets that has it not already, and each distillation of
+# ours. ``add_hooks = False`` in the config leaves them out.
 HOOKS = ('ExactResumeHook',)
 DISTILL_HOOKS = ('NonFiniteHook', 'AlignmentHook', 'LossScaleHook')
 
@@ -117,6 +122,8 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
     Raises:
         ConfigError: If a file or folder is absent, or cannot be used.
     """
+    if not _is_first():
+        return
     scope = cfg.get('default_scope')
     for key in dataloaders:
         dataset = (cfg.get(key) or {}).get('dataset')
@@ -137,7 +144,8 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
             if file is not None and file.suffix == '.json':
                 with DATASETS.switch_scope_and_registry(scope) as registry:
                     kind = registry.get(str(part.get('type')))
-                check_annotations(f'{where}.ann_file', file, part, kind)
+                boxes = key != 'test_dataloader'
+                check_annotations(f'{where}.ann_file', file, part, kind, boxes)
         field = key.replace('dataloader', 'evaluator')
         found = cfg.get(field) or []
         for part in found if isinstance(found, list | tuple) else [found]:
@@ -160,6 +168,8 @@ def check_weights_files(cfg: Config) -> None:
             absent, no checkpoint, holds what would run, or has weights that
             are no finite numbers.
     """
+    if not _is_first():
+        return
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
     named += _pretrained('model', model.to_dict())
@@ -313,8 +323,10 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
     options = dict(args.cfg_options or {})
     hooks = cfg.to_dict().get('custom_hooks') or []
     named = [str(x.get('type')).rpartition('.')[2] for x in hooks]
-    wanted_hooks = HOOKS + DISTILL_HOOKS * ('distiller' in cfg.model)
-    lacking = [x for x in wanted_hooks if x not in named]
+    hooks_of_all = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
+    if not cfg.get('add_hooks', True):
+        hooks_of_all = ()
+    lacking = [x for x in hooks_of_all if x not in named]
     if lacking:
         options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
         # For those who use the config that the run leaves behind.
@@ -353,10 +365,22 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f'error: {line}')
 
 
+def _is_first() -> bool:
+    """Whether this is the process that looks into files for all others."""
+    ranks = (os.environ.get(x, '0') for x in ('RANK', 'SLURM_PROCID'))
+    return all(x == '0' for x in ranks)
+
+
+def _mimics(cfg: Config) -> bool:
+    """Whether the model is an algorithm of ours."""
+    kind = MODELS.get((cfg.get('model') or {}).get('type') or '')
+    return isclass(kind) and issubclass(kind, FeatureMimicDistill)
+
+
 def _check_distils(cfg: Config, flag: str) -> None:
-    if 'distiller' not in cfg.model:
+    if not _mimics(cfg):
         raise ConfigError(
-            f'{flag}: is for distillations, but model.type is '
+            f'{flag}: is for distillations of this package, but model.type is '
             f'{cfg.model.get("type")!r}; leave it out'
         )
 

@@ -204,7 +204,8 @@ def test_training_resumes(trained, configs, tmp_path):
             'train',
             ['configs/shapes/faster_rcnn_student.py', '--check']
             + ['--cfg-options', 'train_dataloader=', 'val_dataloader='],
-            'error: --check: is for distillations, but model.type is '
+            'error: --check: is for distillations of this package, but '
+            'model.type is '
             "'FasterRCNN'; leave it out",
         ),
         (
