@@ -20,8 +20,9 @@ from mmengine.config import Config
 from .errors import ConfigError
 from .resuming import find_whole, read_resumable
 
-# What each training gets that has it not already.
-HOOKS = ('ExactResumeHook',)
+# What each training gets that has it not already. By their paths, so that the
+# config that a run leaves behind needs no custom_imports.
+HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
 
 # Data sets of mmpretrain that download what is absent.
 SELF_LOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
@@ -140,15 +141,10 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
     """
     options = dict(args.cfg_options or {})
     hooks = cfg.to_dict().get('custom_hooks') or []
-    named = [str(x.get('type')).rpartition('.')[2] for x in hooks]
-    lacking = [x for x in HOOKS if x not in named]
+    named = {str(x.get('type')).rpartition('.')[2] for x in hooks}
+    lacking = [x for x in HOOKS if x.rpartition('.')[2] not in named]
     if lacking:
         options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
-        # For those who use the config that the run leaves behind.
-        imports = (cfg.get('custom_imports') or {}).get('imports') or []
-        imports = [imports] if isinstance(imports, str) else [*imports]
-        if not any(x.split('.')[0] == __package__ for x in imports):
-            options['custom_imports.imports'] = [*imports, __package__]
     wanted = args.resume
     if wanted is None and cfg.get('resume'):
         wanted = cfg.get('load_from') or 'auto'
