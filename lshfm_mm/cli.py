@@ -36,9 +36,14 @@ from .resuming import find_whole, read_resumable
 from .taps import check_arguments, nearest
 
 # What each training gets that has it not already, and each distillation of
-# ours. ``add_hooks = False`` in the config leaves them out.
-HOOKS = ('ExactResumeHook',)
-DISTILL_HOOKS = ('NonFiniteHook', 'AlignmentHook', 'LossScaleHook')
+# ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
+# that the config that a run leaves behind needs no custom_imports.
+HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
+DISTILL_HOOKS = (
+    'lshfm_mm.hooks.NonFiniteHook',
+    'lshfm_mm.hooks.AlignmentHook',
+    'lshfm_mm.hooks.LossScaleHook',
+)
 
 REGISTRIES = {
     x.name: x
@@ -322,18 +327,13 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
     """
     options = dict(args.cfg_options or {})
     hooks = cfg.to_dict().get('custom_hooks') or []
-    named = [str(x.get('type')).rpartition('.')[2] for x in hooks]
-    hooks_of_all = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
+    named = {str(x.get('type')).rpartition('.')[2] for x in hooks}
+    of_all = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
     if not cfg.get('add_hooks', True):
-        hooks_of_all = ()
-    lacking = [x for x in hooks_of_all if x not in named]
+        of_all = ()
+    lacking = [x for x in of_all if x.rpartition('.')[2] not in named]
     if lacking:
         options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
-        # For those who use the config that the run leaves behind.
-        imports = (cfg.get('custom_imports') or {}).get('imports') or []
-        imports = [imports] if isinstance(imports, str) else [*imports]
-        if not any(x.split('.')[0] == __package__ for x in imports):
-            options['custom_imports.imports'] = [*imports, __package__]
     wanted = args.resume
     if wanted is None and cfg.get('resume'):
         wanted = cfg.get('load_from') or 'auto'

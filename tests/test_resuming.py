@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from lshfm_mm import cli, files
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.hooks import WholeCheckpointHook
+from lshfm_mm.hooks import ExactResumeHook, WholeCheckpointHook
 from lshfm_mm.resuming import (
     BatchSeeder,
     evaluation_is_due,
@@ -386,18 +386,21 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     cfg = Config(
         dict(
             custom_hooks=[median],
-            custom_imports=dict(imports='a.b'),
             randomness=dict(seed=None),
         )
     )
     cli.prepare_training(args, cfg)
     assert args.resume == str(three / 'epoch_10.pth')
     cfg.merge_from_dict(args.cfg_options)
-    assert cfg.custom_hooks == [median, *EXACT]
-    assert cfg.custom_imports.imports == ['a.b', 'lshfm_mm']
+    assert cfg.custom_hooks[0] == median
+    (added,) = cfg.custom_hooks[1:]
+    for scope in ('mmdet', 'mmpretrain'):
+        hook = HOOKS.build(dict(added, _scope_=scope))
+        assert type(hook) is ExactResumeHook
     assert cfg.randomness.seed == 11  # of the interrupted run
     assert cfg.optim_wrapper.x == 1
-    # A config that names both is left as it is.
+    # A config that names it is left as it is.
+    cfg.custom_hooks = EXACT
     args = Arguments(three / 'new', 'auto')
     cfg.load_from = 'start.pth'
     cli.prepare_training(args, cfg)
