@@ -373,7 +373,8 @@ def _is_first() -> bool:
 
 def _mimics(cfg: Config) -> bool:
     """Whether the model is an algorithm of ours."""
-    kind = MODELS.get((cfg.get('model') or {}).get('type') or '')
+    name = (cfg.get('model') or {}).get('type')
+    kind = MODELS.get(name) if isinstance(name, str) and name else name
     return isclass(kind) and issubclass(kind, FeatureMimicDistill)
 
 
