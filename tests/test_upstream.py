@@ -618,7 +618,7 @@ def test_upstream_tools_parse_then_do_all_in_main(
     name, scope, tmp_path, monkeypatch
 ):
     path = tmp_path / 'x.py'
-    path.write_text(f'default_scope = {scope!r}\n')
+    path.write_text(f'default_scope = {scope!r}\nmodel = dict()\n')
     given = [str(path), 'x.pth'] if name == 'test' else [str(path)]
     tool = cli.upstream_tool(name, given)
     assert tool.__name__ == f'{scope}_{name}'
