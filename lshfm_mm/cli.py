@@ -22,6 +22,7 @@ import mmengine.registry
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, Registry
 from mmengine.runner import Runner
 
@@ -273,23 +274,14 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         )
     if launcher != 'none' and not dist.is_distributed():
         dist.init_dist(launcher, **cfg.env_cfg.dist_cfg)
-    with tempfile.TemporaryDirectory() as folder:
-        # Not wrapped, which a frozen model cannot be: launcher='none'. The
-        # processes share the images all the same.
-        runner = Runner(
-            model=teacher.build_teacher(
-                cfg.model.teacher,
-                cfg.model.get('teacher_ckpt'),
-                cfg.model.get('teacher_strict', True),
-            ).model,
-            work_dir=folder,
-            val_dataloader=cfg.val_dataloader,
-            val_evaluator=cfg.val_evaluator,
-            val_cfg=cfg.get('val_cfg') or {},
-            default_scope=cfg.get('default_scope', 'mmdet'),
-            experiment_name=f'teacher_{Path(folder).name}',
-        )
-        metrics = runner.val()
+    metrics = validate(
+        teacher.build_teacher(
+            cfg.model.teacher,
+            cfg.model.get('teacher_ckpt'),
+            cfg.model.get('teacher_strict', True),
+        ).model,
+        cfg,
+    )
     scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
     if not any(x > 0 for x in scores.values()):
         raise ConfigError(
@@ -298,6 +290,31 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
             f'were trained for these classes'
         )
     return metrics
+
+
+def validate(model: BaseModel, cfg: Config) -> dict[str, float]:
+    """Evaluate a model on the validation set of a config.
+
+    Args:
+        model (BaseModel): The model, with its weights.
+        cfg (Config): With ``val_dataloader`` and ``val_evaluator``.
+
+    Returns:
+        dict[str, float]: Metrics.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # Not wrapped, which a frozen model cannot be: launcher='none'. The
+        # processes share the images all the same.
+        runner = Runner(
+            model=model,
+            work_dir=folder,
+            val_dataloader=cfg.val_dataloader,
+            val_evaluator=cfg.val_evaluator,
+            val_cfg=cfg.get('val_cfg') or {},
+            default_scope=cfg.get('default_scope', 'mmdet'),
+            experiment_name=f'validate_{Path(folder).name}',
+        )
+        return runner.val()
 
 
 def prepare_training(args: Namespace, cfg: Config) -> None:
