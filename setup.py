@@ -33,6 +33,7 @@ setup(
         'pycocotools',
         'opencv-python',
         'matplotlib',
+        'jinja2',
         'numpy',
         'tqdm',
     ],

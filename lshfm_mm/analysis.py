@@ -486,10 +486,11 @@ def groups_of(
     """
     groups: dict[str, np.ndarray] = {'all': np.ones(len(values.labels), bool)}
     if split:
-        groups['foreground'] = (values.labels >= 0).any(axis=1)
-        groups['background'] = ~groups['foreground']
+        foreground = np.any(values.labels >= 0, axis=1)
+        groups['foreground'] = foreground
+        groups['background'] = np.logical_not(foreground)
     for index in range(num_classes):
-        groups[str(index)] = (values.labels == index).any(axis=1)
+        groups[str(index)] = np.any(values.labels == index, axis=1)
     return groups
 
 

@@ -215,6 +215,32 @@ def start_processes(args: Namespace, cfg: Config) -> None:
     }
 
 
+def named(field: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Read arguments NAME=VALUE.
+
+    Args:
+        field (str): Which they are, for messages.
+        arguments (list[str]): The arguments.
+
+    Returns:
+        dict[str, str]: Name -> value.
+
+    Raises:
+        ConfigError: If one has no name or no value, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for argument in arguments:
+        name, _, value = argument.partition('=')
+        if not name or not value or name in found:
+            reason = 'is given twice' if name in found else 'is no NAME=VALUE'
+            raise ConfigError(
+                f'{field}: {argument!r} {reason}; write lsh=work_dirs/lsh/'
+                f'epoch_7.pth, each name once'
+            )
+        found[name] = value
+    return found
+
+
 def own_flags(flags: Mapping[str, str]) -> set[str]:
     """Take flags of ours off the command line, before upstream reads it.
 
