@@ -11,7 +11,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
 BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint demo families bench clean
+.PHONY: help env test slow lint docs errors demo families bench api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -32,7 +32,7 @@ $(VENV)/.installed: requirements.lock setup.py tools/install_mmcv.py
 	@echo '[2/4] mmcv (10 to 20 minutes if it must be built)'
 	@$(VENV)/bin/python tools/install_mmcv.py
 	@echo '[3/4] lshfm_mm and what else it needs'
-	@set -o pipefail; $(PIP) --no-build-isolation -e '.[cls,dev]' $(BRIEF)
+	@set -o pipefail; $(PIP) --no-build-isolation -e '.[cls,dev,docs]' $(BRIEF)
 	@echo '[4/4] check'
 	@$(VENV)/bin/python -m lshfm_mm.doctor
 	@touch $@
@@ -43,13 +43,22 @@ test: env  ## run the fast tests
 slow: env  ## run the slow tests
 	$(VENV)/bin/python -m pytest -m slow
 
-lint: env  ## check style and types
+lint: env  ## check style, types and requirements
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m ruff format --check
 	$(VENV)/bin/python -m mypy lshfm_mm
+	$(VENV)/bin/python -m pip check
+
+errors: env  ## write docs/errors.md: what is said of wrong inputs
+	WRITE_ERRORS=1 $(VENV)/bin/python -m pytest tests/test_bad_inputs.py
 
 demo: env  ## teach a small model; TASK=retinanet, single or multi: another
 	$(VENV)/bin/python tools/demo.py --task $(TASK)
+
+docs: env  ## build the site in build/site; a dead link is an error
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html -c docs . \
+		build/site
+	@echo site: build/site/docs/index.html
 
 families: env  ## try make_config on each detector family of mmdet
 	$(VENV)/bin/python tools/sweep_families.py
@@ -57,6 +66,9 @@ families: env  ## try make_config on each detector family of mmdet
 bench: env  ## time training steps, write docs/benchmarks.md
 	$(VENV)/bin/python tools/benchmark.py --json docs/benchmarks.json \
 		--out docs/benchmarks.md
+
+api: env  ## write the list of public names, tests/api.txt
+	$(VENV)/bin/python tests/test_api.py
 
 clean:  ## remove caches and build products; $(VENV) stays
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \

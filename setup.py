@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 
 here = Path(__file__).resolve().parent
 version: dict[str, str] = {}
@@ -18,7 +18,11 @@ setup(
     long_description_content_type='text/markdown',
     author='The lshfm_mm authors',
     license='Apache-2.0',
-    packages=find_packages(include=['lshfm_mm', 'lshfm_mm.*']),
+    packages=['lshfm_mm'],
+    # .mim links to configs/ and tools/; packages get copies.
+    package_data={
+        'lshfm_mm': [f'.mim/**/*.{kind}' for kind in ('py', 'yml', 'md')]
+    },
     python_requires='>=3.10,<3.13',
     install_requires=[
         'torch>=2.6',
@@ -39,6 +43,10 @@ setup(
     ],
     extras_require={
         'cls': ['mmpretrain>=1.2,<1.3'],
-        'dev': ['pytest', 'hypothesis', 'ruff', 'mypy'],
+        'dev': [
+            *('pytest', 'hypothesis', 'ruff', 'mypy'),
+            *('onnx', 'onnxscript', 'onnxruntime'),
+        ],
+        'docs': ['sphinx', 'myst-parser', 'furo'],
     },
 )

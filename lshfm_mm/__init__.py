@@ -8,13 +8,15 @@ import sys
 
 from .version import __version__
 
-# ``python -m lshfm_mm.doctor`` must run where the rest cannot be imported.
-if 'lshfm_mm.doctor' not in sys.orig_argv:
+# ``python -m lshfm_mm.doctor`` and ``python -m lshfm_mm install_mmcv`` must
+# run where the rest cannot be imported.
+if not {'lshfm_mm.doctor', 'install_mmcv'}.intersection(sys.orig_argv):
     from . import compat
 
     compat.mend_mmrazor()
     compat.mend_checkpoints()
     compat.mend_loaders()
+    compat.name_configs()
 
     from . import (
         algorithms,

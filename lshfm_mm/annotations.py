@@ -85,8 +85,8 @@ def _read(field: str, path: Path, lists: Sequence[str]) -> dict[str, Any]:
         if not isinstance(entries, list) or not entries:
             form = 'COCO' if key in NEEDED else 'OpenMMLab'
             raise ConfigError(
-                f'{field}: {path} has no list of {key}; give a file of '
-                f"{form}'s format"
+                f'{field}: {path} has no list of {key}, or an empty one; '
+                f"give a file of {form}'s format"
             )
         for entry in entries:
             absent = NEEDED.get(key, set()) - {*entry}
@@ -116,14 +116,15 @@ def _check_classes(
     if isinstance(classes, str):
         classes = Path(classes).read_text(encoding='utf-8').split('\n')
         classes = [x.rstrip('\r') for x in classes if x.strip()]
-    default = '' if classes else f', the default of {kind.__name__}'
+    if not classes:
+        where += f', which is not set and then that of {kind.__name__}'
     classes = list(classes or kind.METAINFO['classes'])
     for name in classes:
         if name not in names:
             listed = names[:NAMED] + ['...'] * (len(names) > NAMED)
             raise ConfigError(
-                f'{where}: {name!r}{default} is no category of '
-                f'{path}{nearest(name, names)}; its categories are {listed}'
+                f'{where}: {name!r} is none of the categories {listed} of '
+                f'{path}{nearest(name, names) or "; name some of these"}'
             )
     found = [x for x in names if x in classes]
     if found != classes:

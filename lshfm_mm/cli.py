@@ -99,7 +99,7 @@ def read_config(path: str, options: Mapping[str, Any] | None) -> Config:
         ConfigError: If there is no such file, or no config of a model.
     """
     if not Path(path).is_file():
-        raise ConfigError(f'config: no such file: {path}')
+        raise ConfigError(f'config: no such file: {path}; give a config file')
     cfg = teacher.read_config('config', path)
     cfg.merge_from_dict(dict(options or {}))
     return cfg

@@ -1,7 +1,8 @@
 """Makes MMRazor import, and MMEngine's checkpoints load, on today's torch.
 
 Nothing is touched where nothing is broken; MMEngine's loaders are, for they
-run what is in a file from a URL. What was done is logged at debug level.
+run what is in a file from a URL, and it learns where our configs are. What
+was done is logged at debug level.
 """
 
 import importlib
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
 
@@ -118,6 +121,25 @@ def mend_loaders() -> None:
     # Those of torchvision:// and open-mmlab:// call it by its name.
     checkpoint.load_from_http = load_from_http
     logger.debug('MMEngine loads files and URLs with weights_only=True')
+
+
+def name_configs() -> None:
+    """Let ``'lshfm_mm::path'`` name our configs, as ``'mmdet::path'`` does.
+
+    MMEngine knows its own packages only. A module stands for the package:
+    of an editable installation MMEngine would look for the configs where the
+    metadata are; a module it finds by import. What a base of ours holds
+    belongs to the config's default scope, mmdet or mmpretrain, as in a base
+    file.
+    """
+    MODULE2PACKAGE['lshfm_mm'] = __name__
+    find = Config._get_cfg_path
+
+    def find_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = find(cfg_path, filename)
+        return path, None if scope == 'lshfm_mm' else scope
+
+    Config._get_cfg_path = staticmethod(find_ours)
 
 
 def _history_method(owner: type, name: str) -> Callable[..., Any]:

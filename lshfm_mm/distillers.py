@@ -132,8 +132,8 @@ class LSHFMDistiller(ConfigurableDistiller):
         for name in [*losses, *(active or [])]:
             if name not in taps:
                 raise ConfigError(
-                    f'taps: has no {name!r}{nearest(name, taps)}; its taps '
-                    f'are {sorted(taps)}'
+                    f'taps: has no {name!r} among {sorted(taps)}'
+                    f'{nearest(name, taps)}'
                 )
         self.taps = {
             name: Tap.parse(name, tap)
@@ -695,8 +695,8 @@ def _check_connectors(
     for name in connectors:
         if name not in taps and name not in used:
             raise ConfigError(
-                f'connectors: has {name!r}, which is no tap'
-                f'{nearest(name, taps)}; the taps are {sorted(taps)}'
+                f'connectors: has {name!r}, which is none of the taps '
+                f'{sorted(taps)}{nearest(name, taps)}'
             )
 
 

@@ -157,7 +157,12 @@ def _check_loss(tap: str, weights: str, loss: Mapping[str, Any]) -> None:
             f'losses.{tap}: must be a list of loss configs, but holds {loss!r}'
         )
     loss_type = loss.get('type')
-    loss_class = MODELS.get(loss_type) if loss_type else None
+    if not loss_type:
+        raise ConfigError(
+            f'losses.{tap}: {dict(loss)} has no type; add one, such as '
+            f"type='LSHLoss'"
+        )
+    loss_class = MODELS.get(loss_type)
     if loss_class is None:
         raise ConfigError(
             f'losses.{tap}: {loss_type!r} is not in the registry'

@@ -244,7 +244,8 @@ def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
     if not weights:
         raise ConfigError(
             f'{field}: {checkpoint} holds no weights; its keys are '
-            f'{list(content)[:NAMED_KEYS]}'
+            f'{list(content)[:NAMED_KEYS]}; give a .pth file saved by '
+            f'MMEngine or torch.save'
         )
     return weights
 

@@ -104,7 +104,7 @@ class Bench:
     def single(self, **changes: Any) -> str:
         """Write the config of a classifier. Its name."""
         cfg = Config.fromfile(REPO / 'configs/shapes/single_student.py')
-        for split in ('train', 'val'):
+        for split in ('train', 'val', 'test'):
             loader = cfg[f'{split}_dataloader']
             loader.dataset.data_root = str(self.shapes)
         cfg.merge_from_dict(

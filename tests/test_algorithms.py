@@ -481,7 +481,7 @@ def retinanet():
         ),
         (
             {'distiller.losses.rio': [dict(type='LSHLoss')]},
-            "taps: has no 'rio'; did you mean 'roi'",
+            "taps: has no 'rio' among ['roi']; did you mean 'roi'",
         ),
         ({'distiller.taps.fpn': 'neck'}, "losses: has none for the tap 'fpn'"),
         (

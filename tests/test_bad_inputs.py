@@ -20,8 +20,9 @@ TOP = """# What is said of a wrong input
 
 Written by `make errors` from [tests/bad_inputs.py](../tests/bad_inputs.py);
 a test holds each line. The tools print it after `error: ` and end with the
-exit status 1; from Python it is a `ConfigError`. All of it is said before the
-first step of a training, but for images that cannot be decoded.
+exit status 1; from Python it is a `ConfigError`. It is said before the first
+step of a training, but for what only a batch shows: images that cannot be
+decoded, or that have two labels where one is needed.
 """
 said: dict[tuple[str, str], str] = {}
 

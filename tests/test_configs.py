@@ -14,7 +14,7 @@ REPO = Path(__file__).parent.parent
 CONFIGS = sorted(
     str(path.relative_to(REPO))
     for path in (REPO / 'configs').glob('*/*.py')
-    if path.parent.name != '_base_'
+    if path.parent.name != '_base_' and path.stem != 'export_onnx'
 )
 
 

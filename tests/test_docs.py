@@ -1,9 +1,15 @@
-"""Links between the pages of the repository lead somewhere."""
+"""Links lead somewhere, configs build, and every command is run."""
 
+import importlib
+import os
 import re
+import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import mmdet
 import pytest
 import torch
 import yaml
@@ -113,3 +119,147 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
         }
         neck = model.student.neck
         assert getattr(neck, 'out_channels', None) == width
+
+
+# A command of the pages -> the target of make, or the test, that runs it.
+RUN_BY = {
+    r'make [a-z]+( TASK=\w+)?': 'make',
+    r'source \.venv/bin/activate': 'make env',
+    r'pip install -c requirements\.lock .*': 'make env',
+    r'python tools/install_mmcv\.py': 'make env',
+    r'python -m lshfm_mm\.doctor': 'make env',
+    r'(python tools/make_config\.py|python -m lshfm_mm make_config) .*': (
+        'test_docs.test_a_pair_of_the_pages_is_written'
+    ),
+    r'echo .*|python -m lshfm_mm .*': 'test_docs.test_the_steps_are_run',
+    r'python (tools/make_shapes|\S*mmdet/\.mim/tools/test)\.py .*': (
+        'test_docs.test_the_steps_are_run'
+    ),
+    r'python tools/(train|test|export_student)\.py \S*shapes/.*': (
+        'test_docs.test_the_steps_are_run'
+    ),
+    r'python tools/train\.py configs/\S+\.py( --work-dir \S+)?': (
+        'test_configs.test_config_builds'
+    ),
+    r'python tools/(test|export_student)\.py .*': (
+        'test_tools.test_the_student_scores_the_same_in_unmodified_mmdet'
+    ),
+}
+
+
+def commands(page: str) -> list[str]:
+    """The commands in the blocks of a page, without their comments."""
+    text = (REPO / page).read_text()
+    blocks = re.findall(r'^```bash\n(.*?)^```', text, re.S | re.M)
+    lines = ''.join(blocks).replace('\\\n', ' ').splitlines()
+    found = [x.split('  #')[0].split(' # ')[0].strip() for x in lines]
+    return [x for x in found if x and not x.startswith('#')]
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_each_command_is_run(page):
+    makefile = (REPO / 'Makefile').read_text()
+    for command in commands(page):
+        by = [x for k, x in RUN_BY.items() if re.fullmatch(k, command)]
+        assert by, f'{page}: nothing runs: {command}'
+        if by[0] == 'make':
+            target = command.split()[1]
+            assert re.search(rf'^{target}:.*## ', makefile, re.M), command
+        elif not by[0].startswith('make'):
+            module, name = by[0].split('.')
+            assert hasattr(importlib.import_module(f'tests.{module}'), name)
+        for path in re.findall(r'configs/\S+\.py', command):
+            assert (REPO / path).is_file() or path == 'configs/mine.py'
+
+
+def test_each_component_is_in_the_reference():
+    page = (REPO / 'docs/reference.md').read_text()
+    listed = (REPO / 'tests/api.txt').read_text()
+    registered = re.findall(r'^\w+ \w+: (\w+)$', listed, re.M)
+    assert len(registered) > 15
+    assert [x for x in registered if not re.search(rf'\b{x}\b', page)] == []
+
+
+def test_the_ten_lines_are_those_of_the_example():
+    page = (REPO / 'docs/your_detector.md').read_text()
+    example = (REPO / 'configs/examples/your_detector.py').read_text()
+    [code] = re.findall(r'```python\n(.*?)```', page, re.S)
+    assert code in example
+
+
+PAIRS = [
+    (page, command)
+    for page in PAGES
+    for command in commands(page)
+    if 'make_config' in command
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'command', sorted({x.replace('tools/', '') for _, x in PAIRS})
+)
+def test_a_pair_of_the_pages_is_written(command, tmp_path):
+    shell(
+        command.replace('make_config', f'{REPO}/tools/make_config'), tmp_path
+    )
+    [path] = tmp_path.glob('configs/*.py')
+    assert 'distiller' in Config.fromfile(path).model
+
+
+def shell(command: str, folder: Path) -> str:
+    """Run a command as a user does, from a folder."""
+    python = f'{shlex.quote(sys.executable)} -W ignore'
+    answer = subprocess.run(
+        ['bash', '-ec', re.sub(r'^python\b', lambda _: python, command)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'},
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', ['README.md', 'docs/start.md'])
+def test_the_steps_are_run(page, tmp_path):
+    """As they stand on the page, on less data and for one epoch."""
+    mim = Path(mmdet.__file__).parent / '.mim'
+    steps = [
+        x
+        for x in commands(page)
+        if re.search(r'shapes|lshfm_mm (train|test|export)|distil', x)
+        and not x.startswith(('make', 'pip'))
+    ]
+    assert len(steps) >= 7
+    for name in ('tools', 'configs'):
+        (tmp_path / name).symlink_to(REPO / name)
+    for step in steps:
+        step = re.sub(r'epoch_\d', 'epoch_1', step)
+        step = step.replace('--num-train 640', '--num-train 16 --num-val 4')
+        step = re.sub(r'\S*mmdet/\.mim', str(mim), step)
+        if re.search(r'\btrain\b(\.py)? ', step):
+            step += ' --cfg-options train_cfg.max_epochs=1'
+        shell(step, tmp_path)
+    out = re.findall(r'-o (\S+)', steps[-1] + steps[-2])[-1]
+    student = torch.load(tmp_path / out, weights_only=True)
+    assert set(student) == {'meta', 'state_dict'}
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_a_dead_link_is_an_error(tmp_path):
+    copy, out = tmp_path / 'copy', tmp_path / 'site'
+    for path in TRACKED:
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / path, copy / path, follow_symlinks=False)
+    target = (REPO / 'Makefile').read_text().partition('\ndocs: ')[2]
+    command = target.split('python ')[1].partition('\n\t@')[0]
+    command = f'python {command}'.replace('build/site', str(out))
+    assert '-W' in command.split()
+    shell(command, copy)
+    assert 'LSHLoss' in (out / 'docs/reference.html').read_text()
+    with (copy / 'docs/how.md').open('a') as file:
+        file.write('[x](recipes.md#nowhere)')
+    with pytest.raises(AssertionError, match='nowhere'):
+        shell(command, copy)

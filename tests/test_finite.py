@@ -12,6 +12,10 @@ from torch import nn
 from lshfm_mm.distillers import _scale
 from lshfm_mm.losses import FeatureL2Loss, LSHLoss, RelativeL2Loss, l2_loss
 
+from .test_classification import classifier, images
+from .test_classification import distil as distil_classifier
+from .test_detectors import NECK, distil, faster, losses_of, retinanet
+
 D, HASHES = 16, 64
 SHAPES = {'rows': (8, D), 'maps': (2, D, 3, 4)}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -156,3 +160,140 @@ def test_a_small_teacher_has_a_scale():
     s, t = torch.zeros(3, D), torch.full((3, D), 1.1e-6)
     assert l2_loss(s, t, relative=True).item() == pytest.approx(1)
     assert _scale(t).item() == pytest.approx(1.1e-6)
+
+
+# Real models on batches with little in them
+
+FEATURES = [
+    dict(type='LSHLoss', num_hashes=32),
+    dict(type='FeatureL2Loss'),
+    dict(type='RelativeL2Loss'),
+]
+AUTOCAST = [None, torch.bfloat16, torch.float16]
+
+
+def of_objects(batch, number):
+    """Keep so many objects of the first image, and none of the others."""
+    for index, sample in enumerate(batch['data_samples']):
+        kept = number if index == 0 else 0
+        sample.gt_instances = sample.gt_instances[:kept]
+    return batch
+
+
+def of_one(batch):
+    """Keep one image."""
+    return {k: v[:1] for k, v in batch.items()}
+
+
+BATCHES = {
+    'no object': lambda x: of_objects(x, 0),
+    'one object in two images': lambda x: of_objects(x, 1),
+    'one image': of_one,
+    'one image without objects': lambda x: of_one(of_objects(x, 0)),
+}
+
+
+def check_finite(model, losses):
+    """All losses and gradients; returns the mimicking losses."""
+    mimic = {k: v for k, v in losses.items() if k.startswith('distill.')}
+    assert mimic
+    for name, value in mimic.items():
+        assert value.dtype == torch.float32, name
+        assert value.isfinite(), name
+    model.zero_grad()
+    sum(mimic.values()).backward(retain_graph=True)
+    grads = {k: p.grad for k, p in model.student.named_parameters()}
+    assert grads['backbone.conv1.weight'] is not None
+    total, _ = model.parse_losses(losses)
+    assert total.isfinite()
+    total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+    return mimic
+
+
+@pytest.mark.parametrize('dtype', AUTOCAST, ids=str)
+@pytest.mark.parametrize('name', BATCHES)
+@pytest.mark.parametrize('weights', ['uniform', 'balanced', 'confidence'])
+def test_dense_detectors_of_little(batch, weights, name, dtype):
+    taps = dict(cls=dict(layer='bbox_head.retina_cls', weights=weights))
+    losses = dict(cls=FEATURES)
+    if weights != 'confidence':
+        taps['fpn'] = dict(NECK, normalize=True, weights=weights)
+        losses['fpn'] = [
+            dict(type='LSHLoss', num_hashes=8, feature_dim=16, std=0.3),
+            *FEATURES[1:],
+        ]
+    model = distil(retinanet(4), retinanet(8), taps, losses)
+    with torch.autocast('cpu', dtype, enabled=dtype is not None):
+        found = losses_of(model, BATCHES[name](batch))
+    mimic = check_finite(model, found)
+    assert all(x > 0 for x in mimic.values())
+
+
+@pytest.mark.parametrize('dtype', AUTOCAST[1:], ids=str)
+def test_a_dense_detector_of_ignored_locations_in_half(batch, dtype):
+    model = distil(
+        retinanet(4),
+        retinanet(8),
+        dict(cls='bbox_head.retina_cls'),
+        dict(cls=FEATURES),
+    )
+    assigner = model.student.bbox_head.assigner
+    assigner.pos_iou_thr = assigner.min_pos_iou = 2.0
+    assigner.neg_iou_thr = -1.0
+    with torch.autocast('cpu', dtype):
+        losses = losses_of(model, batch)
+    mimic = check_finite(model, losses)
+    assert all(x == 0 for x in mimic.values())
+
+
+@pytest.mark.parametrize('name', BATCHES)
+@pytest.mark.parametrize('weights', ['uniform', 'balanced', 'confidence'])
+def test_rois_of_little(batch, weights, name):
+    """Without objects the RPN's proposals are all background."""
+    model = distil(
+        faster(4),
+        faster(8),
+        dict(roi=dict(layer='roi_head.bbox_head.fc_cls', weights=weights)),
+        dict(roi=FEATURES),
+        'RoIMimicDistill',
+        max_rois=16,
+    )
+    losses = losses_of(model, BATCHES[name](batch))
+    mimic = check_finite(model, losses)
+    assert all(x > 0 for x in mimic.values())
+
+
+@pytest.mark.parametrize('dtype', AUTOCAST, ids=str)
+@pytest.mark.parametrize('number', [1, 3])
+@pytest.mark.parametrize(
+    'kind', ['single', 'correct', 'none correct', 'multi']
+)
+def test_classifiers_of_little(kind, number, dtype):
+    head = 'MultiLabelLinearClsHead' if kind == 'multi' else 'LinearClsHead'
+    tap = 'head.fc'
+    if 'correct' in kind:
+        tap = dict(layer=tap, weights='correct')
+    model = distil_classifier(
+        classifier(4, head), classifier(4, head), tap, FEATURES
+    )
+    batch = images(number, label=False)
+    # Batch norm of one image needs more than one location.
+    batch['inputs'] = batch['inputs'].repeat(1, 1, 2, 2)
+    data = model.data_preprocessor(batch, training=False)
+    with torch.no_grad():
+        best = model.teacher(data['inputs'], mode='tensor').argmax(1)
+    for sample, label in zip(batch['data_samples'], best, strict=True):
+        if kind == 'multi':
+            sample.set_gt_label([])  # none of the classes is in the image
+        else:
+            sample.set_gt_label((int(label) + (kind == 'none correct')) % 5)
+    data = model.data_preprocessor(batch, training=True)
+    with torch.autocast('cpu', dtype, enabled=dtype is not None):
+        losses = model(**data, mode='loss')
+    mimic = check_finite(model, losses)
+    if kind == 'none correct':
+        assert all(x == 0 for x in mimic.values())
+    else:
+        assert all(x > 0 for x in mimic.values())

@@ -197,7 +197,7 @@ def test_training_resumes(trained, configs, tmp_path):
             + ['--cfg-options', 'train_dataloader.dataset.data_root=void'],
             'error: train_dataloader.dataset.ann_file: no such file or '
             'folder: void/annotations/train.json; get the data with "python '
-            'tools/make_shapes.py data/shapes --num-train 640 --size 128", '
+            '-m lshfm_mm make_shapes data/shapes --num-train 640 --size 128", '
             'or set its data_root',
         ),
         (

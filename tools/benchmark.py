@@ -615,11 +615,15 @@ def check(options: argparse.Namespace) -> None:
     for field in ('images', 'size', 'rounds', 'loss_shape'):
         value = getattr(options, field)
         if min(value if isinstance(value, list) else [value]) < 1:
-            raise ConfigError(f'{field}: must be >= 1, but got {value}')
+            raise ConfigError(
+                f'{field}: must be >= 1, but got {value}; raise it'
+            )
     for field in ('json', 'out'):
         path = Path(getattr(options, field) or 'x')
         if not path.parent.is_dir():
-            raise ConfigError(f'{field}: no such folder: {path.parent}')
+            raise ConfigError(
+                f'{field}: no such folder: {path.parent}; make it'
+            )
 
 
 def main() -> None:

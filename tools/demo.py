@@ -214,7 +214,6 @@ def main() -> None:
     runs = {
         run: title for group in groups for run, title in group.items() if title
     }
-    os.chdir(REPO)
     start = time.monotonic()
     last = len(groups) + 2
 

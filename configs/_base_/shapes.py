@@ -4,7 +4,7 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 
 data_root = 'data/shapes/'
 data_help = (
-    'python tools/make_shapes.py data/shapes --num-train 640 --size 128'
+    'python -m lshfm_mm make_shapes data/shapes --num-train 640 --size 128'
 )
 metainfo = dict(
     classes=('circle', 'square', 'triangle', 'star', 'cross', 'ring')

@@ -12,7 +12,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=_base_.model,
-    teacher=dict(cfg_path='configs/cifar100/resnet56.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/resnet56.py'),
     teacher_ckpt='work_dirs/cifar100/resnet56.pth',
     distiller=dict(
         type='LSHFMDistiller',

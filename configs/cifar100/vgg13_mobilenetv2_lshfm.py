@@ -23,7 +23,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=student,
-    teacher=dict(cfg_path='configs/cifar100/vgg13.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/vgg13.py'),
     teacher_ckpt='work_dirs/cifar100/vgg13.pth',
     distiller=dict(
         type='LSHFMDistiller',

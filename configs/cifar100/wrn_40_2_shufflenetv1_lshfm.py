@@ -23,7 +23,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=student,
-    teacher=dict(cfg_path='configs/cifar100/wrn_40_2.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/wrn_40_2.py'),
     teacher_ckpt='work_dirs/cifar100/wrn_40_2.pth',
     distiller=dict(
         type='LSHFMDistiller',

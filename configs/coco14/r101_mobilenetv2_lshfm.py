@@ -17,7 +17,7 @@ model = dict(
         ),
         head=dict(_base_.model.head, in_channels=2048),
     ),
-    teacher=dict(cfg_path='configs/coco14/r101.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/r101.py'),
     teacher_ckpt='work_dirs/coco14/r101.pth',
     distiller=dict(
         type='LSHFMDistiller',

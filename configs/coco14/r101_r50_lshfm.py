@@ -16,7 +16,7 @@ model = dict(
             norm_cfg=None,
         ),
     ),
-    teacher=dict(cfg_path='configs/coco14/r101.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/r101.py'),
     teacher_ckpt='work_dirs/coco14/r101.pth',
     distiller=dict(
         type='LSHFMDistiller',

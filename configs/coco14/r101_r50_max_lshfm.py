@@ -11,7 +11,7 @@ model = dict(
             out_channels=2048,
         )
     ),
-    teacher=dict(cfg_path='configs/coco14/r101_max.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/r101_max.py'),
     teacher_ckpt='work_dirs/coco14/r101_max.pth',
 )
 load_from = 'work_dirs/coco14/r101_r50_max_stage1/epoch_60.pth'

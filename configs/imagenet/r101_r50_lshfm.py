@@ -9,7 +9,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=_base_.model,
-    teacher=dict(cfg_path='configs/imagenet/r101.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/r101.py'),
     teacher_ckpt='https://download.openmmlab.com/mmclassification/v0/resnet/resnet101_8xb32_in1k_20210831-539c63f8.pth',  # noqa: E501
     distiller=dict(
         type='LSHFMDistiller',

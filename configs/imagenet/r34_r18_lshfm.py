@@ -9,7 +9,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=_base_.model,
-    teacher=dict(cfg_path='configs/imagenet/r34.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/r34.py'),
     teacher_ckpt='https://download.openmmlab.com/mmclassification/v0/resnet/resnet34_8xb32_in1k_20210831-f257d4e6.pth',  # noqa: E501
     distiller=dict(
         type='LSHFMDistiller',

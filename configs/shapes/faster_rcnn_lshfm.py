@@ -8,7 +8,7 @@ model = dict(
     _scope_='mmrazor',
     type='RoIMimicDistill',
     architecture=_base_.model,
-    teacher=dict(cfg_path='configs/shapes/faster_rcnn_teacher.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/faster_rcnn_teacher.py'),
     teacher_ckpt='work_dirs/shapes/teacher.pth',
     distiller=dict(
         type='LSHFMDistiller',

@@ -20,7 +20,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=student,
-    teacher=dict(cfg_path='configs/shapes/multi_teacher.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/multi_teacher.py'),
     teacher_ckpt='work_dirs/shapes/multi_teacher.pth',
     distiller=dict(
         type='LSHFMDistiller',

@@ -8,7 +8,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=_base_.model,
-    teacher=dict(cfg_path='configs/shapes/retinanet_teacher.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/retinanet_teacher.py'),
     teacher_ckpt='work_dirs/shapes/retinanet_teacher.pth',
     distiller=dict(
         type='LSHFMDistiller',

@@ -20,7 +20,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=student,
-    teacher=dict(cfg_path='configs/shapes/single_teacher.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/single_teacher.py'),
     teacher_ckpt='work_dirs/shapes/single_teacher.pth',
     distiller=dict(
         type='LSHFMDistiller',

@@ -8,7 +8,7 @@ model = dict(
     _scope_='mmrazor',
     type='RoIMimicDistill',
     architecture=_base_.model,
-    teacher=dict(cfg_path='configs/voc/faster_rcnn_r101.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/faster_rcnn_r101.py'),
     teacher_ckpt='work_dirs/voc/faster_rcnn_r101.pth',
     distiller=dict(
         type='LSHFMDistiller',

@@ -8,7 +8,7 @@ model = dict(
     _scope_='mmrazor',
     type='FeatureMimicDistill',
     architecture=_base_.model,
-    teacher=dict(cfg_path='configs/voc/retinanet_r101.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/retinanet_r101.py'),
     teacher_ckpt='work_dirs/voc/retinanet_r101.pth',
     distiller=dict(
         type='LSHFMDistiller',

@@ -18,7 +18,7 @@ model = dict(
         ),
         head=dict(_base_.model.head, in_channels=2048),
     ),
-    teacher=dict(cfg_path='configs/voc07/r101.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/r101.py'),
     teacher_ckpt='work_dirs/voc07/r101.pth',
     distiller=dict(
         type='LSHFMDistiller',

@@ -17,7 +17,7 @@ model = dict(
             norm_cfg=None,
         ),
     ),
-    teacher=dict(cfg_path='configs/voc07/r101.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/r101.py'),
     teacher_ckpt='work_dirs/voc07/r101.pth',
     distiller=dict(
         type='LSHFMDistiller',

@@ -17,7 +17,7 @@ model = dict(
             norm_cfg=None,
         ),
     ),
-    teacher=dict(cfg_path='configs/voc07/r34.py'),
+    teacher=dict(cfg_path='{{ fileDirname }}/r34.py'),
     teacher_ckpt='work_dirs/voc07/r34.pth',
     distiller=dict(
         type='LSHFMDistiller',

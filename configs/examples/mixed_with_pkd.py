@@ -1,0 +1,15 @@
+"""LSH and relative L2 on RoIs, and PKD of MMRazor on the FPN."""
+
+_base_ = 'lshfm_mm::distill/faster_rcnn_recommended.py'
+
+model = dict(
+    distiller=dict(
+        # 'neck' has five outputs, so this one tap is five losses.
+        taps=dict(fpn=dict(layer='neck', record='output')),
+        # Any loss of two features in MMRazor's registry can stand here.
+        losses=dict(fpn=[dict(type='PKDLoss', loss_weight=6)]),
+        # Which taps are mimicked; without this line all are. To leave PKD
+        # out again: --cfg-options model.distiller.active="[roi]".
+        active=['roi', 'fpn'],
+    )
+)

@@ -1,0 +1,191 @@
+"""The wheel: what is in it, and that it works far from the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+import lshfm_mm
+from lshfm_mm import compat
+from lshfm_mm.__main__ import main
+
+REPO = Path(__file__).parent.parent
+TRACKED = subprocess.run(
+    ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
+    cwd=REPO,
+    capture_output=True,
+    text=True,
+    check=True,
+).stdout.split()
+SHIPPED = {
+    f'lshfm_mm/.mim/{path}'
+    for path in TRACKED
+    if path.startswith(('configs/', 'tools/'))
+} | {x for x in TRACKED if x.startswith('lshfm_mm/') and Path(x).suffix}
+SHIPPED -= {'lshfm_mm/.mim'}
+
+
+def python(*args, at=sys.executable, cwd=REPO) -> str:
+    """Run Python without this repository on its path; return its words."""
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    answer = subprocess.run(
+        [str(at), '-W', 'ignore', *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**env, 'OMP_NUM_THREADS': '1'},
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr
+
+
+@pytest.fixture(scope='module')
+def sdist(tmp_path_factory) -> Path:
+    """Built from a copy of the tracked files, as of a clean clone."""
+    copy = tmp_path_factory.mktemp('clone')
+    for path in TRACKED:
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / path, copy / path, follow_symlinks=False)
+    python(
+        *(
+            '-c',
+            'from setuptools import build_meta as b; b.build_sdist("out")',
+        ),
+        cwd=copy,
+    )
+    (path,) = (copy / 'out').iterdir()
+    assert path.name == f'lshfm_mm-{lshfm_mm.__version__}.tar.gz'
+    return path
+
+
+@pytest.fixture(scope='module')
+def wheel(sdist) -> Path:
+    """Built from the sdist, as pip does."""
+    python(
+        *('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation'),
+        *('-w', sdist.parent, sdist),
+    )
+    (path,) = sdist.parent.glob('*.whl')
+    return path
+
+
+def test_the_sdist_has_configs_and_tools(sdist):
+    with tarfile.open(sdist) as file:
+        members = file.getmembers()
+    found = {x.name.partition('/')[2] for x in members if x.isfile()}
+    assert found >= SHIPPED
+    assert len(SHIPPED) > 250
+    assert all(x.isfile() or x.isdir() for x in members)
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_outside_the_repository(wheel, tmp_path):
+    """In an environment with this one's packages, and lshfm_mm's wheel."""
+    with zipfile.ZipFile(wheel) as file:
+        found = {x for x in file.namelist() if '.dist-info/' not in x}
+    assert found == SHIPPED
+
+    home, work = tmp_path / 'env', tmp_path / 'work'
+    venv.create(home, with_pip=False)
+    at = home / 'bin' / 'python'
+    work.mkdir()
+    code = 'import sysconfig; print(sysconfig.get_path("purelib"))'
+    packages = Path(python('-c', code, at=at).strip())
+    paths = {sysconfig.get_path(x) for x in ('purelib', 'platlib')}
+    (packages / 'heavy.pth').write_text('\n'.join(paths))
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(packages)
+
+    (work / 'mine.py').write_text(
+        "_base_ = 'lshfm_mm::shapes/faster_rcnn_recommended.py'\n"
+        'train_cfg = dict(max_epochs=1, val_interval=1)\n'
+    )
+    data = ('--num-train', 16, '--num-val', 4, '--size', 64)
+
+    def run(*args):
+        return python(*args, at=at, cwd=work)
+
+    run('-m', 'lshfm_mm', 'make_shapes', 'data/shapes', *data)
+    # As mim does: it finds the tool and the config below .mim.
+    mim = packages / 'lshfm_mm' / '.mim'
+    run(
+        *(
+            mim / 'tools/train.py',
+            mim / 'configs/shapes/faster_rcnn_teacher.py',
+        ),
+        *('--launcher', 'none', '--work-dir', 'teacher'),
+        *('--cfg-options', 'train_cfg.max_epochs=1'),
+    )
+    out = ('-o', 'work_dirs/shapes/teacher.pth')
+    run('-m', 'lshfm_mm', 'export_student', 'teacher/epoch_1.pth', *out)
+    said = run('-m', 'lshfm_mm', 'train', 'mine.py')
+    assert 'distill.loss_roi_lsh' in said
+    assert 'coco/bbox_mAP' in said
+    said = run('-c', 'import lshfm_mm; print(lshfm_mm.__file__)')
+    assert said.strip() == str(packages / 'lshfm_mm' / '__init__.py')
+    checkpoint = work / 'work_dirs/mine/epoch_1.pth'
+    run('-m', 'lshfm_mm', 'test', 'mine.py', checkpoint)
+    assert sorted(x.name for x in work.iterdir()) == [
+        'data',
+        'mine.py',
+        'teacher',
+        'work_dirs',
+    ]
+
+
+@pytest.mark.parametrize('name', ['faster_rcnn_recommended', 'multi_stage1'])
+def test_a_config_inherits_from_the_package(name, tmp_path):
+    """As from its file: the same dicts, built in the same scope."""
+    mine = tmp_path / 'mine.py'
+    for base in (
+        f'lshfm_mm::shapes/{name}.py',
+        REPO / f'configs/shapes/{name}.py',
+    ):
+        mine.write_text(
+            f'_base_ = {str(base)!r}\nlater = _base_.model.architecture\n'
+        )
+        cfg = Config.fromfile(mine)
+        teacher = cfg.model.teacher.pop('cfg_path')
+        assert Path(teacher).is_file()
+        if '::' in str(base):
+            packaged = cfg.to_dict()
+    assert packaged == cfg.to_dict()
+
+
+def test_the_package_names_its_configs():
+    cfg = get_config('lshfm_mm::distill/faster_rcnn_lshfm.py')
+    path = Path(lshfm_mm.__file__).parent / '.mim/configs/distill'
+    assert Path(cfg.filename) == path / 'faster_rcnn_lshfm.py'
+    # An editable installation has its metadata elsewhere.
+    assert compat.MODULE2PACKAGE['lshfm_mm'] == 'lshfm_mm.compat'
+
+
+def test_the_index_lists_each_metafile():
+    index = REPO / 'lshfm_mm/.mim/model-index.yml'
+    found = [x for x in TRACKED if x.endswith('/metafile.yml')]
+    assert yaml.safe_load(index.read_text())['Import'] == sorted(found)
+
+
+def test_without_the_name_of_a_tool_all_are_named(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['-m', 'fly'])
+    with pytest.raises(SystemExit) as error:
+        main()
+    line = str(error.value)
+    assert line.startswith('usage: python -m lshfm_mm {benchmark,')
+    for path in (REPO / 'tools').glob('*.py'):
+        assert path.stem in line
+
+
+def test_mmcv_can_be_installed_where_no_package_is():
+    said = python('-S', '-m', 'lshfm_mm', 'install_mmcv', '--help')
+    assert said.startswith('usage: install_mmcv.py')
