@@ -105,6 +105,10 @@ def analyze(
     Raises:
         ConfigError: If config, checkpoints and data do not fit together.
     """
+    if num_images < 1:
+        raise ConfigError(
+            f'num-images: must be an int >= 1, but got {num_images}'
+        )
     cfg = read_config(config, None)
     for field, needed in (
         ('model.distiller', 'distiller' in cfg.model),
@@ -125,9 +129,9 @@ def analyze(
             )
         check_weights(cfg, checkpoint)
     folders = _work_dirs(students, work_dirs or {})
-    algorithm = build_algorithm(cfg)
     loader = build_loader(cfg)
     shown = _pick_images(loader.dataset, images)
+    algorithm = build_algorithm(cfg)
     classes = list(loader.dataset.metainfo['classes'])
     is_detector = any(
         hasattr(algorithm.student, x) for x in ('bbox_head', 'roi_head')
@@ -150,7 +154,10 @@ def analyze(
                 del values[name][tap]
         model.eval()
         parameters = sum(x.numel() for x in model.parameters())
-        metrics[name] = {'parameters': parameters, **validate(model, cfg)}
+        metrics[name] = {
+            'parameters': parameters,
+            **validate(model, cfg, 'WARNING'),
+        }
         predictions[name] = [
             predict(model, loader.dataset[x], classes) for x in shown
         ]

@@ -318,12 +318,15 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
     return metrics
 
 
-def validate(model: BaseModel, cfg: Config) -> dict[str, float]:
+def validate(
+    model: BaseModel, cfg: Config, log_level: str = 'INFO'
+) -> dict[str, float]:
     """Evaluate a model on the validation set of a config.
 
     Args:
         model (BaseModel): The model, with its weights.
         cfg (Config): With ``val_dataloader`` and ``val_evaluator``.
+        log_level (str): From which level on MMEngine prints what it does.
 
     Returns:
         dict[str, float]: Metrics.
@@ -339,6 +342,7 @@ def validate(model: BaseModel, cfg: Config) -> dict[str, float]:
             val_cfg=cfg.get('val_cfg') or {},
             default_scope=cfg.get('default_scope', 'mmdet'),
             experiment_name=f'validate_{Path(folder).name}',
+            log_level=log_level,
         )
         return runner.val()
 

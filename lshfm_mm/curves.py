@@ -6,7 +6,7 @@ from pathlib import Path
 
 # Of no interest, or the axis.
 SKIPPED = ('epoch', 'iter', 'step', 'time', 'data_time', 'memory', 'lr')
-Curve = list[tuple[int, float]]  # iterations and values
+Curve = list[list[float]]  # iterations and values
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
@@ -43,5 +43,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
                 if key not in SKIPPED and number and math.isfinite(value):
                     curves.setdefault(key, {})[now] = value
     return {
-        key: sorted(curve.items()) for key, curve in curves.items() if curve
+        key: [[step, curve[step]] for step in sorted(curve)]
+        for key, curve in curves.items()
+        if curve
     }
