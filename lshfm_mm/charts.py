@@ -141,7 +141,7 @@ def plane(tap: Mapping[str, Any], student: str, place: int) -> Draw:
         thin = dict(color=theme.grid, linewidth=0.8, zorder=1)
         for radius in np.arange(0.5, 2 * far, 0.5):
             axes.plot(1 + radius * np.cos(turn), radius * np.sin(turn), **thin)
-        for degrees in (30, 60, 90):
+        for degrees in (30, 60):
             end = 2 * far * np.exp(1j * np.deg2rad(degrees))
             axes.plot(
                 [0, end.real],
@@ -440,9 +440,14 @@ def _scale(axes: Any, what: str, theme: Theme) -> None:
     axes.set_xlabel(NAMES[what])
     if what == 'norm_ratio':
         axes.set_xscale('log', base=2)
-        axes.xaxis.set_major_formatter(
-            matplotlib.ticker.FuncFormatter(lambda x, _: f'{x:g}')
+        ticker = matplotlib.ticker
+        axes.xaxis.set_major_locator(
+            ticker.LogLocator(base=2, subs=(1, 1.5), numticks=20)
         )
+        axes.xaxis.set_major_formatter(
+            ticker.FuncFormatter(lambda x, _: f'{x:.3g}')
+        )
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
     same = {'angle': 0.0, 'norm_ratio': 1.0, 'equal_codes': 1.0}[what]
     low, high = axes.get_xlim()
     if low <= same <= high:

@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
 
 from lshfm_mm import charts
-from lshfm_mm.analysis import analyze
+from lshfm_mm.analysis import analyze, build_algorithm, load_student
 from lshfm_mm.cli import named
 from lshfm_mm.curves import read_curves
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.report import page, write_report
+
+from .test_analysis import classifier
+from .test_tools import run
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
 VOID = ('meta', 'link', 'br', 'img')
@@ -327,6 +331,82 @@ def test_curves_of_a_resumed_training(tmp_path):
     assert found['coco/bbox_mAP'] == [[20, 0.2]]
     assert found['roi.angle'] == [[10, 40], [20, 40], [30, 40]]
     assert 'lr' not in found
+
+
+def test_a_page_of_classifiers(shapes_root, tmp_path):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        cfg = classifier('multi', shapes_root, tmp_path)
+        cfg.dump(tmp_path / 'config.py')
+        model = build_algorithm(cfg).student
+        torch.save({'state_dict': model.state_dict()}, tmp_path / 's.pth')
+        found, images = analyze(
+            str(tmp_path / 'config.py'),
+            {'one': str(tmp_path / 's.pth')},
+            images=['000002.png'],
+        )
+    assert found['task'] == 'classification' and found['images'] == 6
+    tap = found['taps']['pooled']
+    assert tap['samples'] == 'images'
+    assert set(tap['students']['one']) == {'all', 'classes', 'plane'}
+    assert found['metrics']['one']['multi-label/mAP'] > 0
+    info = json.loads((shapes_root / 'annotations/val.json').read_text())
+    (shown,) = found['shown']
+    (number,) = [
+        x['id'] for x in info['images'] if x['file_name'] == shown['name']
+    ]
+    names = {x['id']: x['name'] for x in info['categories']}
+    expected = {
+        names[x['category_id']]
+        for x in info['annotations']
+        if x['image_id'] == number
+    }
+    assert {x['label'] for x in shown['truth']} == expected
+    scores = [x['score'] for x in shown['predictions']['one']]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 3
+    text = page(found, images)
+    assert '<h2>Predictions</h2>' in text
+    assert (
+        f'ground truth: {", ".join(x["label"] for x in shown["truth"])}'
+        in (text)
+    )
+
+
+def test_without_its_connector_a_student_is_left_out(
+    make_config, students, tmp_path
+):
+    cfg = make_config('faster_rcnn_lshfm')
+    cfg.model.distiller.connectors = dict(
+        roi=dict(
+            type='TorchNNConnector',
+            module_name='Linear',
+            module_args=dict(in_features=256, out_features=256),
+        )
+    )
+    algorithm = build_algorithm(cfg)
+    torch.save({'state_dict': algorithm.state_dict()}, tmp_path / 'with.pth')
+    again = build_algorithm(cfg)
+    assert load_student(again, str(tmp_path / 'with.pth')) == []
+    for key, value in algorithm.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    plain = next(iter(students[1].values()))
+    assert load_student(again, plain) == ['roi']
+
+
+@pytest.mark.slow
+def test_the_tool_writes_all(students, tmp_path):
+    config, paths = students
+    said = run(
+        *('tools/analyze.py', config, f'one={paths["alone"]}'),
+        *('--out', tmp_path / 'out', '--num-images', 2, '--images'),
+        *('000001.png',),
+    )
+    found = json.loads((tmp_path / 'out/analysis.json').read_text())
+    assert found['images'] == 2 and found['students'] == ['one']
+    for name in ('analysis.json', 'directions.png', 'report.html'):
+        assert (tmp_path / 'out' / name).stat().st_size > 10_000
+        assert said.count(str(tmp_path / 'out' / name)) == 1
+    said = run(*('tools/analyze.py', config, 'x', '--out', tmp_path), code=1)
+    assert said.count('\n') == 1 and said.startswith('error: students: ')
 
 
 def test_wrong_arguments_are_one_line(students):
