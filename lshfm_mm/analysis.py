@@ -12,6 +12,8 @@ functions, M labels that a sample has at most.
 
 import copy
 import hashlib
+import itertools
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -136,7 +138,7 @@ def analyze(
     is_detector = any(
         hasattr(algorithm.student, x) for x in ('bbox_head', 'roi_head')
     )
-    _calibrate(algorithm, loader, seed)
+    _calibrate(algorithm, loader, num_images, seed)
 
     metrics: dict[str, Any] = {}
     predictions: dict[str, Any] = {}
@@ -694,10 +696,15 @@ def _boxes(sample: Any) -> Tensor:
     return getattr(boxes, 'tensor', boxes)
 
 
-def _calibrate(algorithm: FeatureMimicDistill, loader: Any, seed: int) -> None:
+def _calibrate(
+    algorithm: FeatureMimicDistill, loader: Any, num_images: int, seed: int
+) -> None:
     """Set the bias of losses that ask for the teacher's features."""
     if algorithm.distiller.uncalibrated():
-        calibrate(algorithm, loader, len(loader), NUM_ROIS, seed)
+        size = loader.batch_size or loader.batch_sampler.batch_size
+        total = min(math.ceil(num_images / size), len(loader))
+        batches = itertools.islice(loader, total)
+        calibrate(algorithm, batches, total, NUM_ROIS, seed)
 
 
 def _work_dirs(

@@ -257,7 +257,7 @@ def _images_against_plain_hooks(task, shapes_root, tmp_path):
     cfg = classifier(task, shapes_root, tmp_path)
     algorithm = analysis.build_algorithm(cfg)
     loader = analysis.build_loader(cfg)
-    analysis._calibrate(algorithm, loader, 0)
+    analysis._calibrate(algorithm, loader, 6, 0)
     models = algorithm.student, algorithm.teacher
     features = [spy(x.head.fc) for x in models]
     (values,) = analysis.collect(algorithm, loader, 6).values()

@@ -141,6 +141,7 @@ RUN_BY = {
     r'python tools/train\.py configs/\S+\.py( --work-dir \S+)?': (
         'test_configs.test_config_builds'
     ),
+    r'python tools/analyze\.py .*': 'test_report.test_the_tool_writes_all',
     r'python tools/(test|export_student)\.py .*': (
         'test_tools.test_the_student_scores_the_same_in_unmodified_mmdet'
     ),
