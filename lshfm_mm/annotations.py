@@ -116,15 +116,15 @@ def _check_classes(
     if isinstance(classes, str):
         classes = Path(classes).read_text(encoding='utf-8').split('\n')
         classes = [x.rstrip('\r') for x in classes if x.strip()]
-    if not classes:
-        where += f', which is not set and then that of {kind.__name__}'
+    default = '' if classes else f' (the default of {kind.__name__})'
     classes = list(classes or kind.METAINFO['classes'])
     for name in classes:
         if name not in names:
             listed = names[:NAMED] + ['...'] * (len(names) > NAMED)
+            meant = nearest(name, names) or '; name some of these'
             raise ConfigError(
-                f'{where}: {name!r} is none of the categories {listed} of '
-                f'{path}{nearest(name, names) or "; name some of these"}'
+                f'{where}: {name!r}{default} is none of the categories '
+                f'{listed} of {path}{meant}'
             )
     found = [x for x in names if x in classes]
     if found != classes:

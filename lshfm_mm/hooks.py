@@ -237,10 +237,20 @@ class WholeCheckpointHook(CheckpointHook):
         if isinstance(self.file_backend, WholeBackend) and is_main_process():
             remove_partials(Path(self.out_dir))
             remove_partials(Path(runner.work_dir))
-            resumed = runner.message_hub.get_info('last_ckpt', '')
-            if Path(resumed).parent.resolve() == Path(self.out_dir).resolve():
-                for old in runner.message_hub.get_info('outdated_ckpts', []):
+        resumed = runner.message_hub.get_info('last_ckpt')
+        if resumed is not None and self._is_mine(resumed):
+            self.last_ckpt = resumed  # an evaluation may write to it
+            for old in runner.message_hub.get_info('outdated_ckpts', []):
+                if is_main_process():
                     Path(self.out_dir, old).unlink(missing_ok=True)
+
+    def _is_mine(self, checkpoint: str) -> bool:
+        """Whether a checkpoint is a local one in the folder of this run."""
+        folder = Path(self.out_dir).resolve()
+        return (
+            isinstance(self.file_backend, WholeBackend)
+            and Path(checkpoint).parent.resolve() == folder
+        )
 
     def _save_best_checkpoint(
         self, runner: Runner, metrics: Mapping[str, float]

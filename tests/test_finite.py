@@ -3,7 +3,7 @@
 Losses, gradients and weights stay finite, in every precision.
 """
 
-from itertools import cycle
+from itertools import cycle, product
 
 import pytest
 import torch
@@ -170,6 +170,7 @@ FEATURES = [
     dict(type='RelativeL2Loss'),
 ]
 AUTOCAST = [None, torch.bfloat16, torch.float16]
+WEIGHTS = ['uniform', 'balanced', 'confidence']
 
 
 def of_objects(batch, number):
@@ -212,9 +213,19 @@ def check_finite(model, losses):
     return mimic
 
 
-@pytest.mark.parametrize('dtype', AUTOCAST, ids=str)
+def combined(firsts, seconds, fast):
+    """All pairs; those that are not fast are marked so."""
+    return [
+        pytest.param(*x, marks=[] if x in fast else [pytest.mark.slow])
+        for x in product(firsts, seconds)
+    ]
+
+
 @pytest.mark.parametrize('name', BATCHES)
-@pytest.mark.parametrize('weights', ['uniform', 'balanced', 'confidence'])
+@pytest.mark.parametrize(
+    ('weights', 'dtype'),
+    combined(WEIGHTS, AUTOCAST, [*zip(WEIGHTS, AUTOCAST, strict=True)]),
+)
 def test_dense_detectors_of_little(batch, weights, name, dtype):
     taps = dict(cls=dict(layer='bbox_head.retina_cls', weights=weights))
     losses = dict(cls=FEATURES)
@@ -248,8 +259,10 @@ def test_a_dense_detector_of_ignored_locations_in_half(batch, dtype):
     assert all(x == 0 for x in mimic.values())
 
 
-@pytest.mark.parametrize('name', BATCHES)
-@pytest.mark.parametrize('weights', ['uniform', 'balanced', 'confidence'])
+@pytest.mark.parametrize(
+    ('weights', 'name'),
+    combined(WEIGHTS, BATCHES, [(x, 'no object') for x in WEIGHTS]),
+)
 def test_rois_of_little(batch, weights, name):
     """Without objects the RPN's proposals are all background."""
     model = distil(

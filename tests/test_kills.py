@@ -12,6 +12,7 @@ import os
 import random
 import re
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -154,6 +155,25 @@ def finish(config: Path, folder: Path) -> None:
     assert process.exitcode == 0, said[-4000:]
 
 
+def wait_for_training(process, folder: Path) -> None:
+    """Wait for the first line of training in the log of this start."""
+    log = folder.with_suffix('.log')
+    seen = log.stat().st_size if log.exists() else 0
+    while process.is_alive():
+        if log.exists() and '(train)' in log.read_text()[seen:]:
+            return
+        time.sleep(0.01)
+
+
+def kill(process) -> None:
+    """Kill it with the workers that load its data."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # so young that it has no group yet
+        process.kill()
+    process.join()
+
+
 def partials(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
@@ -211,7 +231,7 @@ def assert_same(one, other, place: str = '') -> None:
 
 @pytest.fixture(scope='module')
 def reference(make_config, tmp_path_factory):
-    """Of a variant: its config, what it leaves, its seconds."""
+    """Of a variant: its config, what it leaves, seconds of training."""
     known: dict = {}
 
     def make(variant: str) -> tuple[Path, dict, float]:
@@ -222,9 +242,12 @@ def reference(make_config, tmp_path_factory):
             cfg.work_dir = None
             config = folder / 'config.py'
             cfg.dump(config)
+            process = start(config, folder / 'run')
+            wait_for_training(process, folder / 'run')
             began = time.monotonic()
-            finish(config, folder / 'run')
+            process.join()
             seconds = time.monotonic() - began
+            assert process.exitcode == 0
             known[variant] = config, left(folder / 'run'), seconds
             assert all(known[variant][1].values())
         return known[variant]
@@ -242,30 +265,33 @@ def test_a_killed_training_equals_an_uninterrupted_one(
     rng = random.Random(run)
     folder = tmp_path / 'run'
     said = []
-    for _ in range(rng.choice([1, 1, 2, 3])):
+    wanted, share = rng.choice([1, 1, 2, 3]), 0.9
+    while len(said) < wanted:
         old = partials(folder)
         process = start(config, folder)
         if aimed := rng.random() < 0.5:
             wait_for_a_write(process, folder, rng)
         else:
-            process.join(rng.uniform(0.1, 0.8) * seconds)
-        alive = process.is_alive()
-        if alive:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.join()
+            if rng.random() < 0.8:  # else while it gets ready, too
+                wait_for_training(process, folder)
+            process.join(rng.uniform(0, share) * seconds)
+        if not process.is_alive():
+            assert process.exitcode == 0
+            if said:
+                break
+            shutil.rmtree(folder)  # missed it: once more, and sooner
+            share /= 2
+            continue
+        kill(process)
         where = [x.split('_', 3)[-1] for x in partials(folder) if x not in old]
         if (record := folder / 'last_checkpoint').exists():
             named = Path(record.read_text())
             torch.load(named, weights_only=True)
             saved = {x.stat().st_mtime_ns: x for x in folder.glob('[ei]*.pth')}
             if saved[max(saved)] != named:
-                where.append(f'after {saved[max(saved)].name}')
-        said.append(
-            f'{"aimed" if aimed else "timed"} kill, '
-            + (f'amid {where[0]}' if where else f'at {progress(folder)}')
-            if alive
-            else 'no kill, it was through'
-        )
+                where.append(f'last_checkpoint of {saved[max(saved)].name}')
+        where = f'amid {where[0]}' if where else f'at {progress(folder)}'
+        said.append(f'{"aimed" if aimed else "timed"} kill {where}')
     finish(config, folder)
     assert_same(left(folder), expected)
     assert not partials(folder)

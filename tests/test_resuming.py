@@ -22,6 +22,7 @@ from lshfm_mm.errors import ConfigError
 from lshfm_mm.hooks import WholeCheckpointHook
 from lshfm_mm.resuming import (
     BatchSeeder,
+    evaluation_is_due,
     find_whole,
     obstacles,
     read_resumable,
@@ -166,23 +167,22 @@ def test_a_resumed_training_equals_an_uninterrupted_one(make_config, hooks):
 
 
 def test_an_evaluation_that_was_cut_off_is_made_up_for(make_config):
-    cfg = make_config('faster_rcnn_student')
+    cfg = make_config(
+        'faster_rcnn_student', {'default_hooks.checkpoint.save_best': 'auto'}
+    )
     trained(cfg, 1)  # interrupted before the evaluation of epoch 1
     runner = trained(cfg, 1, resume=True, **{'train_cfg.val_interval': 1})
-    assert runner.message_hub.get_info('evaluated_iter') == 6
-    assert 'coco/bbox_mAP' in {
-        x.removeprefix('val/') for x in runner.message_hub.log_scalars
-    }
-    # Of one that notes its evaluation there is none.
     path = Path(cfg.work_dir) / 'epoch_1.pth'
     content = torch.load(path, weights_only=True)
-    content['message_hub']['runtime_info']['evaluated_iter'] = 6
-    content['message_hub']['resumed_keys']['evaluated_iter'] = True
-    torch.save(content, path)
+    noted = content['message_hub']['runtime_info']
+    assert noted['evaluated_iter'] == 6
+    assert Path(noted['best_ckpt']).is_file()
+    assert noted['best_score'] == runner.message_hub.get_info('best_score')
+    # Of one that was saved with its evaluation there is no second.
     runner = trained(cfg, 1, resume=True)
-    assert not any(
-        x.startswith('val/coco') for x in runner.message_hub.log_scalars
-    )
+    assert evaluation_is_due(runner) is False
+    del runner.message_hub.runtime_info['evaluated_iter']
+    assert evaluation_is_due(runner) is True
 
 
 @pytest.mark.parametrize(
