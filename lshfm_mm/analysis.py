@@ -156,13 +156,13 @@ def analyze(
                 del values[name][tap]
         model.eval()
         parameters = sum(x.numel() for x in model.parameters())
-        metrics[name] = {
-            'parameters': parameters,
-            **validate(model, cfg, 'WARNING'),
-        }
-        predictions[name] = [
-            predict(model, loader.dataset[x], classes) for x in shown
-        ]
+        metrics[name] = {'parameters': parameters}
+        predictions[name] = None
+        if name != TEACHER or knows(model, len(classes)):
+            metrics[name].update(validate(model, cfg, 'WARNING'))
+            predictions[name] = [
+                predict(model, loader.dataset[x], classes) for x in shown
+            ]
     report: dict[str, Any] = {
         'config': config,
         'config_text': cfg.pretty_text,
@@ -194,7 +194,9 @@ def analyze(
                 'width': pixels[-1].shape[1],
                 'height': pixels[-1].shape[0],
                 'truth': _truth(info, classes),
-                'predictions': {k: v[place] for k, v in predictions.items()},
+                'predictions': {
+                    k: v[place] for k, v in predictions.items() if v
+                },
             }
         )
     return report, pixels
@@ -501,6 +503,24 @@ def groups_of(
     for index in range(num_classes):
         groups[str(index)] = np.any(values.labels == index, axis=1)
     return groups
+
+
+def knows(model: Any, num_classes: int) -> bool:
+    """Whether a model has so many classes; a teacher may have others.
+
+    Args:
+        model (BaseModel): Detector or classifier.
+        num_classes (int): How many.
+
+    Returns:
+        bool: True also where its head does not tell.
+    """
+    parts = [
+        getattr(model, x, None) for x in ('roi_head', 'bbox_head', 'head')
+    ]
+    head = next(x for x in parts if x is not None)
+    counts = [getattr(x, 'num_classes', None) for x in head.modules()]
+    return {x for x in counts if isinstance(x, int)} <= {num_classes}
 
 
 @torch.no_grad()

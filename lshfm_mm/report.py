@@ -79,8 +79,9 @@ def page(analysis: Mapping[str, Any], images: Sequence[np.ndarray]) -> str:
         taps={k: _tap(v) for k, v in analysis['taps'].items()},
         curves=_curves(analysis, names),
         images=[_embedded(x) for x in images],
-        models=[TEACHER, *names],
-        columns=len(charts.LIGHT.series),
+        models=[
+            x for x in [TEACHER, *names] if len(analysis['metrics'][x]) > 1
+        ],
     )
 
 
@@ -89,10 +90,10 @@ def _metrics(analysis: Mapping[str, Any]) -> dict[str, list[Any]]:
     rows = analysis['metrics']
     keys = [
         key
-        for key, value in rows[TEACHER].items()
-        if key != 'parameters' and isinstance(value, int | float)
+        for key in dict.fromkeys(key for row in rows.values() for key in row)
         # mmdet says -1 where there is no object of a size.
-        if any(row.get(key, -1) != -1 for row in rows.values())
+        if key != 'parameters'
+        and any(row.get(key, -1) != -1 for row in rows.values())
     ]
     head = [x.partition('/')[2] or x for x in keys]
     head = [*head, 'parameters']
@@ -185,7 +186,7 @@ def _curves(
     metric = [
         x
         for x in keys
-        if x in analysis['metrics'][TEACHER]
+        if any(x in row for row in analysis['metrics'].values())
         and not x.endswith(('_s', '_m', '_l', '_50', '_75'))
     ]
     aligned = [x for x in keys if x.endswith(ends)]
@@ -228,6 +229,13 @@ def _findings(analysis: Mapping[str, Any]) -> list[str]:
         samples = f'{tap["samples"]} of {name}'
         if group != 'all':
             samples = f'{group} {samples}'
+        if len(angle) == 1:
+            lines.append(
+                f'On {samples} the median angle of {nearest} is '
+                f'{angle[nearest]:.0f}°, its median norm ratio '
+                f'{ratio[nearest]:.2f}.'
+            )
+            continue
         lines.append(
             f'On {samples} the direction is closest for {nearest} (median '
             f'angle {angle[nearest]:.0f}°; all: '

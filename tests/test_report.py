@@ -13,10 +13,16 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from lshfm_mm import charts
-from lshfm_mm.analysis import analyze, build_algorithm, load_student
+from lshfm_mm.analysis import (
+    analyze,
+    build_algorithm,
+    knows,
+    load_student,
+)
 from lshfm_mm.cli import named
 from lshfm_mm.curves import read_curves
 from lshfm_mm.errors import ConfigError
@@ -369,6 +375,33 @@ def test_a_page_of_classifiers(shapes_root, tmp_path):
         f'ground truth: {", ".join(x["label"] for x in shown["truth"])}'
         in (text)
     )
+
+
+def test_a_teacher_of_other_classes_is_not_evaluated(
+    make_config, students, teacher_config, tmp_path
+):
+    cfg = make_config('faster_rcnn_lshfm')
+    teacher = Config.fromfile(teacher_config).model
+    assert knows(MODELS.build(teacher), 6)
+    teacher.roi_head.bbox_head.num_classes = 9
+    model = MODELS.build(teacher)
+    assert not knows(model, 6)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'teacher.pth')
+    cfg.model.teacher = teacher
+    cfg.model.teacher_ckpt = str(tmp_path / 'teacher.pth')
+    cfg.dump(tmp_path / 'config.py')
+    found, images = analyze(
+        str(tmp_path / 'config.py'),
+        {'one': students[1]['alone']},
+        num_images=1,
+        images=1,
+    )
+    assert set(found['metrics']['teacher']) == {'parameters'}
+    assert 'coco/bbox_mAP' in found['metrics']['one']
+    assert list(found['shown'][0]['predictions']) == ['one']
+    text = page(found, images)
+    assert 'classes are others than those of the data' in text
+    assert '<th scope="col">bbox_mAP</th>' in text
 
 
 def test_without_its_connector_a_student_is_left_out(
