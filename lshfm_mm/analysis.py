@@ -60,8 +60,6 @@ BINS = {
     'norm_ratio': 2.0 ** np.linspace(-4, 4, 65),
     'equal_codes': np.linspace(0, 1, 51),
 }
-FARTHEST = 4.0  # norm ratio up to which the plane of features is shown
-CELLS = 64  # of that plane, along a side
 SHOWN_CLASSES = 3  # of a classifier's scores for an image
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmpretrain')
 
@@ -592,7 +590,6 @@ def _summarize_tap(
     found = {k: v[tap] for k, v in values.items() if tap in v}
     kind = 'locations' if split else 'images'
     kind = 'boxes' if tap in distiller.roi_taps else kind
-    edges = _plane_edges(list(found.values()))
     students = {}
     for name, measured in found.items():
         groups = groups_of(measured, len(classes), split)
@@ -604,9 +601,7 @@ def _summarize_tap(
         students[name] = {
             **summaries,
             'classes': per_class,
-            'plane': {
-                k: _plane(measured, groups[k], edges) for k in summaries
-            },
+            'joint': {k: _joint(measured, groups[k]) for k in summaries},
         }
     layer = distiller.taps[tap]
     loss = _lsh_loss(distiller, tap)
@@ -620,7 +615,6 @@ def _summarize_tap(
         else f'{len(loss.weight)}, bias {loss.bias_kind}, seed {loss.seed}, '
         f"the config's",
         'bins': {k: v.tolist() for k, v in BINS.items()},
-        'plane_edges': {k: v.tolist() for k, v in edges.items()},
         'students': students,
     }
 
@@ -646,42 +640,18 @@ def _spread(name: str, values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _plane_edges(found: Sequence[Values]) -> dict[str, np.ndarray]:
-    """Cells of the plane of features that show most of all students."""
-    ratios, angle = [np.ones(1)], [np.zeros(1)]
-    for values in found:
-        some = (values.teacher > 0) & np.isfinite(values.angle)
-        ratio = values.student[some] / values.teacher[some]
-        ratios.append(np.percentile(ratio, [99]) if len(ratio) else ratio)
-        angle.append(values.angle[some])
-    far = min(max(1.5, np.concatenate(ratios).max()), FARTHEST)
-    obtuse = np.percentile(np.concatenate(angle), 99) > 90
-    return {
-        'along': np.linspace(-far if obtuse else 0, far, CELLS + 1),
-        'across': np.linspace(0, far, CELLS + 1),
-    }
-
-
-def _plane(
-    values: Values, keep: np.ndarray, edges: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Histogram of the student's features, as the teacher's sees them.
-
-    The teacher's feature is (1, 0) for each sample, and the distance to it is
-    that of both features over the norm of the teacher's.
-    """
+def _joint(values: Values, keep: np.ndarray) -> dict[str, Any]:
+    """Histogram of angle and norm ratio together."""
     keep = keep & (values.teacher > 0) & np.isfinite(values.angle)
-    ratio = values.student[keep] / values.teacher[keep]
-    turn = np.deg2rad(values.angle[keep])
     counts, *_ = np.histogram2d(
-        ratio * np.cos(turn),
-        ratio * np.sin(turn),
-        (edges['along'], edges['across']),
+        values.angle[keep],
+        values.student[keep] / values.teacher[keep],
+        (BINS['angle'], BINS['norm_ratio']),
     )
-    inside = int(counts.sum())
+    counts = counts.astype(int)
     return {
-        'counts': counts.astype(int).tolist(),
-        'outside': len(ratio) - inside,
+        'counts': counts.tolist(),
+        'outside': int(keep.sum() - counts.sum()),
     }
 
 

@@ -115,11 +115,12 @@ def svg(draw: Draw, label: str, size: tuple[float, float] = PANEL) -> str:
     )
 
 
-def plane(tap: Mapping[str, Any], student: str, place: int) -> Draw:
+def polar(tap: Mapping[str, Any], student: str, place: int) -> Draw:
     """Where a student's features lie, seen from the teacher's.
 
-    The teacher's feature is the arrow for each sample. What differs in norm
-    alone lies on its ray, and circles around its tip are equal L2 errors.
+    The teacher's feature is the arrow for each sample. Angles are true; the
+    distance from the origin is ``log2(1 + norm ratio)``, for the sake of
+    ratios far from 1.
 
     Args:
         tap (dict): Of an analysis.
@@ -131,40 +132,52 @@ def plane(tap: Mapping[str, Any], student: str, place: int) -> Draw:
     """
     group = group_of(tap)
     found = tap['students'][student]
-    counts = np.array(found['plane'][group]['counts'], float)
-    x, y = (np.array(tap['plane_edges'][k]) for k in ('along', 'across'))
-    far = y[-1]
+    density = smoothed(np.array(found['joint'][group]['counts'], float))
+    angle, ratio = (np.array(tap['bins'][x]) for x in ('angle', 'norm_ratio'))
+    middles = (angle[1:] + angle[:-1]) / 2, np.sqrt(ratio[1:] * ratio[:-1])
+    x, y = _place(middles[0][:, None], middles[1][None])
+    widest, farthest = extent(tap)
 
     def draw(axes: Any, theme: Theme) -> None:
         colour = theme.series[place % len(theme.series)]
-        turn = np.linspace(0, np.pi, 181)
-        thin = dict(color=theme.grid, linewidth=0.8, zorder=1)
-        for radius in np.arange(0.5, 2 * far, 0.5):
-            axes.plot(1 + radius * np.cos(turn), radius * np.sin(turn), **thin)
-        for degrees in (30, 60):
-            end = 2 * far * np.exp(1j * np.deg2rad(degrees))
+        turn = np.linspace(0, widest, 181)
+        for norm in 2.0 ** np.arange(-1, 5):
+            if norm <= farthest:
+                axes.plot(
+                    *_place(turn, norm),
+                    color=theme.muted if norm == 1 else theme.grid,
+                    linewidth=0.9,
+                    zorder=1,
+                )
+                axes.text(
+                    _place(0, norm)[0],
+                    -0.03 * _place(0, farthest)[0],
+                    f'{norm:g}',
+                    color=theme.muted,
+                    ha='center',
+                    va='top',
+                    fontsize=8,
+                )
+        for degrees in range(0, int(widest) + 1, 30):
             axes.plot(
-                [0, end.real],
-                [0, end.imag],
-                linestyle=(0, (4, 3)),
-                **thin,
+                *_place(degrees, np.array([0, farthest])),
+                color=theme.grid,
+                linewidth=0.9,
+                zorder=1,
             )
-            edge = 0.93 * far * np.exp(1j * np.deg2rad(degrees))
             axes.text(
-                edge.real,
-                edge.imag,
+                *(1.06 * z for z in _place(degrees, farthest)),
                 f'{degrees}°',
                 color=theme.muted,
                 ha='center',
                 va='center',
                 fontsize=8,
             )
-        density = smoothed(counts)
-        middles = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
         for level in sorted(set(region_levels(density, REGIONS))):
             axes.contourf(
-                *middles,
-                density.T,
+                x,
+                y,
+                density,
                 levels=[level, density.max() + 1],
                 colors=[colour],
                 alpha=0.24,
@@ -172,7 +185,7 @@ def plane(tap: Mapping[str, Any], student: str, place: int) -> Draw:
             )
         axes.annotate(
             '',
-            (1, 0),
+            _place(0, 1),
             (0, 0),
             arrowprops=dict(
                 arrowstyle='-|>',
@@ -184,33 +197,60 @@ def plane(tap: Mapping[str, Any], student: str, place: int) -> Draw:
             zorder=4,
             annotation_clip=False,
         )
-        stats = found[group]
-        angle, ratio = stats['angle']['median'], stats['norm_ratio']['median']
-        if angle is not None and ratio is not None:
-            point = ratio * np.exp(1j * np.deg2rad(angle))
+        middle = [found[group][k]['median'] for k in ('angle', 'norm_ratio')]
+        title = student
+        if None not in middle:
             axes.plot(
-                point.real,
-                point.imag,
+                *_place(*middle),
                 marker='+',
                 markersize=11,
                 markeredgewidth=1.8,
                 color=theme.ink,
                 zorder=5,
             )
-            axes.set_title(
-                f'{student}: {angle:.0f}°, {ratio:.2f}',
-                color=theme.ink,
-                loc='left',
-            )
+            title = f'{student}: {middle[0]:.0f}°, norm × {middle[1]:.2f}'
+        axes.set_title(title, color=theme.ink, loc='left')
+        rim = _place(0, farthest)[0]
         axes.set(
-            xlim=(x[0], x[-1]),
-            ylim=(0, far),
+            xlim=(-rim * (1.12 if widest > 90 else 0.02), 1.12 * rim),
+            ylim=(-0.12 * rim, 1.12 * rim),
             aspect='equal',
-            xlabel="along the teacher's feature",
-            ylabel='across it',
         )
+        axes.axis('off')
 
     return draw
+
+
+def extent(tap: Mapping[str, Any]) -> tuple[float, float]:
+    """Angle and norm ratio up to which almost all samples of a tap lie.
+
+    Args:
+        tap (dict): Of an analysis.
+
+    Returns:
+        tuple[float, float]: 90 or 180 degrees, and a ratio of 2 or more.
+    """
+    widest, farthest = 90.0, 2.0
+    for found in tap['students'].values():
+        counts = np.array(found['joint'][group_of(tap)]['counts'], float)
+        if not counts.sum():
+            continue
+        shares = [counts.sum(axis=x).cumsum() / counts.sum() for x in (1, 0)]
+        reached = [
+            tap['bins'][name][1 + int(np.searchsorted(share, 0.99))]
+            for name, share in zip(
+                ('angle', 'norm_ratio'), shares, strict=True
+            )
+        ]
+        widest = 180.0 if reached[0] > 90 else widest
+        farthest = max(farthest, reached[1])
+    return widest, farthest
+
+
+def _place(angle: Any, ratio: Any) -> tuple[Any, Any]:
+    """Where a feature is drawn: of degrees and a norm ratio."""
+    turn, length = np.deg2rad(angle), np.log2(1 + np.asarray(ratio))
+    return length * np.cos(turn), length * np.sin(turn)
 
 
 def intervals(tap: Mapping[str, Any], what: str) -> Draw:
@@ -323,10 +363,13 @@ def curves(
                 color=theme.series[row % len(theme.series)],
                 linestyle=DASHES[row % len(DASHES)],
                 linewidth=1.5,
-                marker='o' if len(curve) < 10 else None,
-                markersize=4.5,
+                marker='o' if len(curve) < 20 else None,
+                markersize=3.5,
                 label=name,
             )
+        values = [y for curve in found.values() for _, y in curve]
+        if min(values) > 0 and max(values) > 20 * min(values):
+            axes.set_yscale('log')
         axes.set(xlabel='iteration', xlim=(0, None))
         axes.set_title(title, color=theme.ink, loc='left')
         axes.grid(axis='y', color=theme.grid, linewidth=0.6)
@@ -345,49 +388,53 @@ def draw_directions(analysis: Mapping[str, Any], out: Path) -> None:
     """
     pyplot = _pyplot()
     tap = next(iter(analysis['taps'].values()))
-    names = list(tap['students'])
+    names, group = list(tap['students']), group_of(tap)
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
-    edges = tap['plane_edges']
-    shape = edges['across'][-1] / (edges['along'][-1] - edges['along'][0])
-    width = 3.5
+    width = 3.4
+    shape = 0.56 if extent(tap)[0] > 90 else 1.05
+    heights = [rows * (width * shape + 0.2) + 0.7, 0.42 * len(names) + 1.2]
     with matplotlib.rc_context(STYLE):
         figure = pyplot.figure(
-            figsize=(
-                columns * width,
-                rows * (width * shape + 0.45) + 0.5 + 0.42 * len(names) + 1.3,
-            ),
-            layout='constrained',
+            figsize=(columns * width, sum(heights)), layout='constrained'
         )
-        top, bottom = figure.subfigures(
-            2,
-            1,
-            height_ratios=[
-                rows * (width * shape + 0.45) + 0.5,
-                0.42 * len(names) + 1.3,
-            ],
-        )
+        top, bottom = figure.subfigures(2, 1, height_ratios=heights)
         top.suptitle(
-            "Where the students' features lie: the teacher's is the arrow",
+            "Where the students' features lie; the arrow is the teacher's\n",
             x=0.01,
             ha='left',
             fontsize=12,
             color=LIGHT.ink,
         )
+        top.text(
+            0.01,
+            1 - 0.42 / heights[0],
+            f'{group} {tap["samples"]}: medians, and regions of 25, 50, 70 '
+            f'and 90 %',
+            color=LIGHT.muted,
+            va='center',
+        )
         grid = top.subplots(rows, columns, squeeze=False).flatten()
         for place, (axes, name) in enumerate(zip(grid, names, strict=False)):
-            _ink(axes, LIGHT)
-            plane(tap, name, place)(axes, LIGHT)
-            axes.label_outer()
+            polar(tap, name, place)(axes, LIGHT)
         for axes in grid[len(names) :]:
             axes.axis('off')
         line = bottom.subplots(1, 2)
         for axes, what in zip(line, ('angle', 'norm_ratio'), strict=True):
             _ink(axes, LIGHT)
             intervals(tap, what)(axes, LIGHT)
+        line[0].set_title(_key(groups_of(tap)), color=LIGHT.muted, loc='left')
         line[1].set_yticklabels([])
         figure.savefig(out, dpi=110, facecolor='white')
         pyplot.close(figure)
+
+
+def _key(groups: Sequence[str]) -> str:
+    """What marks and lines of the intervals are."""
+    marks = ', '.join(
+        f'{mark}: {x}' for mark, x in zip('●◆', groups, strict=False)
+    )
+    return f'{marks}; thick: middle half, thin: 5 to 95 %'
 
 
 def group_of(tap: Mapping[str, Any]) -> str:
@@ -440,9 +487,12 @@ def _scale(axes: Any, what: str, theme: Theme) -> None:
     axes.set_xlabel(NAMES[what])
     if what == 'norm_ratio':
         axes.set_xscale('log', base=2)
+        low, high = axes.get_xlim()
         ticker = matplotlib.ticker
         axes.xaxis.set_major_locator(
-            ticker.LogLocator(base=2, subs=(1, 1.5), numticks=20)
+            ticker.LogLocator(
+                base=2, subs=(1, 1.5) if high < 4 * low else (1,), numticks=20
+            )
         )
         axes.xaxis.set_major_formatter(
             ticker.FuncFormatter(lambda x, _: f'{x:.3g}')

@@ -6,6 +6,7 @@ from pathlib import Path
 
 # Of no interest, or the axis.
 SKIPPED = ('epoch', 'iter', 'step', 'time', 'data_time', 'memory', 'lr')
+ALIGNED = ('.angle', '.norm_ratio', '.equal_codes')  # of the AlignmentHook
 Curve = list[list[float]]  # iterations and values
 
 
@@ -42,8 +43,14 @@ def read_curves(folder: Path) -> dict[str, Curve]:
                 number = isinstance(value, int | float)
                 if key not in SKIPPED and number and math.isfinite(value):
                     curves.setdefault(key, {})[now] = value
-    return {
-        key: [[step, curve[step]] for step in sorted(curve)]
-        for key, curve in curves.items()
-        if curve
-    }
+    found = {}
+    for key, curve in curves.items():
+        points = [[step, curve[step]] for step in sorted(curve)]
+        if key.endswith(ALIGNED):  # the log repeats them until the next
+            before = [None, *(y for _, y in points)]
+            points = [
+                x for x, y in zip(points, before, strict=False) if x[1] != y
+            ]
+        if points:
+            found[key] = points
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import charts
 from .analysis import TEACHER
+from .curves import ALIGNED
 from .files import written_whole
 
 SMALL = 320  # pixels of the longer side up to which an image is kept as it is
@@ -119,18 +120,18 @@ def _tap(tap: Mapping[str, Any]) -> dict[str, Any]:
     """Charts and tables of a tap."""
     groups, group = charts.groups_of(tap), charts.group_of(tap)
     students = tap['students']
-    planes = []
+    polars = []
     for place, (name, found) in enumerate(students.items()):
         stats = found[group]
-        outside = found['plane'][group]['outside']
+        outside = found['joint'][group]['outside']
         share = outside / max(stats['count'], 1)
         label = (
             f'{name}: median angle {_spelt(stats["angle"], "°")}, median '
             f'norm ratio {_spelt(stats["norm_ratio"], "")}'
         )
         note = f'{share:.1%} outside the picture' if outside else ''
-        draw = charts.plane(tap, name, place)
-        planes.append((charts.svg(draw, label), note))
+        draw = charts.polar(tap, name, place)
+        polars.append((charts.svg(draw, label), note))
     spreads, histograms = [], []
     for what, title in TITLES.items():
         label = '; '.join(
@@ -153,7 +154,7 @@ def _tap(tap: Mapping[str, Any]) -> dict[str, Any]:
             )
     classes = next(iter(students.values()))['classes'] if students else {}
     return {
-        'planes': planes,
+        'polars': polars,
         'spreads': spreads,
         'histograms': histograms,
         'groups': [
@@ -181,7 +182,6 @@ def _curves(
 ) -> list[tuple[str, str]]:
     """Charts of the trainings: loss, metrics, alignment."""
     found = analysis['curves']
-    ends = ('.angle', '.norm_ratio', '.equal_codes')
     keys = list(dict.fromkeys(key for x in found.values() for key in x))
     metric = [
         x
@@ -189,7 +189,7 @@ def _curves(
         if any(x in row for row in analysis['metrics'].values())
         and not x.endswith(('_s', '_m', '_l', '_50', '_75'))
     ]
-    aligned = [x for x in keys if x.endswith(ends)]
+    aligned = [x for x in keys if x.endswith(ALIGNED)]
     titles = {
         'task_loss': "loss of the task, the student's own",
         'mimic_loss': 'loss of mimicking, weighted',
@@ -199,7 +199,7 @@ def _curves(
     shown = []
     for key, title in titles.items():
         lines = {k: v[key] for k, v in found.items() if v.get(key)}
-        if lines:
+        if any(len(x) > 1 for x in lines.values()):
             label = (
                 title
                 + '. '

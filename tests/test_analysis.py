@@ -285,7 +285,7 @@ def _images_against_plain_hooks(task, shapes_root, tmp_path):
         assert groups[str(index)].tolist() == expected
 
 
-def test_the_plane_holds_distances_and_counts():
+def test_angles_and_norms_are_counted_together():
     values = analysis.Values(
         np.array([0, 90, np.nan, 0], np.float32),
         np.array([1, 2, 0, 90], np.float32),
@@ -293,11 +293,11 @@ def test_the_plane_holds_distances_and_counts():
         np.ones(4, np.float32),
         np.array([[0], [-1], [0], [0]], np.int16),
     )
-    edges = dict(
-        along=np.array([-0.5, 0.5, 1.5]), across=np.array([-0.5, 0.5, 1.5])
-    )
-    plane = analysis._plane(values, np.ones(4, bool), edges)
-    assert plane == {'counts': [[0, 1], [1, 0]], 'outside': 1}
+    joint = analysis._joint(values, np.ones(4, bool))
+    assert joint['outside'] == 1
+    found = np.argwhere(joint['counts']).tolist()
+    one = np.searchsorted(analysis.BINS['norm_ratio'], 1)
+    assert found == [[0, one], [45, one]]
     summary = analysis.summarize(values)
     assert (summary['count'], summary['zeros']) == (4, 1)
     assert summary['angle']['mean'] == 30
