@@ -15,14 +15,14 @@ import numpy as np
 
 from .curves import Curve
 
-PANEL = (3.7, 2.9)  # inches, of a chart on the page: readable on a phone
+PANEL = (3.7, 3.1)  # inches, of a chart on the page: readable on a phone
 REGIONS = (0.9, 0.7, 0.5, 0.25)  # shares of the samples in nested regions
 NAMES = {
     'angle': 'angle to the teacher, degrees',
     'norm_ratio': "norm, in units of the teacher's",
     'equal_codes': 'share of equal hash codes',
 }
-DASHES = ('-', (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 2, 2)), (0, (1, 1)))
+DASHES = ('-', (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 2, 2)), (0, (1, 1.2)))
 STYLE: dict[Any, Any] = {
     'svg.fonttype': 'none',
     'svg.hashsalt': 'lshfm_mm',
@@ -336,7 +336,7 @@ def histograms(tap: Mapping[str, Any], what: str, group: str) -> Draw:
         axes.set_ylim(bottom=0)
         _scale(axes, what, theme)
         axes.set_ylabel('% of samples')
-        axes.legend(labelcolor=theme.ink, handlelength=2.4)
+        _legend(axes, theme)
 
     return draw
 
@@ -374,7 +374,7 @@ def curves(
         axes.set_title(title, color=theme.ink, loc='left')
         axes.grid(axis='y', color=theme.grid, linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.legend(labelcolor=theme.ink, handlelength=2.4)
+        _legend(axes, theme)
 
     return draw
 
@@ -393,26 +393,21 @@ def draw_directions(analysis: Mapping[str, Any], out: Path) -> None:
     rows = -(-len(names) // columns)
     width = 3.4
     shape = 0.56 if extent(tap)[0] > 90 else 1.05
-    heights = [rows * (width * shape + 0.2) + 0.7, 0.42 * len(names) + 1.2]
+    heights = [rows * (width * shape + 0.2) + 0.9, 0.42 * len(names) + 1.2]
     with matplotlib.rc_context(STYLE):
         figure = pyplot.figure(
             figsize=(columns * width, sum(heights)), layout='constrained'
         )
         top, bottom = figure.subfigures(2, 1, height_ratios=heights)
         top.suptitle(
-            "Where the students' features lie; the arrow is the teacher's\n",
+            "Where the students' features lie; the arrow is the teacher's.\n"
+            f'{group.capitalize()} {tap["samples"]}: medians, and regions of '
+            f'25, 50, 70 and 90 %',
             x=0.01,
             ha='left',
-            fontsize=12,
+            fontsize=11,
+            linespacing=1.5,
             color=LIGHT.ink,
-        )
-        top.text(
-            0.01,
-            1 - 0.42 / heights[0],
-            f'{group} {tap["samples"]}: medians, and regions of 25, 50, 70 '
-            f'and 90 %',
-            color=LIGHT.muted,
-            va='center',
         )
         grid = top.subplots(rows, columns, squeeze=False).flatten()
         for place, (axes, name) in enumerate(zip(grid, names, strict=False)):
@@ -480,6 +475,17 @@ def region_levels(density: np.ndarray, shares: Sequence[float]) -> list[float]:
         return []
     places = np.searchsorted(total / total[-1], shares)
     return falling[np.minimum(places, len(falling) - 1)].tolist()
+
+
+def _legend(axes: Any, theme: Theme) -> None:
+    """Below the axes, where it hides no line."""
+    axes.figure.legend(
+        loc='outside lower center',
+        ncols=3,
+        labelcolor=theme.ink,
+        handlelength=2.4,
+        columnspacing=1.2,
+    )
 
 
 def _scale(axes: Any, what: str, theme: Theme) -> None:
