@@ -22,7 +22,7 @@ setup(
     # .mim links to configs/ and tools/; packages get copies.
     package_data={
         'lshfm_mm': ['report.html']
-        + [f'.mim/**/*.{kind}' for kind in ('py', 'yml', 'md')]
+        + [f'.mim/**/*.{kind}' for kind in ('py', 'sh', 'yml', 'md')]
     },
     python_requires='>=3.10,<3.13',
     install_requires=[

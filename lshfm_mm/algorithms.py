@@ -30,7 +30,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .audit import Audit, weights_from_files
+from .audit import FEW, Audit, weights_from_files
 from .distillers import LABELS, LOGITS, LSHFMDistiller
 from .errors import ConfigError
 from .execution import (
@@ -41,7 +41,7 @@ from .execution import (
 from .images import ImageConverter
 from .samples import pick_rois
 from .taps import check_arguments, nearest
-from .teacher import build_teacher, inherit_weights, model_config
+from .teacher import build_teacher, few, inherit_weights, model_config
 
 FEATURE_PARTS = ('backbone', 'neck')
 BOX_HEAD = re.compile(
@@ -242,31 +242,43 @@ class FeatureMimicDistill(SingleTeacherDistill):
         super().init_weights()
         if not first_time:
             return
-        found = weights_from_files(self.student)
+        if self.audit is not None:
+            self.audit.student = weights_from_files(self.student)
         if self.inherit:
             taken = inherit_weights(self.student, self.teacher)
-            total = len(self.student.state_dict())
-            found.append(f'inherit: {len(taken)} of {total} tensors')
-        if self.audit is not None:
-            self.audit.student = found
+            if self.audit is not None:
+                self.audit.student.append(
+                    f'inherit: {len(taken)} of '
+                    f'{len(self.student.state_dict())} tensors'
+                )
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Load a checkpoint; one that has nothing of the student is wrong."""
-        own = [f'{prefix}architecture.{x}' for x in self.student.state_dict()]
-        found = sum(x in state_dict for x in own)
-        if state_dict and not found:
+        """Load a checkpoint; one with (almost) nothing for it is wrong."""
+        own = {
+            f'{prefix}architecture.{key}': value.shape
+            for key, value in self.student.state_dict().items()
+        }
+        misshapen = [
+            key
+            for key, shape in own.items()
+            if key in state_dict and state_dict[key].shape != shape
+        ]
+        found = sum(key in state_dict for key in own) - len(misshapen)
+        if state_dict and found < FEW * len(own):
             raise ConfigError(
-                f'load_from: none of its {len(state_dict)} keys is of the '
-                f'student ({own[0]}, ...), which would start from scratch; '
-                f"a plain model's file goes into the init_cfg of the "
-                f"student: architecture=dict(init_cfg=dict(type='Pretrained',"
-                f" checkpoint='...'))"
+                f'load_from: of its {len(state_dict)} keys {found} fit the '
+                f"student's {len(own)} ({next(iter(own))}, ...), which would "
+                f"start from scratch; a plain model's file goes into the "
+                f'init_cfg of the student: architecture=dict(init_cfg=dict('
+                f"type='Pretrained', checkpoint='...'))"
             )
         if self.audit is not None and state_dict:
             self.audit.student.append(
                 f'checkpoint: {found} of {len(own)} keys of the student'
+                + (f', {len(misshapen)} misshapen: ' if misshapen else '')
+                + few(misshapen)
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -367,8 +379,11 @@ class FeatureMimicDistill(SingleTeacherDistill):
         return {}
 
     def _all_ran(self) -> bool:
-        """Whether all layers that are trained had something to do."""
-        return True
+        """Whether all layers that are trained had something to do.
+
+        Without RoIs mmdet has no loss of classes.
+        """
+        return not hasattr(self.student, 'roi_head')
 
     def _in_step(self, losses: dict[str, Any]) -> dict[str, Any]:
         """Give layers that did not run a gradient, of zeros.

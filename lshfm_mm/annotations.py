@@ -27,7 +27,11 @@ NAMED = 10  # categories that a message lists
 
 
 def check_annotations(
-    field: str, path: Path, dataset: Mapping[str, Any], kind: Any
+    field: str,
+    path: Path,
+    dataset: Mapping[str, Any],
+    kind: Any,
+    boxes: bool = True,
 ) -> None:
     """Look into the JSON file of a data set of mmdet or mmpretrain.
 
@@ -40,6 +44,8 @@ def check_annotations(
         dataset (dict): Config of the data set.
         kind (type): Its class; files of other formats than COCO's instances
             and OpenMMLab's are not looked into.
+        boxes (bool): Whether there must be any: a test that only writes what
+            it finds needs none. Defaults to True.
 
     Raises:
         ConfigError: If the file cannot be read, its classes, boxes or
@@ -50,10 +56,12 @@ def check_annotations(
         load is CocoDataset.load_data_list
         and kind.parse_data_info is CocoDataset.parse_data_info
     ):
-        content = _read(field, path, tuple(NEEDED))
+        lists = [x for x in NEEDED if boxes or x != 'annotations']
+        content = _read(field, path, lists)
         classes = (dataset.get('metainfo') or {}).get('classes')
         _check_classes(field, path, content, classes, kind)
-        _check_boxes(field, path, content)
+        if boxes:
+            _check_boxes(field, path, content)
         key, names = 'img', [x['file_name'] for x in content['images']]
     elif load is BaseDataset.load_data_list:
         content = _read(field, path, ('data_list',))

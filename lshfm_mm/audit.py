@@ -7,6 +7,7 @@ no random number drawn, nothing changed.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from .errors import ConfigError
 from .losses import LSHLoss
 from .scales import SCALE
 
+WAY_OUT = 'or turn the audit off by model.audit=False'
 PATIENCE = 50  # batches in which a loss may be without a sample
 FEW = 0.1  # of a model's weights; a file that gives fewer is another model's
 
@@ -42,6 +44,7 @@ class Audit:
 
     Attributes:
         student (list[str]): Where the student's weights come from.
+        is_off (bool): Whether all weights are 0.
     """
 
     def __init__(self) -> None:
@@ -50,11 +53,17 @@ class Audit:
         self._waiting: set[str] | None = None
         self._taps: list[tuple[str, str]] = []
         self._losses: dict[str, str] = {}
+        self.is_off = False
 
     @property
     def is_open(self) -> bool:
         """Whether there is a loss that has not been audited."""
         return self._waiting is None or bool(self._waiting)
+
+    @property
+    def open_losses(self) -> list[str]:
+        """Names of the losses that have not been audited."""
+        return sorted(self._waiting or [])
 
     @contextmanager
     def watching(
@@ -152,7 +161,7 @@ class Audit:
             if name not in values:
                 raise ConfigError(
                     f'distill_losses.{name}: is never computed; add it to '
-                    f'loss_forward_mappings, or remove it'
+                    f'loss_forward_mappings, remove it, {WAY_OUT}'
                 )
         weights = {k: getattr(v, 'loss_weight', 1) for k, v in modules.items()}
         if self._batches == 0:
@@ -160,7 +169,7 @@ class Audit:
                 (f'tap {name}', _describe_tap(distiller, name))
                 for name in distiller.taps
             ]
-            if weights and not any(weights.values()):
+            if not any(weights.values()):
                 print_log(
                     'distill_losses: all weights are 0, so nothing mimics: '
                     'this is plain training',
@@ -168,7 +177,7 @@ class Audit:
                     level=30,
                 )
         taps = {x: tap for tap in seen for x in distiller.losses_of(tap)}
-        is_off = not any(weights.values())
+        self.is_off = not any(weights.values())
         waiting = set(values) if self._waiting is None else self._waiting
         self._waiting = set()
         self._batches += 1
@@ -182,8 +191,20 @@ class Audit:
             if not _has_samples(found) or not value.isfinite():
                 self._wait(name)
                 facts += ', no sample yet' if value == 0 else ', NOT FINITE'
-            elif not is_off and not _is_same(found) and share != 1:
-                _check_gradient(name, value, weights[name], distiller)
+            elif not self.is_off and not _is_same(found) and share != 1:
+                if weights[name] == 0:
+                    raise ConfigError(
+                        f'distill.{name}: its loss_weight is 0, those of '
+                        f'other losses are not; give it a weight, remove the '
+                        f'loss, {WAY_OUT}'
+                    )
+                tap = taps.get(name)
+                features = (
+                    distiller.recorded(tap, student=True)
+                    if tap is not None
+                    else distiller.compared(name)
+                )
+                _check_gradient(name, value, features)
             self._losses[name] = facts
 
     def _wait(self, name: str) -> None:
@@ -193,7 +214,8 @@ class Audit:
             raise ConfigError(
                 f'distill.{name}: has had no sample that counts, or no '
                 f'finite value, in {PATIENCE} batches; look at its tap, at '
-                f'the weights of its samples and at the annotations'
+                f'the weights of its samples and at the annotations, '
+                f'{WAY_OUT}'
             )
 
 
@@ -222,9 +244,29 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
     wrapped: Any = loop.runner.model
     model = wrapped.module if is_model_wrapper(wrapped) else wrapped
     model.train()
-    batch = next(iter(loop.dataloader))
-    with loop.runner.optim_wrapper.optim_context(wrapped):
-        model(**model.data_preprocessor(batch, True), mode='loss')
+    for batch in islice(loop.dataloader, PATIENCE):
+        with loop.runner.optim_wrapper.optim_context(wrapped):
+            losses = model(**model.data_preprocessor(batch, True), mode='loss')
+        for name, value in losses.items():
+            if not all(x.isfinite().all() for x in _listed(value)):
+                raise ConfigError(
+                    f'{name}: is not finite in the first batches; look at '
+                    f'teacher_ckpt, at the weights of the student and at the '
+                    f'images'
+                )
+        if model.audit is None or not model.audit.is_open:
+            break
+    else:
+        raise ConfigError(
+            f'train_dataloader: in {PATIENCE} batches no sample for '
+            f'{model.audit.open_losses}; look at their taps and the '
+            f'annotations'
+        )
+    if model.audit is not None and model.audit.is_off:
+        raise ConfigError(
+            'distill_losses: all their weights are 0, so nothing mimics; give '
+            'one a loss_weight'
+        )
     return wrapped
 
 
@@ -242,21 +284,25 @@ def weights_from_files(student: nn.Module) -> list[str]:
     Raises:
         ConfigError: If the model has (almost) none of a file's weights.
     """
-    lines = []
+    lines: list[str] = []
+    done: list[str] = []  # a file of the whole comes after those of parts
     for name, module in student.named_modules():
         cfgs = getattr(module, 'init_cfg', None) or []
         for cfg in [cfgs] if isinstance(cfgs, Mapping) else cfgs:
-            if cfg.get('type') != 'Pretrained':
+            if cfg.get('type') != 'Pretrained' or any(
+                not x or f'{name}.'.startswith(f'{x}.') for x in done
+            ):
                 continue
+            done.append(name)
             path = cfg['checkpoint']
             content = CheckpointLoader.load_checkpoint(path, 'cpu')
             given: dict[torch.Size, list[Tensor]] = {}
             for value in tree_leaves(content.get('state_dict', content)):
                 if isinstance(value, Tensor):
                     given.setdefault(value.shape, []).append(value)
-            own = list(_weights(module))
+            own = [x.cpu() for x in _weights(module)]
             held = sum(
-                any(torch.equal(x.cpu(), y.to(x.dtype)) for y in given[shape])
+                any(torch.equal(x, y.to(x.dtype)) for y in given[shape])
                 for x in own
                 if (shape := x.shape) in given
             )
@@ -265,7 +311,7 @@ def weights_from_files(student: nn.Module) -> list[str]:
                 raise ConfigError(
                     f'architecture.{field}: {path} gave {held} of its '
                     f'{len(own)} weights, the student would start from '
-                    f'scratch; give the file of this very network'
+                    f'scratch; give the file of this very network, {WAY_OUT}'
                 )
             lines.append(f'{field}: {held} of {len(own)} weights from {path}')
     return lines
@@ -304,7 +350,7 @@ def _check_in_place(versions: list[tuple[str, Tensor, int]]) -> None:
             raise ConfigError(
                 f'{where} holds a tensor that a layer overwrites in place '
                 f'afterwards, so its values are those of that layer; record '
-                f'the output of that layer, or set its inplace=False'
+                f'the output of that layer, set its inplace=False, {WAY_OUT}'
             )
 
 
@@ -350,21 +396,9 @@ def _is_same(seen: Seen | None) -> bool:
     )
 
 
-def _check_gradient(
-    name: str, value: Tensor, weight: float, distiller: LSHFMDistiller
-) -> None:
-    """Raise unless a loss has a gradient to what the student gave."""
-    if weight == 0:
-        raise ConfigError(
-            f'distill.{name}: its loss_weight is 0, those of other losses '
-            f'are not; give it a weight, or remove the loss'
-        )
-    recorders = distiller.student_recorders.recorders.values()
-    features = [
-        x
-        for x in tree_leaves([x.data_buffer for x in recorders])
-        if isinstance(x, Tensor) and x.requires_grad
-    ]
+def _check_gradient(name: str, value: Tensor, features: list[Tensor]) -> None:
+    """Raise unless a loss has a gradient to what it compares."""
+    features = [x for x in features if x.requires_grad]
     gradients: tuple[Tensor | None, ...] = ()
     if features and value.requires_grad:
         gradients = torch.autograd.grad(
@@ -379,10 +413,10 @@ def _check_gradient(
     if value == 0:
         raise ConfigError(
             f'distill.{name}: is 0 although its tap has samples; look at its '
-            f'type and its arguments'
+            f'type and its arguments, {WAY_OUT}'
         )
     raise ConfigError(
         f'distill.{name}: is {value.item():.4g} and has no gradient to the '
         f'student; what it taps must lie behind trained layers, so look at '
-        f'student_trainable, frozen_stages and detached features'
+        f'student_trainable, frozen_stages and detached features, {WAY_OUT}'
     )

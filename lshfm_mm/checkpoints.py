@@ -1,5 +1,6 @@
 """Files of weights: fetched, read without running them, looked through."""
 
+import importlib
 import pickletools
 import re
 import zipfile
@@ -13,13 +14,13 @@ from urllib.parse import urlparse
 
 import torch
 from filelock import FileLock
-from torch import _weights_only_unpickler as unpickler
 from torch.hub import download_url_to_file, get_dir
 
 from .errors import ConfigError
 
 REMOTE = ('http://', 'https://')
-HASH = re.compile(r'-([a-f0-9]{8,})\.')  # first digits of the SHA-256
+# The first digits of the SHA-256; not a date.
+HASH = re.compile(r'-(?!20\d{6}\.)([a-f0-9]{8,})\.')
 LEGACY_PICKLES = 5  # that torch.save wrote in a row, before torch 1.6
 NAMED = 5
 
@@ -89,6 +90,8 @@ def fetch(field: str, url: str) -> Path:
         ConfigError: If it cannot be downloaded, or has another hash.
     """
     path = Path(get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    if path.is_file():  # the cache may be read-only
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     found = HASH.search(path.name)
     with FileLock(f'{path}.lock'):
@@ -122,6 +125,7 @@ def code_in(path: Path) -> list[str]:
     Returns:
         list[str]: Functions and classes, as ``module.name``.
     """
+    unpickler = importlib.import_module('torch._weights_only_unpickler')
     safe = {
         *unpickler._get_allowed_globals(),
         *unpickler._get_user_allowed_globals(),

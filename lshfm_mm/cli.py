@@ -7,12 +7,14 @@ done, and errors of one line.
 """
 
 import importlib.util
+import os
 import re
 import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from inspect import isclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,16 +27,24 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, Registry
 from mmengine.runner import Runner
+from mmrazor.registry import MODELS
 
 from . import teacher
+from .algorithms import FeatureMimicDistill
 from .annotations import check_annotations
 from .errors import ConfigError, NonFiniteError
 from .resuming import find_whole, read_resumable
 from .taps import check_arguments, nearest
 
-# What each training gets that has it not already, and each distillation.
-HOOKS = ('ExactResumeHook',)
-DISTILL_HOOKS = ('NonFiniteHook', 'AlignmentHook', 'LossScaleHook')
+# What each training gets that has it not already, and each distillation of
+# ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
+# that the config that a run leaves behind needs no custom_imports.
+HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
+DISTILL_HOOKS = (
+    'lshfm_mm.hooks.NonFiniteHook',
+    'lshfm_mm.hooks.AlignmentHook',
+    'lshfm_mm.hooks.LossScaleHook',
+)
 
 REGISTRIES = {
     x.name: x
@@ -118,17 +128,10 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
     Raises:
         ConfigError: If a file or folder is absent, or cannot be used.
     """
+    if not _is_first():
+        return
     scope = cfg.get('default_scope')
     for key in dataloaders:
-        field = key.replace('dataloader', 'evaluator')
-        found = cfg.get(field) or []
-        for part in found if isinstance(found, list | tuple) else [found]:
-            named = part.get('ann_file') or ''
-            if '://' not in named and not Path(named).exists():
-                raise ConfigError(
-                    f'{field}.ann_file: no such file: {named}; set it as in '
-                    f'{key}.dataset'
-                )
         dataset = (cfg.get(key) or {}).get('dataset')
         for where, part in _datasets(f'{key}.dataset', dataset):
             root = part.get('data_root') or ''
@@ -147,7 +150,17 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
             if file is not None and file.suffix == '.json':
                 with DATASETS.switch_scope_and_registry(scope) as registry:
                     kind = registry.get(str(part.get('type')))
-                check_annotations(f'{where}.ann_file', file, part, kind)
+                boxes = key != 'test_dataloader'
+                check_annotations(f'{where}.ann_file', file, part, kind, boxes)
+        field = key.replace('dataloader', 'evaluator')
+        found = cfg.get(field) or []
+        for part in found if isinstance(found, list | tuple) else [found]:
+            named = part.get('ann_file') or ''
+            if '://' not in named and not Path(named).exists():
+                raise ConfigError(
+                    f'{field}.ann_file: no such file: {named}; set it as in '
+                    f'{key}.dataset'
+                )
 
 
 def check_weights_files(cfg: Config) -> None:
@@ -161,6 +174,8 @@ def check_weights_files(cfg: Config) -> None:
             absent, no checkpoint, holds what would run, or has weights that
             are no finite numbers.
     """
+    if not _is_first():
+        return
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
     named += _pretrained('model', model.to_dict())
@@ -359,16 +374,13 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
     """
     options = dict(args.cfg_options or {})
     hooks = cfg.to_dict().get('custom_hooks') or []
-    named = [str(x.get('type')).rpartition('.')[2] for x in hooks]
-    wanted_hooks = HOOKS + DISTILL_HOOKS * ('distiller' in cfg.model)
-    lacking = [x for x in wanted_hooks if x not in named]
+    named = {str(x.get('type')).rpartition('.')[2] for x in hooks}
+    of_all = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
+    if not cfg.get('add_hooks', True):
+        of_all = ()
+    lacking = [x for x in of_all if x.rpartition('.')[2] not in named]
     if lacking:
         options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
-        # For those who use the config that the run leaves behind.
-        imports = (cfg.get('custom_imports') or {}).get('imports') or []
-        imports = [imports] if isinstance(imports, str) else [*imports]
-        if not any(x.split('.')[0] == __package__ for x in imports):
-            options['custom_imports.imports'] = [*imports, __package__]
     wanted = args.resume
     if wanted is None and cfg.get('resume'):
         wanted = cfg.get('load_from') or 'auto'
@@ -400,10 +412,23 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f'error: {line}')
 
 
+def _is_first() -> bool:
+    """Whether this is the process that looks into files for all others."""
+    ranks = (os.environ.get(x, '0') for x in ('RANK', 'SLURM_PROCID'))
+    return all(x == '0' for x in ranks)
+
+
+def _mimics(cfg: Config) -> bool:
+    """Whether the model is an algorithm of ours."""
+    name = (cfg.get('model') or {}).get('type')
+    kind = MODELS.get(name) if isinstance(name, str) and name else name
+    return isclass(kind) and issubclass(kind, FeatureMimicDistill)
+
+
 def _check_distils(cfg: Config, flag: str) -> None:
-    if 'distiller' not in cfg.model:
+    if not _mimics(cfg):
         raise ConfigError(
-            f'{flag}: is for distillations, but model.type is '
+            f'{flag}: is for distillations of this package, but model.type is '
             f'{cfg.model.get("type")!r}; leave it out'
         )
 

@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from mmrazor.models.distillers import ConfigurableDistiller
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .errors import ConfigError
 from .hashing import samples_of
@@ -396,6 +397,14 @@ class LSHFMDistiller(ConfigurableDistiller):
         """Features of a model at a tap, as its layer gave them."""
         calls = self._calls(tap, student)
         return _features(calls, self.taps[tap].record)
+
+    def compared(self, loss: str) -> list[Tensor]:
+        """The student's tensors that a loss of the long form gets."""
+        entries = self.loss_forward_mappings.get(loss, {}).values()
+        calls = [
+            self._calls(x['recorder']) for x in entries if x['from_student']
+        ]
+        return [x for x in tree_leaves(calls) if isinstance(x, Tensor)]
 
     def _check_records(self) -> None:
         """Raise if a recorder of the long form has seen nothing."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,10 +15,12 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .algorithms import FeatureMimicDistill
@@ -387,14 +389,16 @@ class NonFiniteHook(Hook):
     Before the update it looks at the loss, of all ranks. If one is not
     finite, it logs which, with the features at each tap, and writes that and
     the names of the images to ``nonfinite_iter_{i}.json`` in the work
-    directory. (Under AMP with float16, gradients that overflow are the
-    affair of the gradient scaler.)
+    directory. Gradients that are not finite stop the training before the
+    step, and so does a batch that has spoiled the statistics of a BatchNorm.
+    A gradient scaler (AMP with float16) leaves such batches out itself: there
+    they are counted as skipped.
 
     Args:
         action (str): 'stop' the training, or 'skip' the batch. Defaults to
             'stop'.
-        max_skips (int): How many batches may be skipped in a run; the next
-            one stops it. Defaults to 10.
+        max_skips (int): How many batches may be skipped in a run, resumed or
+            not; the next one stops it. Defaults to 10.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -412,8 +416,8 @@ class NonFiniteHook(Hook):
                 f'NonFiniteHook.max_skips: must be an int >= 1, but got '
                 f'{max_skips!r}'
             )
-        self.max_skips = max_skips if action == 'skip' else 0
-        self.skipped = 0
+        self.action = action
+        self.max_skips = max_skips
         self._seen: dict[str, Seen] = {}
         self._losses: Any = {}
         self._batch: Any = None
@@ -428,13 +432,50 @@ class NonFiniteHook(Hook):
         model.distiller.observers.append(self._observe)
         model.register_forward_hook(self._note_losses)
         wrapper = runner.optim_wrapper
+        if not isinstance(wrapper, OptimWrapper):
+            raise ConfigError(
+                f'NonFiniteHook: guards one optimizer, but optim_wrapper is '
+                f'{type(wrapper).__name__}; leave it out by add_hooks=False'
+            )
+        scaler = getattr(wrapper, 'loss_scaler', None)
+        scales = scaler is not None and scaler.is_enabled()
         update = wrapper.update_params
 
         def guarded(loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            if self._may_update(runner, loss):
+            if self._is_finite(runner, loss, scales) or scales:
                 update(loss, *args, **kwargs)
+                return
+            # The batch counts among those whose gradients are summed up.
+            wrapper._inner_count += 1
+            if wrapper.should_update() and any(
+                x.grad is not None for x in model.parameters()
+            ):
+                wrapper.step()
+                wrapper.zero_grad()
+
+        def look(optimizer: Any, args: Any, kwargs: Any) -> None:
+            found = {
+                name: x.grad.sum(dtype=torch.float32)
+                for name, x in model.named_parameters()
+                if x.grad is not None
+            }
+            finite = torch.stack([*found.values()]).isfinite()
+            if not finite.all():
+                wrong = [
+                    name
+                    for name, x in zip(found, finite, strict=True)
+                    if not x
+                ]
+                raise NonFiniteError(
+                    f'iteration {runner.iter}: the losses are finite, but not '
+                    f'the gradients of {wrong[0]} and {len(wrong) - 1} more; '
+                    f'nothing was updated: clip nothing by NaN, lower the '
+                    f'learning rate, and go on from the last checkpoint with '
+                    f'--resume'
+                )
 
         wrapper.update_params = guarded
+        wrapper.optimizer.register_step_pre_hook(look)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
@@ -455,7 +496,7 @@ class NonFiniteHook(Hook):
         if model.training:
             self._losses = losses
 
-    def _may_update(self, runner: Runner, loss: Tensor) -> bool:
+    def _is_finite(self, runner: Runner, loss: Tensor, scales: bool) -> bool:
         is_finite = loss.detach().isfinite().all().to(torch.uint8)
         dist.all_reduce(is_finite, 'min')
         if is_finite:
@@ -471,17 +512,30 @@ class NonFiniteHook(Hook):
             f'iteration {runner.iter}: not finite is {wrong}; its images, '
             f'losses and features are in {path}'
         )
-        self.skipped += 1
-        if self.skipped > self.max_skips:
+        spoiled = [
+            name
+            for name, buffer in _distillation(self, runner).named_buffers()
+            if 'running_' in name and not buffer.isfinite().all()
+        ]
+        if spoiled:
+            raise NonFiniteError(
+                f'{message}; it has spoiled {spoiled[0]} and '
+                f'{len(spoiled) - 1} more: look at these images, and go on '
+                f'from the last checkpoint with --resume'
+            )
+        skipped = runner.message_hub.get_info('nonfinite_skipped', 0) + 1
+        runner.message_hub.update_info('nonfinite_skipped', skipped)
+        limit = self.max_skips if scales or self.action == 'skip' else 0
+        if skipped > limit:
             raise NonFiniteError(
                 f'{message}; nothing was updated: lower the learning rate or '
                 f"the loss's weight, go on from the last checkpoint with "
                 f"--resume, or set NonFiniteHook's action='skip'"
-                + (f', max_skips={self.max_skips}' if self.max_skips else '')
+                + (f', max_skips={limit}' if limit else '')
             )
         runner.logger.warning(
-            f'{message}; the batch is skipped, the {self.skipped}. of at '
-            f'most {self.max_skips}'
+            f'{message}; the batch is skipped, the {skipped}. of at most '
+            f'{limit}'
         )
         return False
 
@@ -601,8 +655,10 @@ class LossScaleHook(Hook):
         """
         model = _distillation(self, runner)
         reason = ''
-        if any(getattr(x, 'with_cp', False) for x in model.student.modules()):
-            reason = 'with_cp=True keeps no graph for the gradient of one loss'
+        if dist.is_distributed() and any(
+            isinstance(x, nn.SyncBatchNorm) for x in model.modules()
+        ):
+            reason = 'gradients through SyncBN need all processes each time'
         elif not model.calculate_student_loss:
             reason = 'calculate_student_loss=False leaves no task to compare'
         if reason:
@@ -626,7 +682,7 @@ class LossScaleHook(Hook):
         model = _distillation(self, runner)
         keys = model.distiller.weight_keys()
         for name, ratios in self._ratios.items():
-            ratio = median(ratios)
+            ratio = median([x for x in ratios if isfinite(x)] or [0.0])
             loss = model.distiller.distill_losses[name.partition('.')[2]]
             weight = getattr(loss, 'loss_weight', 1.0)
             runner.logger.info(
@@ -634,7 +690,7 @@ class LossScaleHook(Hook):
             )
             key = f'model.distiller.{keys[name.partition(".")[2]]}'
             line = advice(name, ratio, weight, key, self.limits)
-            if line is not None:
+            if line is not None and hasattr(loss, 'loss_weight'):
                 runner.logger.warning(line)
 
     def _note(self, model: Any, args: Any, losses: Any) -> None:
@@ -646,11 +702,23 @@ class LossScaleHook(Hook):
             if 'loss' in name
         }
         tasks = [v for k, v in sums.items() if k.startswith('student.')]
-        ratios = gradient_ratios(
-            torch.stack(tasks).sum(),
-            {k: v for k, v in sums.items() if k.startswith('distill.')},
-            [x for x in model.student.parameters() if x.requires_grad],
-        )
+        try:
+            ratios = gradient_ratios(
+                torch.stack(tasks).sum(),
+                {k: v for k, v in sums.items() if k.startswith('distill.')},
+                [x for x in model.student.parameters() if x.requires_grad],
+            )
+        except RuntimeError as error:
+            # Checkpointed activations keep no graph for one loss alone.
+            if 'use_reentrant' not in str(error):
+                raise
+            MMLogger.get_current_instance().warning(
+                'LossScaleHook: does nothing, with checkpointed activations '
+                'there is no gradient of one loss alone'
+            )
+            self._handle.remove()
+            self._handle = None
+            return
         for name, ratio in ratios.items():
             self._ratios.setdefault(name, []).append(ratio)
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -68,8 +69,11 @@ def _statistics(feature: Tensor) -> dict[str, Any]:
 
 
 def _images(batch: Any) -> list[str]:
-    samples = batch.get('data_samples') if isinstance(batch, Mapping) else None
-    return [str(x.get('img_path', '')) for x in samples or []]
+    return [
+        str(x.metainfo.get('img_path', ''))
+        for x in tree_leaves(batch)
+        if isinstance(x, BaseDataElement)
+    ]
 
 
 def _said(value: float) -> float | str:

@@ -24,7 +24,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, get_worker_info
 
 from .errors import ConfigError
-from .teacher import forked_rng, read_checkpoint
+from .teacher import check_finite, forked_rng, read_checkpoint
 
 EPOCHS, STEPS, DATA = range(3)  # what random numbers are for
 NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
@@ -119,8 +119,11 @@ class Progress:
     """
 
     def __init__(self, runner: Runner, rank: int) -> None:
-        self.key = (runner.seed, rank)
-        self.batches = BatchSeeder(*self.key)
+        # As MMEngine: the data differ from rank to rank, and what the model
+        # draws is the same unless the user says otherwise.
+        self.batches = BatchSeeder(runner.seed, rank)
+        differs = runner._randomness_cfg.get('diff_rank_seed', False)
+        self.key = (runner.seed, rank if differs else 0)
         loop = runner.train_loop
         # The workers of an IterBasedTrainLoop have been at work since it was
         # built. They are seeded then, and it makes them do again what they
@@ -256,6 +259,7 @@ def read_resumable(path: str) -> dict[str, Any]:
         ConfigError: If it is absent, damaged, or lacks what is needed.
     """
     content = read_checkpoint('resume', path)
+    check_finite('resume', path, content.get('state_dict') or {})
     lacking = [key for key in NEEDED if key not in content]
     if lacking:
         raise ConfigError(
@@ -276,7 +280,11 @@ def read_resumable(path: str) -> dict[str, Any]:
 
 
 def _checkpoints(cfg: Config, folder: Path) -> list[Path]:
-    """Those of a training: which ``last_checkpoint`` names, then by age."""
+    """Those of a training: which ``last_checkpoint`` names, then the newest.
+
+    The name counts, in this folder, if the training has been moved; and the
+    number in it, since copies have ages of their own.
+    """
     saving = _checkpoint_settings(cfg)
     names = saving.get('filename_tmpl') or (
         'epoch_{}.pth' if saving.get('by_epoch', True) else 'iter_{}.pth'
@@ -291,13 +299,23 @@ def _checkpoints(cfg: Config, folder: Path) -> list[Path]:
         for path in place.glob('*')
         if pattern.fullmatch(path.name)
     ]
-    found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+    def number(path: Path) -> int:
+        return int(re.findall(r'\d+', path.name)[-1])
+
+    found.sort(key=number, reverse=True)
     record = folder / 'last_checkpoint'
     named = Path(record.read_text().strip()) if record.is_file() else None
-    if named is not None and named.is_file():
-        same = [path for path in found if path.samefile(named)]
-        found = [named, *(path for path in found if path not in same)]
-    return found
+    if named is not None and not named.is_file():
+        named = folder / named.name
+    if named is None or not named.is_file():
+        return found
+    others = [path for path in found if not path.samefile(named)]
+    if not pattern.fullmatch(named.name):
+        return [named, *others]
+    # Greater numbers may be of an older training in this folder.
+    others.sort(key=lambda path: number(path) > number(named))
+    return [named, *others]
 
 
 def _checkpoint_settings(cfg: Config) -> Mapping[str, Any]:

@@ -27,15 +27,23 @@ def gradient_ratios(
     """
 
     def gradients(loss: Tensor) -> Sequence[Tensor | None]:
+        """In float64. Of the scales the greatest that float16 can hold."""
         if not loss.requires_grad:
             return [None] * len(parameters)
-        scale = torch.full_like(loss, SCALE)
-        return torch.autograd.grad(
-            loss, parameters, scale, retain_graph=True, allow_unused=True
-        )
+        for scale in (SCALE, 1.0, 1 / SCALE):
+            found = torch.autograd.grad(
+                loss,
+                parameters,
+                torch.full_like(loss, scale),
+                retain_graph=True,
+                allow_unused=True,
+            )
+            if all(x is None or bool(x.isfinite().all()) for x in found):
+                break
+        return [None if x is None else x.double() / scale for x in found]
 
     def norm(parts: Sequence[Tensor]) -> float:
-        squares = [x.double().square().sum() for x in parts]
+        squares = [x.square().sum() for x in parts]
         return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
     of_task = gradients(task)

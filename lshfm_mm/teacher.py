@@ -395,9 +395,9 @@ def _misfit(
 ) -> str:
     parts = []
     if missing:
-        parts.append(f'{len(missing)} missing: {_few(missing)}')
+        parts.append(f'{len(missing)} missing: {few(missing)}')
     if misshapen:
-        parts.append(f'{len(misshapen)} misshapen: {_few(misshapen)}')
+        parts.append(f'{len(misshapen)} misshapen: {few(misshapen)}')
     fix = 'give the checkpoint of this very teacher config'
     if any(key.startswith('architecture.') for key in state):
         fix = 'it is a distillation checkpoint, export its student first'
@@ -407,6 +407,7 @@ def _misfit(
     )
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """Some names, for a message."""
     more = ', ...' if len(names) > NAMED_KEYS else ''
     return ', '.join(names[:NAMED_KEYS]) + more

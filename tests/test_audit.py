@@ -326,7 +326,7 @@ def test_a_plain_file_in_load_from_is_an_error(make_config, tmp_path):
     plain = train(make_config('faster_rcnn_student', epochs(1)))
     cfg = make_config('faster_rcnn_lshfm', epochs(1))
     cfg.load_from = f'{plain.work_dir}/epoch_1.pth'
-    with pytest.raises(ConfigError, match='load_from: none of its .* keys is'):
+    with pytest.raises(ConfigError, match='load_from: of its .* keys 0 fit'):
         train(cfg)
     # As the message says.
     cfg = make_config('faster_rcnn_lshfm', epochs(1))
@@ -367,6 +367,92 @@ def test_what_a_checkpoint_gives_is_counted(make_config):
     assert second.model.audit.student == [
         f'checkpoint: {total} of {total} keys of the student'
     ]
+
+
+def alone(make_config, name='faster_rcnn_recommended', **overrides):
+    """A runner that audits and trains nothing."""
+    cfg = make_config(name)
+    cfg.merge_from_dict({f'model.{k}': v for k, v in overrides.items()})
+    cfg.merge_from_dict(audit_options(cfg))
+    cfg.experiment_name = cfg.work_dir
+    return Runner.from_cfg(cfg)
+
+
+def test_the_audit_alone_refuses_what_is_not_finite(make_config):
+    runner = alone(make_config, 'faster_rcnn_lshfm')
+    runner.model.teacher.roi_head.bbox_head.shared_fcs[0].bias.fill_(torch.nan)
+    with pytest.raises(ConfigError, match='distill.loss_roi_.* is not finite'):
+        runner.train()
+
+
+def test_the_audit_alone_refuses_weights_of_zero(make_config):
+    loss = dict(type='LSHLoss', loss_weight=0)
+    runner = alone(make_config, **{'distiller.losses.roi': [loss]})
+    with pytest.raises(ConfigError, match='all their weights are 0'):
+        runner.train()
+
+
+def test_a_file_of_the_whole_comes_after_those_of_parts(make_config, tmp_path):
+    """ImageNet's backbone, and a checkpoint of the whole detector."""
+    plain = train(make_config('faster_rcnn_student', epochs(1)))
+    whole = f'{plain.work_dir}/epoch_1.pth'
+    backbone = tmp_path / 'backbone.pth'
+    state = plain.model.backbone.state_dict()
+    torch.save({k: torch.rand(v.shape) for k, v in state.items()}, backbone)
+    cfg = make_config('faster_rcnn_lshfm')
+    student = cfg.model.architecture
+    student.init_cfg = dict(type='Pretrained', checkpoint=whole)
+    student.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(backbone)
+    )
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    (line,) = model.audit.student
+    assert line.startswith('init_cfg: ') and line.endswith(whole)
+
+
+def test_what_a_checkpoint_of_another_width_lacks_is_said(make_config):
+    """Its names fit, its shapes do not: MMEngine hides it in a long log."""
+    first = train(make_config('faster_rcnn_lshfm', epochs(1)))
+    cfg = make_config('faster_rcnn_lshfm')
+    cfg.model.architecture.backbone.base_channels = 6
+    cfg.model.architecture.neck.in_channels = [6, 12, 24, 48]
+    cfg.load_from = f'{first.work_dir}/epoch_1.pth'
+    cfg.experiment_name = cfg.work_dir
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    narrow = first.model.student.state_dict()
+    own = runner.model.student.state_dict()
+    other = [k for k, v in own.items() if narrow[k].shape != v.shape]
+    assert len(other) > 100
+    (line,) = runner.model.audit.student
+    assert line.startswith(
+        f'checkpoint: {len(own) - len(other)} of {len(own)} keys of the '
+        f'student, {len(other)} misshapen: architecture.{other[0]}, '
+    )
+
+
+def test_checkpointed_layers_do_not_stop_the_audit(build, batch):
+    """Reentrant checkpoints allow no gradient of what lies behind them."""
+    stem = dict(layer='backbone.layer1', record='output')
+    join = dict(
+        type='TorchNNConnector',
+        module_name='Conv2d',
+        module_args=dict(in_channels=4, out_channels=8, kernel_size=1),
+    )
+    model = build(
+        **{
+            'architecture.backbone.with_cp': True,
+            'distiller.taps': dict(stem=stem, neck=NECK),
+            'distiller.losses': dict(
+                stem=[dict(type='FeatureL2Loss')],
+                neck=[dict(type='FeatureL2Loss')],
+            ),
+            'distiller.connectors': dict(stem=join),
+        }
+    )
+    losses_of(model, batch)
+    assert not model.audit.is_open
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])

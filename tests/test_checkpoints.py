@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_checkpoint
+from mmrazor.registry import MODELS
 
 from lshfm_mm.averaging import average_checkpoints
 from lshfm_mm.checkpoints import code_in, fetch, load
@@ -380,12 +381,16 @@ def test_a_kill_leaves_no_half_of_an_export(training, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('existing', ['out.pth', 'out.py'])
-def test_nothing_is_overwritten_unless_forced(
-    existing, training, tmp_path, make_config
-):
+def test_nothing_is_overwritten_unless_forced(existing, tmp_path, make_config):
     """Neither the checkpoint nor the config beside it."""
     cfg = make_config('faster_rcnn_recommended')
     cfg.dump(tmp_path / 'mine.py')
+    student = MODELS.build(cfg.model.architecture).state_dict()
+    training = str(tmp_path / 'training.pth')
+    torch.save(
+        dict(state_dict={f'architecture.{k}': v for k, v in student.items()}),
+        training,
+    )
     out = tmp_path / 'out.pth'
     (tmp_path / existing).write_text('precious')
     arguments = training, str(out)
@@ -395,7 +400,9 @@ def test_nothing_is_overwritten_unless_forced(
     assert len(list(tmp_path.glob('out.*'))) == 1
     config = str(tmp_path / 'mine.py')
     export_student(*arguments, force=True, config=config)
-    assert torch.load(out)['state_dict']['x'].shape == (1_000_000,)
+    exported = torch.load(out)['state_dict']
+    key = 'roi_head.bbox_head.fc_cls.weight'
+    assert torch.equal(exported[key], student[key])
     assert 'model' in Config.fromfile(tmp_path / 'out.py')
 
 

@@ -142,6 +142,10 @@ RUN_BY = {
         'test_configs.test_config_builds'
     ),
     r'python tools/analyze\.py .*': 'test_report.test_the_tool_writes_all',
+    r'python tools/train\.py \S+ --check(-teacher)?': (
+        'test_tools.test_check_audits_and_trains_nothing'
+    ),
+    r'python -m pytest -m slow -s tests/test_kills\.py': 'make slow',
     r'python tools/(test|export_student)\.py .*': (
         'test_tools.test_the_student_scores_the_same_in_unmodified_mmdet'
     ),

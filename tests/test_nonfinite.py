@@ -126,6 +126,71 @@ def test_skipping_is_bounded(spoiled):
         runner.train()
 
 
+def poison(runner, iteration, act):
+    """Call ``act`` on the student in one iteration only."""
+
+    class Poison(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == iteration:
+                act(runner.model.student)
+
+    runner.register_hook(Poison())
+
+
+def test_a_batch_that_spoils_batchnorm_stops_even_when_skipping(spoiled):
+    """Its running mean would be infinite for good, in evaluation and EMA."""
+    runner, _ = spoiled([3], action='skip')
+
+    def spoil(student):
+        student.backbone.bn1.running_mean.fill_(torch.inf)
+
+    poison(runner, 3, spoil)
+    with pytest.raises(NonFiniteError, match='spoiled .*bn1.running_mean and'):
+        runner.train()
+
+
+@pytest.mark.parametrize('action', ['stop', 'skip'])
+def test_gradients_that_are_not_finite_reach_no_weight(spoiled, action):
+    runner, spoil = spoiled([], action=action)
+
+    def break_backward(student):
+        weight = student.neck.fpn_convs[0].conv.weight
+        weight.register_hook(lambda gradient: gradient * torch.nan)
+
+    poison(runner, 2, break_backward)
+    with pytest.raises(NonFiniteError, match='^iteration 2: .* gradients of '):
+        runner.train()
+    assert all(x.isfinite().all() for x in runner.model.parameters())
+
+
+def test_a_skipped_batch_counts_among_those_summed_up(make_config):
+    """Steps stay after each second batch, and no gradient is left over."""
+    cfg = make_config(
+        'faster_rcnn_lshfm',
+        {
+            **epochs(1),
+            'optim_wrapper.accumulative_counts': 2,
+            'custom_hooks': [dict(type='NonFiniteHook', action='skip')],
+        },
+    )
+    cfg.experiment_name = Path(cfg.work_dir).name
+    runner = Runner.from_cfg(cfg)
+    spoil = Spoil([2])
+    runner.register_hook(spoil)
+    runner.train()
+    moved = [
+        i
+        for i in range(6)
+        if not torch.equal(
+            spoil.before[i][0]['architecture.neck.fpn_convs.0.conv.weight'],
+            spoil.after[i][0]['architecture.neck.fpn_convs.0.conv.weight'],
+        )
+    ]
+    assert moved == [1, 3, 5]
+    assert all(x.grad is None for x in runner.model.parameters())
+    assert runner.message_hub.get_info('nonfinite_skipped') == 1
+
+
 def test_nothing_is_kept_after_an_iteration(spoiled):
     """Features held over the next forward pass would cost memory."""
     runner, _ = spoiled([])

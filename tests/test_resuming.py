@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from lshfm_mm import cli, files
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.hooks import WholeCheckpointHook
+from lshfm_mm.hooks import ExactResumeHook, WholeCheckpointHook
 from lshfm_mm.resuming import (
     BatchSeeder,
     evaluation_is_due,
@@ -299,7 +299,7 @@ def three(tmp_path) -> Path:
             optimizer={},
         )
         torch.save(content, path)
-        os.utime(path, (epoch, epoch))
+        os.utime(path, (99 - epoch, 99 - epoch))  # as copies may have
     torch.save({'state_dict': {}}, tmp_path / 'best_x_epoch_10.pth')
     (tmp_path / 'last_checkpoint').write_text(str(path))
     return tmp_path
@@ -320,14 +320,12 @@ def test_the_newest_whole_checkpoint_is_resumed(three, capsys):
     assert capsys.readouterr().err == ''
     newest = three / 'epoch_10.pth'
     newest.write_bytes(newest.read_bytes()[:3000])  # cut off
-    os.utime(newest, (10, 10))
     assert found() == 'epoch_2.pth'
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'warning: resume: {newest} is not a readable')
     content = bytearray((three / 'epoch_2.pth').read_bytes())
     content[2000] ^= 1  # torch would load it
     (three / 'epoch_2.pth').write_bytes(content)
-    os.utime(three / 'epoch_2.pth', (2, 2))
     assert found() == 'epoch_1.pth'
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and 'epoch_2.pth is damaged' in lines[1]
@@ -337,6 +335,28 @@ def test_the_newest_whole_checkpoint_is_resumed(three, capsys):
     for path in three.glob('epoch_*'):
         path.unlink()
     assert find_whole(Config(), str(three)) is None
+
+
+def test_a_training_that_was_moved_goes_on(three):
+    """last_checkpoint names a file of the old place."""
+    (three / 'last_checkpoint').write_text('/gone/work/epoch_2.pth')
+    assert find_whole(Config(), str(three))[0] == str(three / 'epoch_2.pth')
+
+
+def test_what_an_older_training_left_comes_last(three):
+    """Begun anew in the same folder: epoch_10 is of the run before."""
+    newest = three / 'epoch_2.pth'
+    (three / 'last_checkpoint').write_text(str(newest))
+    newest.write_bytes(b'cut off')
+    assert find_whole(Config(), str(three))[0] == str(three / 'epoch_1.pth')
+
+
+def test_weights_that_are_not_finite_are_not_resumed(three):
+    path = three / 'epoch_10.pth'
+    content = torch.load(path, weights_only=True)
+    content['state_dict'] = dict(x=torch.tensor([1.0, torch.nan]))
+    torch.save(content, path)
+    assert find_whole(Config(), str(three))[0] == str(three / 'epoch_2.pth')
 
 
 def test_files_that_cannot_be_resumed_are_refused(three):
@@ -366,18 +386,21 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     cfg = Config(
         dict(
             custom_hooks=[median],
-            custom_imports=dict(imports='a.b'),
             randomness=dict(seed=None),
         )
     )
     cli.prepare_training(args, cfg)
     assert args.resume == str(three / 'epoch_10.pth')
     cfg.merge_from_dict(args.cfg_options)
-    assert cfg.custom_hooks == [median, *EXACT]
-    assert cfg.custom_imports.imports == ['a.b', 'lshfm_mm']
+    assert cfg.custom_hooks[0] == median
+    (added,) = cfg.custom_hooks[1:]
+    for scope in ('mmdet', 'mmpretrain'):
+        hook = HOOKS.build(dict(added, _scope_=scope))
+        assert type(hook) is ExactResumeHook
     assert cfg.randomness.seed == 11  # of the interrupted run
     assert cfg.optim_wrapper.x == 1
-    # A config that names both is left as it is.
+    # A config that names it is left as it is.
+    cfg.custom_hooks = EXACT
     args = Arguments(three / 'new', 'auto')
     cfg.load_from = 'start.pth'
     cli.prepare_training(args, cfg)

@@ -139,6 +139,6 @@ def test_checkpointed_backbones_are_left_alone_and_that_is_said(make_config):
     run(make_config, lines, {'model.architecture.backbone.with_cp': True})
     told = [text for _, text in lines if 'LossScaleHook' in text]
     assert told == [
-        'LossScaleHook: does nothing, with_cp=True keeps no graph for the '
-        'gradient of one loss'
+        'LossScaleHook: does nothing, with checkpointed activations there is '
+        'no gradient of one loss alone'
     ]
