@@ -21,7 +21,8 @@ setup(
     packages=['lshfm_mm'],
     # .mim links to configs/ and tools/; packages get copies.
     package_data={
-        'lshfm_mm': [f'.mim/**/*.{kind}' for kind in ('py', 'sh', 'yml', 'md')]
+        'lshfm_mm': ['report.html']
+        + [f'.mim/**/*.{kind}' for kind in ('py', 'sh', 'yml', 'md')]
     },
     python_requires='>=3.10,<3.13',
     install_requires=[
@@ -37,6 +38,7 @@ setup(
         'pycocotools',
         'opencv-python',
         'matplotlib',
+        'jinja2',
         'numpy',
         'tqdm',
     ],

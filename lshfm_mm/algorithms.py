@@ -317,18 +317,23 @@ class FeatureMimicDistill(SingleTeacherDistill):
 
     @torch.no_grad()
     def record_student(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None = None,
     ) -> None:
         """Run the student under its recorders, and leave it as it is.
 
         Args:
             inputs (Tensor): Preprocessed images, (N, C, H, W).
             data_samples (list): Their annotations.
+            rois (Tensor, optional): Boxes to pool, (R, 5). Defaults to those
+                that the student finds.
         """
         training = [x for x in self.student.modules() if x.training]
         self.student.eval()
         with self.distiller.student_recorders:
-            self.student(inputs, data_samples, mode='tensor')
+            self._run_student_on(inputs, data_samples, rois)
         for module in training:
             module.training = True
 
@@ -347,6 +352,15 @@ class FeatureMimicDistill(SingleTeacherDistill):
         if not self.calculate_student_loss:
             return {}
         return add_prefix(losses, 'student')
+
+    def _run_student_on(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None,
+    ) -> None:
+        """Run the student without its losses, on RoIs if it pools some."""
+        self.student(inputs, data_samples, mode='tensor')
 
     @torch.no_grad()
     def _teacher_maps(
@@ -505,12 +519,7 @@ class RoIMimicDistill(FeatureMimicDistill):
             return rows
         head = self.teacher.roi_head
         with self._execution.on_rois(head.bbox_roi_extractor, maps) as maps:
-            # What the heads of HTC and SCNet add to the features of each RoI.
-            context = {}
-            if getattr(head, 'with_semantic', False):
-                context['semantic_feat'] = head.semantic_head(maps)[1]
-            if getattr(head, 'with_glbctx', False):
-                context['glbctx_feat'] = head.glbctx_head(maps)[1]
+            context = _context(head, maps)
             for stage, (student_stage, taps) in self._stages.items():
                 boxes = rois
                 if boxes is None:
@@ -523,11 +532,23 @@ class RoIMimicDistill(FeatureMimicDistill):
                     picked = self._pick(boxes, self.max_rois, taps)
                     boxes = boxes[picked]
                     rows.update(dict.fromkeys(taps, picked))
-                if stage is None:
-                    head._bbox_forward(maps, boxes)
-                else:
-                    head._bbox_forward(stage, maps, boxes, **context)
+                _run_box_head(head, stage, maps, boxes, context)
         return rows
+
+    def _run_student_on(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None,
+    ) -> None:
+        if rois is None:
+            super()._run_student_on(inputs, data_samples, rois)
+            return
+        maps = self.student.extract_feat(inputs)
+        head = self.student.roi_head
+        context = _context(head, maps)
+        for stage in {stage for stage, _ in self._stages.values()}:
+            _run_box_head(head, stage, maps, rois, context)
 
     def _all_ran(self) -> bool:
         """Without RoIs mmdet has no loss of classes, nor a later stage."""
@@ -652,6 +673,30 @@ def _continued(manager: RecorderManager) -> Iterator[None]:
         for recorder, records in zip(recorders, before, strict=True):
             recorder.data_buffer.extend(records)
         yield
+
+
+def _context(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What the heads of HTC and SCNet add to the features of each RoI."""
+    context = {}
+    if getattr(head, 'with_semantic', False):
+        context['semantic_feat'] = head.semantic_head(maps)[1]
+    if getattr(head, 'with_glbctx', False):
+        context['glbctx_feat'] = head.glbctx_head(maps)[1]
+    return context
+
+
+def _run_box_head(
+    head: Any,
+    stage: int | None,
+    maps: Sequence[Tensor],
+    rois: Tensor,
+    context: Mapping[str, Tensor],
+) -> None:
+    """Run a box head, of a cascade one stage, on RoIs."""
+    if stage is None:
+        head._bbox_forward(maps, rois)
+    else:
+        head._bbox_forward(stage, maps, rois, **context)
 
 
 def _stage(found: re.Match[str] | None) -> int | None:

@@ -70,7 +70,7 @@ def calibrate(
         algorithm.record_teacher(inputs, samples, rois)
         if levels is None:
             levels = _levels(algorithm, list(losses), inputs, samples)
-        inside = partial(_inside, samples, tuple(inputs.shape[2:]))
+        inside = partial(inside_images, samples, tuple(inputs.shape[2:]))
         for name, loss in losses.items():
             for rows in distiller.teacher_samples(
                 name, levels[name], CHUNK, inside
@@ -131,10 +131,19 @@ def _draw_rois(
     return jittered_rois(boxes, sizes, num_rois, generator)
 
 
-def _inside(
+def inside_images(
     samples: list[Any] | None, image: tuple[int, int], feature: Tensor
 ) -> Tensor | None:
-    """Which locations of a map lie inside their image, (B, H, W)."""
+    """Find the locations of a feature that lie inside their image.
+
+    Args:
+        samples (list): Annotations of the images.
+        image (tuple): Height and width of the network's input.
+        feature (Tensor): Features, (N, D), or maps, (B, C, H, W).
+
+    Returns:
+        Tensor: bool, (B, H, W); None if all samples of it do.
+    """
     if feature.dim() == 2 or len(samples or ()) != len(feature):
         return None
     shapes = [x.metainfo.get('img_shape', image) for x in samples or ()]

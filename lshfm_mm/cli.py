@@ -24,6 +24,7 @@ import mmengine.registry
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, Registry
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
@@ -229,6 +230,32 @@ def start_processes(args: Namespace, cfg: Config) -> None:
     }
 
 
+def named(field: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Read arguments NAME=VALUE.
+
+    Args:
+        field (str): Which they are, for messages.
+        arguments (list[str]): The arguments.
+
+    Returns:
+        dict[str, str]: Name -> value.
+
+    Raises:
+        ConfigError: If one has no name or no value, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for argument in arguments:
+        name, _, value = argument.partition('=')
+        if not name or not value or name in found:
+            reason = 'is given twice' if name in found else 'is no NAME=VALUE'
+            raise ConfigError(
+                f'{field}: {argument!r} {reason}; write lsh=work_dirs/lsh/'
+                f'epoch_7.pth, each name once'
+            )
+        found[name] = value
+    return found
+
+
 def own_flags(flags: Mapping[str, str]) -> set[str]:
     """Take flags of ours off the command line, before upstream reads it.
 
@@ -288,23 +315,14 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         )
     if launcher != 'none' and not dist.is_distributed():
         dist.init_dist(launcher, **cfg.env_cfg.dist_cfg)
-    with tempfile.TemporaryDirectory() as folder:
-        # Not wrapped, which a frozen model cannot be: launcher='none'. The
-        # processes share the images all the same.
-        runner = Runner(
-            model=teacher.build_teacher(
-                cfg.model.teacher,
-                cfg.model.get('teacher_ckpt'),
-                cfg.model.get('teacher_strict', True),
-            ).model,
-            work_dir=folder,
-            val_dataloader=cfg.val_dataloader,
-            val_evaluator=cfg.val_evaluator,
-            val_cfg=cfg.get('val_cfg') or {},
-            default_scope=cfg.get('default_scope', 'mmdet'),
-            experiment_name=f'teacher_{Path(folder).name}',
-        )
-        metrics = runner.val()
+    metrics = validate(
+        teacher.build_teacher(
+            cfg.model.teacher,
+            cfg.model.get('teacher_ckpt'),
+            cfg.model.get('teacher_strict', True),
+        ).model,
+        cfg,
+    )
     scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
     if not any(x > 0 for x in scores.values()):
         raise ConfigError(
@@ -313,6 +331,35 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
             f'were trained for these classes'
         )
     return metrics
+
+
+def validate(
+    model: BaseModel, cfg: Config, log_level: str = 'INFO'
+) -> dict[str, float]:
+    """Evaluate a model on the validation set of a config.
+
+    Args:
+        model (BaseModel): The model, with its weights.
+        cfg (Config): With ``val_dataloader`` and ``val_evaluator``.
+        log_level (str): From which level on MMEngine prints what it does.
+
+    Returns:
+        dict[str, float]: Metrics.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # Not wrapped, which a frozen model cannot be: launcher='none'. The
+        # processes share the images all the same.
+        runner = Runner(
+            model=model,
+            work_dir=folder,
+            val_dataloader=cfg.val_dataloader,
+            val_evaluator=cfg.val_evaluator,
+            val_cfg=cfg.get('val_cfg') or {},
+            default_scope=cfg.get('default_scope', 'mmdet'),
+            experiment_name=f'validate_{Path(folder).name}',
+            log_level=log_level,
+        )
+        return runner.val()
 
 
 def prepare_training(args: Namespace, cfg: Config) -> None:

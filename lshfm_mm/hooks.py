@@ -300,7 +300,7 @@ class WholeCheckpointHook(CheckpointHook):
     @contextmanager
     def _removed_last(self) -> Iterator[list[str]]:
         """Yield what is to be removed once all is written."""
-        backend = self.file_backend
+        backend = getattr(self, 'file_backend', None)  # None: no training
         if (
             not isinstance(backend, WholeBackend)
             or backend.waiting is not None

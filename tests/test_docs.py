@@ -141,6 +141,7 @@ RUN_BY = {
     r'python tools/train\.py configs/\S+\.py( --work-dir \S+)?': (
         'test_configs.test_config_builds'
     ),
+    r'python tools/analyze\.py .*': 'test_report.test_the_tool_writes_all',
     r'python tools/train\.py \S+ --check(-teacher)?': (
         'test_tools.test_check_audits_and_trains_nothing'
     ),
