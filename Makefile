@@ -38,7 +38,7 @@ $(VENV)/.installed: requirements.lock setup.py tools/install_mmcv.py
 	@touch $@
 
 test: env  ## run the fast tests
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 slow: env  ## run the slow tests
 	$(VENV)/bin/python -m pytest -m slow

@@ -45,7 +45,7 @@ setup(
     extras_require={
         'cls': ['mmpretrain>=1.2,<1.3'],
         'dev': [
-            *('pytest', 'hypothesis', 'ruff', 'mypy'),
+            *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy'),
             *('onnx', 'onnxscript', 'onnxruntime'),
         ],
         'docs': ['sphinx', 'myst-parser', 'furo'],
