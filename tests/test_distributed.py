@@ -1,6 +1,7 @@
 """Several processes give what one gives, and none waits for another."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -273,12 +274,21 @@ def in_two(folder, configs):
 def both(make, retina_teacher, empty_images, tmp_path_factory):
     """Detectors in two processes."""
     no_rois = make('faster_rcnn_lshfm', 3, 2, **CONNECTOR)
+    hooks = make('faster_rcnn_lshfm', 4, 2)
+    hooks.custom_hooks = [
+        dict(type='NonFiniteHook', action='skip'),
+        dict(type='AlignmentHook', interval=1),
+        dict(type='LossScaleHook', num_batches=2),
+    ]
+    spoil = dict(type='tests.two_processes.Spoil', iteration=2)
+    hooks.of_rank_1 = {'custom_hooks': [*hooks.custom_hooks, spoil]}
     return in_two(
         tmp_path_factory.mktemp('both'),
         dict(
             roi=roi(make, 1, 2),
             dense=dense(make, retina_teacher, 1, 2),
             no_rois=empty_rank(no_rois, empty_images),
+            hooks=hooks,
         ),
     )
 
@@ -365,6 +375,19 @@ def test_all_processes_have_the_same_weights_and_hash_functions(name, both):
 def test_a_process_without_rois_keeps_up(both):
     """The other one would wait for the gradients of its class layer."""
     assert_keeps_up(*both['no_rois'])
+
+
+def test_a_nan_of_one_process_is_skipped_by_both(both):
+    """And the statistics are of the boxes of both."""
+    one, other = both['hooks']
+    assert math.isnan(other['losses'][2]['distill.loss_roi_lsh'])
+    assert math.isfinite(one['losses'][2]['distill.loss_roi_lsh'])
+    for x in (one, other):
+        assert (len(x['losses']), len(x['gradients'])) == (4, 3)
+        assert x['skipped'] == 1
+        assert len(x['angles']) == 4 and 0 < x['angles'][0] < 180
+    assert one['angles'] == other['angles']
+    assert_equal(one['state'], other['state'])
 
 
 @pytest.mark.slow

@@ -26,6 +26,17 @@ class Witness(Hook):
         self.losses.append({k: float(v) for k, v in outputs.items()})
 
 
+class Spoil(Hook):
+    """Makes the LSH loss of this process NaN in one iteration."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        loss = runner.model.module.distiller.distill_losses.loss_roi_lsh
+        loss.bias.fill_(torch.nan if runner.iter == self.iteration else 0)
+
+
 def train(cfg):
     """Train; what each iteration and step saw, and what is left."""
     runner = Runner.from_cfg(cfg)
@@ -50,6 +61,13 @@ def train(cfg):
         losses=witness.losses,
         gradients=gradients,
         state={k: v.clone() for k, v in model.state_dict().items()},
+        angles=[
+            float(x)
+            for x in runner.message_hub.log_scalars['train/roi.angle'].data[0]
+        ]
+        if 'train/roi.angle' in runner.message_hub.log_scalars
+        else [],
+        skipped=runner.message_hub.get_info('nonfinite_skipped', 0),
     )
 
 
