@@ -54,7 +54,8 @@ def check(values, expected):
     ):
         wanted = np.sort(wanted[keep])
         found = summary[name]
-        assert found['mean'] == pytest.approx(wanted.mean(), rel=1e-4)
+        # A median bias puts features on hyperplanes, where rounding decides.
+        assert found['mean'] == pytest.approx(wanted.mean(), rel=1e-3)
         assert found['std'] == pytest.approx(wanted.std(), rel=1e-3)
         place = 0.25 * (len(wanted) - 1)  # between two samples
         low, part = int(place), place % 1

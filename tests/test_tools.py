@@ -210,7 +210,8 @@ def test_training_resumes(trained, configs, tmp_path):
         (
             'train',
             ['configs/shapes/faster_rcnn_student.py', '--check']
-            + ['--cfg-options', 'train_dataloader=', 'val_dataloader='],
+            + ['--cfg-options', 'train_dataloader=', 'val_dataloader=']
+            + ['val_evaluator='],
             'error: --check: is for distillations of this package, but '
             'model.type is '
             "'FasterRCNN'; leave it out",
