@@ -339,7 +339,7 @@ def test_the_newest_whole_checkpoint_is_resumed(three, capsys):
 
 def test_a_training_that_was_moved_goes_on(three):
     """last_checkpoint names a file of the old place."""
-    (three / 'last_checkpoint').write_text('/gone/work/epoch_2.pth')
+    (three / 'last_checkpoint').write_text('gone/epoch_2.pth')
     assert find_whole(Config(), str(three))[0] == str(three / 'epoch_2.pth')
 
 
