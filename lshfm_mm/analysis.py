@@ -265,6 +265,9 @@ def load_student(algorithm: FeatureMimicDistill, checkpoint: str) -> list[str]:
     Returns:
         list[str]: Taps with a connector that the checkpoint does not hold:
         there this student cannot be compared.
+
+    Raises:
+        ConfigError: If it can be compared nowhere.
     """
     state = read_state_dict('checkpoint', checkpoint)
     algorithm.student.load_state_dict(student_state_dict(state), strict=False)
@@ -280,6 +283,12 @@ def load_student(algorithm: FeatureMimicDistill, checkpoint: str) -> list[str]:
             connector.load_state_dict(own)
         elif tap in algorithm.distiller.taps:
             left_out.append(tap)
+    if len(left_out) == len(algorithm.distiller.taps):
+        raise ConfigError(
+            f'checkpoint: {checkpoint} holds none of the connectors of '
+            f'{left_out}, through which the student has the width of the '
+            f'teacher; give its training checkpoint, such as epoch_12.pth'
+        )
     return left_out
 
 

@@ -78,8 +78,9 @@ def advice(
     low, high = limits
     if not ratio > 0 or low <= ratio <= high:
         return None
+    better = float(f'{weight / ratio:.2g}')
     return (
         f'{name}: with weight {weight:g} it pulls {ratio:.2g} times as hard '
         f'as the task on the weights that both train (norms of gradients); '
-        f'to pull as hard: --cfg-options {key}={weight / ratio:.2g}'
+        f'to pull as hard: --cfg-options {key}={better:g}'
     )
