@@ -16,7 +16,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import CheckpointLoader
-from mmengine.utils import is_list_of
 from terminaltables import AsciiTable
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -126,7 +125,9 @@ class Audit:
         total = sum(1 for _ in _weights(student))
         random = f'random: all of its {total} weights'
         tasks = {
-            name: torch.stack([x.mean() for x in _listed(value)]).sum().item()
+            name: torch.stack([x.mean() for x in tree_leaves(value)])
+            .sum()
+            .item()
             for name, value in losses.items()
             if 'loss' in name and name.startswith('student.')
         }
@@ -248,7 +249,7 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
         with loop.runner.optim_wrapper.optim_context(wrapped):
             losses = model(**model.data_preprocessor(batch, True), mode='loss')
         for name, value in losses.items():
-            if not all(x.isfinite().all() for x in _listed(value)):
+            if not all(x.isfinite().all() for x in tree_leaves(value)):
                 raise ConfigError(
                     f'{name}: is not finite in the first batches; look at '
                     f'teacher_ckpt, at the weights of the student and at the '
@@ -320,10 +321,6 @@ def weights_from_files(student: nn.Module) -> list[str]:
 def _weights(module: nn.Module) -> Iterator[Tensor]:
     """Parameters that are no constants at the start, as biases and BN are."""
     return (x.detach() for x in module.parameters() if x.dim() > 1)
-
-
-def _listed(value: Any) -> list[Tensor]:
-    return list(value) if is_list_of(value, Tensor) else [value]
 
 
 def _note_versions(

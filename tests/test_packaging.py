@@ -19,14 +19,9 @@ import lshfm_mm
 from lshfm_mm import compat
 from lshfm_mm.__main__ import main
 
+from .test_docs import TRACKED
+
 REPO = Path(__file__).parent.parent
-TRACKED = subprocess.run(
-    ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
-    cwd=REPO,
-    capture_output=True,
-    text=True,
-    check=True,
-).stdout.split()
 SHIPPED = {
     f'lshfm_mm/.mim/{path}'
     for path in TRACKED
