@@ -410,13 +410,15 @@ def test_without_its_connector_a_student_is_left_out(
     make_config, students, tmp_path
 ):
     cfg = make_config('faster_rcnn_lshfm')
+    linear = dict(in_features=256, out_features=256)
     cfg.model.distiller.connectors = dict(
         roi=dict(
-            type='TorchNNConnector',
-            module_name='Linear',
-            module_args=dict(in_features=256, out_features=256),
+            type='TorchNNConnector', module_name='Linear', module_args=linear
         )
     )
+    only_roi = build_algorithm(cfg)
+    cfg.model.distiller.taps.fpn = dict(layer='neck', record='output')
+    cfg.model.distiller.losses.fpn = [dict(type='PKDLoss', loss_weight=6)]
     algorithm = build_algorithm(cfg)
     torch.save({'state_dict': algorithm.state_dict()}, tmp_path / 'with.pth')
     again = build_algorithm(cfg)
@@ -425,6 +427,8 @@ def test_without_its_connector_a_student_is_left_out(
         assert torch.equal(value, again.state_dict()[key])
     plain = next(iter(students[1].values()))
     assert load_student(again, plain) == ['roi']
+    with pytest.raises(ConfigError, match='none of the connectors of .*roi'):
+        load_student(only_roi, plain)
 
 
 @pytest.mark.slow
