@@ -1,0 +1,169 @@
+"""Run the study, or go on with it; make its tables and plots.
+
+Generates the images, trains what others need (backbones, teachers), then the
+runs of ``grid.py``, several side by side. What a run has measured is written
+to ``docs/study.jsonl`` as soon as it ends: stop it whenever you like, and
+start it again. A run whose config has changed since is done again. Tables and
+plots are made of that file alone.
+"""
+
+import argparse
+import os
+import queue
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from fnmatch import fnmatch
+
+import grid
+import runs
+from runs import Record, Run
+from tqdm import tqdm
+
+from lshfm_mm import cli
+from lshfm_mm.errors import ConfigError
+
+
+def needed() -> Iterator[list[Run]]:
+    """Yield runs that others start from, those first that others need."""
+    for arms in grid.NEEDED:
+        yield [Run('needed', k, 0, 'test', 1.0, v) for k, v in arms.items()]
+
+
+def chosen(only: str) -> Iterator[tuple[str, str, grid.Arm]]:
+    """Yield experiment, name and arm of those whose path fits a pattern."""
+    for experiment, spec in grid.EXPERIMENTS.items():
+        for name, arm in spec.arms.items():
+            if fnmatch(f'{experiment}/{name}', only):
+                yield experiment, name, arm
+
+
+def tuning(only: str) -> list[Run]:
+    """Runs that choose factors, on validation images."""
+    return [
+        Run(experiment, name, grid.TUNING_SEED, 'val', factor, arm)
+        for factor in grid.FACTORS
+        for experiment, name, arm in chosen(only)
+        if arm.tuned_as == name
+    ]
+
+
+def final(
+    only: str, records: Mapping[str, Record], seeds: list[int] | None
+) -> list[Run]:
+    """Runs that count, a seed of all arms before the next."""
+    found = [
+        (seed, experiment, name, arm)
+        for experiment, name, arm in chosen(only)
+        for seed in seeds or range(grid.EXPERIMENTS[experiment].seeds)
+    ]
+    return [
+        Run(experiment, name, seed, 'test', factor_of(arm, records), arm)
+        for seed, experiment, name, arm in sorted(found, key=lambda x: x[0])
+    ]
+
+
+def factor_of(arm: grid.Arm, records: Mapping[str, Record]) -> float:
+    """The factor that was best on the validation images."""
+    if not arm.tuned_as:
+        return 1.0
+    tried = [
+        x
+        for x in records.values()
+        if x['split'] == 'val' and x['arm'] == arm.tuned_as
+    ]
+    if len(tried) < len(grid.FACTORS):
+        raise ConfigError(
+            f'{arm.tuned_as}: its weights are not chosen yet; run the study '
+            f'with --only "*/{arm.tuned_as}"'
+        )
+    return max(tried, key=lambda x: x['value'])['factor']
+
+
+class Workers:
+    """Runs that go side by side, each in a process; what ends is recorded."""
+
+    def __init__(self, gpus: list[str], jobs: int) -> None:
+        self.places: queue.Queue[str | None] = queue.Queue()
+        for place in gpus or [None] * jobs:
+            self.places.put(place)
+        self.count = self.places.qsize()
+        self.threads = max((os.cpu_count() or 1) // self.count, 1)
+        self.records = runs.read_records()
+        self.failed: list[str] = []
+
+    def do(self, what: str, planned: list[Run]) -> None:
+        """Train those that are not recorded yet."""
+        left = [x for x in planned if not runs.is_done(x, self.records)]
+        bar = tqdm(total=len(planned), initial=len(planned) - len(left))
+        bar.set_description(what)
+        with bar, ThreadPoolExecutor(self.count) as pool:
+            futures = [pool.submit(self._one, run) for run in left]
+            try:
+                for future in as_completed(futures):
+                    record = future.result()
+                    bar.update()
+                    if record is not None:
+                        self.records[record['run']] = record
+                        runs.write_records(self.records)
+                        bar.write(f'{record["run"]}: {record["value"]}')
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                runs.stop()
+                raise
+
+    def check(self) -> None:
+        """Raise if a run has failed."""
+        if self.failed:
+            raise ConfigError('; '.join(self.failed))
+
+    def _one(self, run: Run) -> Record | None:
+        place = self.places.get()
+        try:
+            return runs.train(run, place, self.threads)
+        except ConfigError as error:
+            self.failed.append(str(error))
+            return None
+        finally:
+            self.places.put(place)
+
+
+def main() -> None:
+    """Do what is not done yet, then make tables and plots."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--only', default='*', help='pattern of EXPERIMENT/ARM, such as */lsh*'
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', help="others than the grid's"
+    )
+    parser.add_argument(
+        '--jobs', type=int, default=os.cpu_count(), help='runs side by side'
+    )
+    parser.add_argument(
+        '--gpus', nargs='+', default=[], help='indices; a run on each'
+    )
+    parser.add_argument(
+        '--report', action='store_true', help='only make tables and plots'
+    )
+    args = parser.parse_args()
+    if not args.report:
+        if not list(chosen(args.only)):
+            raise ConfigError(
+                f'--only: no EXPERIMENT/ARM fits {args.only!r}; the arms are '
+                f'in tools/study/grid.py'
+            )
+        workers = Workers(args.gpus, args.jobs)
+        runs.prepare_data()
+        for stage in needed():
+            workers.do('needed', stage)
+            workers.check()
+        workers.do('tuning', tuning(args.only))
+        workers.do('runs', final(args.only, workers.records, args.seeds))
+        workers.check()
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('study: stopped'))
+    cli.run(main)

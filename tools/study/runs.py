@@ -1,0 +1,216 @@
+"""One run of the study: its config, its training, its record."""
+
+import copy
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grid
+import torch
+from mmengine.config import Config
+
+from lshfm_mm import shapes
+from lshfm_mm.curves import read_curves
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.files import written_whole
+
+REPO = Path(__file__).resolve().parents[2]
+WORK = Path(grid.WORK)
+RESULTS = REPO / 'docs/study.jsonl'
+Record = dict[str, Any]
+CHILDREN: list[subprocess.Popen[bytes]] = []
+ALIGNMENT = ('angle', 'norm_ratio', 'equal_codes')
+
+
+class Run(NamedTuple):
+    """One training.
+
+    Attributes:
+        experiment (str): Of the grid, or 'needed'.
+        arm (str): Name of the arm in it.
+        seed (int): Of initialisation and order of the images.
+        split (str): Where it is measured: 'val' or 'test'.
+        factor (float): Of the method's weights.
+        spec (Arm): What is trained.
+    """
+
+    experiment: str
+    arm: str
+    seed: int
+    split: str
+    factor: float
+    spec: grid.Arm
+
+    @property
+    def name(self) -> str:
+        """Unique; a path below the work folder."""
+        arm = f'{self.arm}_x{self.factor:g}'
+        return f'{self.experiment}/{self.split}/{arm}/{self.seed}'
+
+    @property
+    def folder(self) -> Path:
+        """Of its log."""
+        return WORK / self.name
+
+    @property
+    def options(self) -> grid.Options:
+        """What is changed in the config of the arm."""
+        options = copy.deepcopy(self.spec.options)
+        options['randomness.seed'] = self.seed
+        if self.spec.method is not None:
+            options |= grid.with_losses(self.spec.method, self.factor)
+        if self.split == 'test':
+            root = 'data/study/test/'
+            options['val_dataloader.dataset.data_root'] = root
+            if 'val_evaluator.ann_file' in options:
+                path = f'{root}annotations/val.json'
+                options['val_evaluator.ann_file'] = path
+        return options
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the grid says of it: what differs is another run."""
+        said = [self.spec.config, self.options]
+        text = json.dumps(said, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def prepare_data() -> None:
+    """Generate what images are not there yet."""
+    for name, (seed, train, val) in grid.DATA.items():
+        root = f'data/study/{name}'
+        shapes.generate(root, train, val, grid.SIZE, seed)
+
+
+def read_records() -> dict[str, Record]:
+    """What was measured, by the names of the runs."""
+    if not RESULTS.exists():
+        return {}
+    lines = RESULTS.read_text().splitlines()
+    return {x['run']: x for x in map(json.loads, lines)}
+
+
+def write_records(records: Mapping[str, Record]) -> None:
+    """Write all that was measured, a line a run."""
+    lines = [json.dumps(records[x], sort_keys=True) for x in sorted(records)]
+    with written_whole(RESULTS) as partial:
+        partial.write_text('\n'.join(lines) + '\n')
+
+
+def is_done(run: Run, records: Mapping[str, Record]) -> bool:
+    """Whether a run of the same config is recorded, and what it made here."""
+    record = records.get(run.name)
+    if record is None or record['config'] != run.fingerprint:
+        return False
+    return run.experiment != 'needed' or weights_of(run.arm).exists()
+
+
+def weights_of(arm: str) -> Path:
+    """Where others find the weights of a run that they need."""
+    return WORK / f'{arm}.pth'
+
+
+def train(run: Run, gpu: str | None, threads: int) -> Record:
+    """Train and evaluate in a process of its own.
+
+    Args:
+        run (Run): The run. What an earlier try left is removed.
+        gpu (str, optional): Index of the GPU. Defaults to the CPU.
+        threads (int): Of the process.
+
+    Returns:
+        dict: What is recorded of it.
+
+    Raises:
+        ConfigError: If it fails; says where its log is.
+    """
+    shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True)
+    cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
+    cfg.merge_from_dict(run.options)
+    path = run.folder / 'config.py'
+    cfg.dump(path)
+    start = time.monotonic()
+    environment = dict(
+        os.environ,
+        OMP_NUM_THREADS=str(threads),
+        CUDA_VISIBLE_DEVICES='' if gpu is None else gpu,
+    )
+    log = run.folder / 'log.txt'
+    with log.open('w') as file:
+        child = subprocess.Popen(
+            [
+                *(sys.executable, '-W', 'ignore'),
+                *(str(REPO / 'tools/train.py'), str(path)),
+                *('--work-dir', str(run.folder)),
+            ],
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        CHILDREN.append(child)
+        code = child.wait()
+        CHILDREN.remove(child)
+    if code:
+        raise ConfigError(f'{run.name}: failed; see {log}')
+    curves = read_curves(run.folder)
+    last = {key: points[-1][1] for key, points in curves.items()}
+    checkpoint = Path((run.folder / 'last_checkpoint').read_text())
+    if run.experiment == 'needed':
+        checkpoint.replace(weights_of(run.arm))
+        shutil.copy(path, weights_of(run.arm).with_suffix('.py'))
+    checkpoint.unlink(missing_ok=True)
+    prefix = run.spec.metric.partition('/')[0] + '/'
+    return {
+        'run': run.name,
+        'experiment': run.experiment,
+        'arm': run.arm,
+        'seed': run.seed,
+        'split': run.split,
+        'factor': run.factor,
+        'config': run.fingerprint,
+        'value': last[run.spec.metric],
+        'metrics': {k: v for k, v in last.items() if k.startswith(prefix)},
+        'alignment': {
+            k: round(v, 4) for k, v in last.items() if k.endswith(ALIGNMENT)
+        },
+        'losses': {k: round(v, 4) for k, v in last.items() if 'loss' in k},
+        'seconds': round(time.monotonic() - start),
+        'machine': machine(gpu),
+        'commit': commit(),
+    }
+
+
+def stop() -> None:
+    """Stop the runs that are going on."""
+    for child in CHILDREN:
+        child.terminate()
+
+
+def machine(gpu: str | None) -> str:
+    """What a run ran on."""
+    if gpu is not None:
+        device = torch.cuda.get_device_name(int(gpu))
+    else:
+        device = f'CPU ({platform.machine()})'
+    return f'{device}, torch {torch.__version__}'
+
+
+def commit() -> str:
+    """Of this repository, '+' if files differ from it."""
+    said = subprocess.run(
+        ['git', 'describe', '--always', '--dirty=+', '--exclude', '*'],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return said.stdout.strip()
