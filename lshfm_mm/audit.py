@@ -14,7 +14,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner.checkpoint import CheckpointLoader
 from terminaltables import AsciiTable
 from torch import Tensor, nn
@@ -226,6 +226,8 @@ def audit_loop(
 ) -> BaseLoop:
     """Build a training loop that audits the first batch and updates nothing.
 
+    It also evaluates one batch of the validation set, where there is one.
+
     Args:
         runner (Runner): The runner.
         dataloader (dict | DataLoader): Of the training.
@@ -268,7 +270,30 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
             'distill_losses: all their weights are 0, so nothing mimics; give '
             'one a loss_weight'
         )
+    if isinstance(loop.runner.val_loop, ValLoop):
+        _try_validation(loop.runner.val_loop)
     return wrapped
+
+
+def _try_validation(loop: ValLoop) -> None:
+    """Do what the loop does up to its first batch, evaluator included."""
+    try:
+        loop.runner.call_hook('before_val')
+        loop.runner.call_hook('before_val_epoch')
+        loop.runner.model.eval()
+        loop.run_iter(0, next(iter(loop.dataloader)))
+    except Exception:
+        print_log(
+            'val_dataloader: the student cannot be evaluated on its first '
+            'batch; the training would end so at its first evaluation',
+            'current',
+            level=40,
+        )
+        raise
+    print_log(
+        'val_dataloader: one batch passed the student and the evaluator',
+        'current',
+    )
 
 
 def weights_from_files(student: nn.Module) -> list[str]:
