@@ -145,8 +145,8 @@ class Audit:
         if not self.student:
             print_log(
                 'student: no file and no teacher gave it a weight, it starts '
-                'at random; where that is not meant, give its init_cfg, '
-                'load_from or inherit=True',
+                'at random; where that is not meant, give its init_cfg or '
+                'load_from',
                 'current',
                 level=30,
             )
