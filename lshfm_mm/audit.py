@@ -4,6 +4,7 @@ It looks at the first batch of the training itself: no second forward pass,
 no random number drawn, nothing changed.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -244,6 +245,9 @@ def audit_loop(
 
 def _run_audit(loop: BaseLoop) -> nn.Module:
     loop.runner.call_hook('before_train')
+    for handler in loop.runner.logger.handlers:
+        if handler.level == logging.WARNING:  # the first process's
+            handler.setLevel(logging.INFO)
     wrapped: Any = loop.runner.model
     model = wrapped.module if is_model_wrapper(wrapped) else wrapped
     model.train()

@@ -1,7 +1,6 @@
 """The audit: silent failures are loud before the first update."""
 
 import copy
-import logging
 
 import pytest
 import torch
@@ -511,18 +510,22 @@ def test_checkpointed_layers_do_not_stop_the_audit(build, batch):
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_the_audit_alone_updates_nothing(make_config, by_epoch, caplog):
+def test_the_audit_alone_updates_nothing(make_config, by_epoch, capsys):
+    """Nor does it print the environment and the config."""
     cfg = make_config('faster_rcnn_recommended')
     if not by_epoch:
         cfg.train_cfg = dict(by_epoch=False, max_iters=8)
         cfg.param_scheduler = None
     cfg.merge_from_dict(audit_options(cfg))
+    cfg.experiment_name = cfg.work_dir
     runner = Runner.from_cfg(cfg)
-    with caplog.at_level(logging.INFO):
-        runner.train()
+    runner.train()
     assert runner.iter == 0
     assert not runner.model.audit.is_open
     assert not runner.optim_wrapper.optimizer.state
+    before, table, after = capsys.readouterr().out.partition('| audit ')
+    assert table and before.count('\n') < 20
+    assert 'INFO - val_dataloader: one batch passed' in after
 
 
 def test_a_teacher_that_finds_nothing_is_an_error(
