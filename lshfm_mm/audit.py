@@ -4,6 +4,7 @@ It looks at the first batch of the training itself: no second forward pass,
 no random number drawn, nothing changed.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, ValLoop
 from mmengine.runner.checkpoint import CheckpointLoader
 from terminaltables import AsciiTable
 from torch import Tensor, nn
@@ -145,8 +146,8 @@ class Audit:
         if not self.student:
             print_log(
                 'student: no file and no teacher gave it a weight, it starts '
-                'at random; where that is not meant, give its init_cfg, '
-                'load_from or inherit=True',
+                'at random; where that is not meant, give its init_cfg or '
+                'load_from',
                 'current',
                 level=30,
             )
@@ -226,6 +227,8 @@ def audit_loop(
 ) -> BaseLoop:
     """Build a training loop that audits the first batch and updates nothing.
 
+    It also evaluates one batch of the validation set, where there is one.
+
     Args:
         runner (Runner): The runner.
         dataloader (dict | DataLoader): Of the training.
@@ -242,6 +245,9 @@ def audit_loop(
 
 def _run_audit(loop: BaseLoop) -> nn.Module:
     loop.runner.call_hook('before_train')
+    for handler in loop.runner.logger.handlers:
+        if handler.level == logging.WARNING:  # the first process's
+            handler.setLevel(logging.INFO)
     wrapped: Any = loop.runner.model
     model = wrapped.module if is_model_wrapper(wrapped) else wrapped
     model.train()
@@ -268,7 +274,30 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
             'distill_losses: all their weights are 0, so nothing mimics; give '
             'one a loss_weight'
         )
+    if isinstance(loop.runner.val_loop, ValLoop):
+        _try_validation(loop.runner.val_loop)
     return wrapped
+
+
+def _try_validation(loop: ValLoop) -> None:
+    """Do what the loop does up to its first batch, evaluator included."""
+    try:
+        loop.runner.call_hook('before_val')
+        loop.runner.call_hook('before_val_epoch')
+        loop.runner.model.eval()
+        loop.run_iter(0, next(iter(loop.dataloader)))
+    except Exception:
+        print_log(
+            'val_dataloader: the student cannot be evaluated on its first '
+            'batch; the training would end so at its first evaluation',
+            'current',
+            level=40,
+        )
+        raise
+    print_log(
+        'val_dataloader: one batch passed the student and the evaluator',
+        'current',
+    )
 
 
 def weights_from_files(student: nn.Module) -> list[str]:

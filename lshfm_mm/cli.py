@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -24,6 +25,7 @@ import mmengine.registry
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, Registry
 from mmengine.runner import Runner
@@ -35,6 +37,9 @@ from .annotations import check_annotations
 from .errors import ConfigError, NonFiniteError
 from .resuming import find_whole, read_resumable
 from .taps import check_arguments, nearest
+
+# Of setuptools, whenever MMEngine finds a config of a package.
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
 
 # What each training gets that has it not already, and each distillation of
 # ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
@@ -290,7 +295,10 @@ def audit_options(cfg: Config) -> dict[str, Any]:
     by_epoch = loop.pop('by_epoch', True)
     kind = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
     loop.setdefault('type', kind)
-    return dict(train_cfg=dict(_delete_=True, type='AuditLoop', loop=loop))
+    return dict(
+        log_level='WARNING',  # until the loop runs
+        train_cfg=dict(_delete_=True, type='AuditLoop', loop=loop),
+    )
 
 
 def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
@@ -330,6 +338,8 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
             f'({", ".join(scores) or "it finds nothing"}); give weights that '
             f'were trained for these classes'
         )
+    told = ', '.join(f'{k} {v:.4g}' for k, v in scores.items())
+    print_log(f'teacher on the validation set: {told}', 'current')
     return metrics
 
 

@@ -1,7 +1,7 @@
 """Hooks: when something is done. What is done lives elsewhere."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from math import ceil, isfinite
@@ -612,38 +612,34 @@ class AlignmentHook(Hook):
 
 @HOOKS.register_module()
 class LossScaleHook(Hook):
-    """Says how hard each loss pulls against the task, and which weight fits.
+    """Says how hard each loss pulls against the task, and warns of too hard.
 
     In the first batches of a training it compares the norms of gradients on
     the parameters that a loss and the task share, and logs the median ratio
-    of each loss. One out of bounds gets a line with the weight that would
-    make the two equal.
+    of each loss. One above the limit gets a line with the weight that would
+    make the two equal; one below 1 is told, and no fault.
 
     Args:
         num_batches (int): How many. Each costs a backward pass per loss.
             Defaults to 10.
-        limits (tuple[float, float]): Least and greatest ratio that needs no
-            advice. Defaults to (0.1, 10).
+        limit (float): Greatest ratio that needs no advice. Defaults to 10.
 
     Raises:
         ConfigError: If an argument is out of its range.
     """
 
-    def __init__(
-        self, num_batches: int = 10, limits: Sequence[float] = (0.1, 10.0)
-    ) -> None:
+    def __init__(self, num_batches: int = 10, limit: float = 10.0) -> None:
         if type(num_batches) is not int or num_batches < 1:
             raise ConfigError(
                 f'LossScaleHook.num_batches: must be an int >= 1, but got '
                 f'{num_batches!r}'
             )
-        if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+        if type(limit) not in (int, float) or not limit > 0:
             raise ConfigError(
-                f'LossScaleHook.limits: must be two ratios, 0 < least <= '
-                f'greatest, but got {limits!r}'
+                f'LossScaleHook.limit: must be a ratio > 0, but got {limit!r}'
             )
         self.num_batches = num_batches
-        self.limits = tuple(limits)
+        self.limit = limit
         self._ratios: dict[str, list[float]] = {}
         self._handle: Any = None
 
@@ -689,7 +685,7 @@ class LossScaleHook(Hook):
                 f'{name}: {ratio:.3g} of the gradient of the task'
             )
             key = f'model.distiller.{keys[name.partition(".")[2]]}'
-            line = advice(name, ratio, weight, key, self.limits)
+            line = advice(name, ratio, weight, key, self.limit)
             if line is not None and hasattr(loss, 'loss_weight'):
                 runner.logger.warning(line)
 

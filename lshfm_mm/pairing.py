@@ -64,6 +64,7 @@ class Pairing(NamedTuple):
     taps: dict[str, str]
     connectors: dict[str, str]
     losses: dict[str, list[str]]
+    hashes: str = '4 hashes per channel'  # of LSHLoss
 
 
 def write_config(
@@ -342,13 +343,18 @@ def _pair_dense(
     windows = [window_of_layer(x.module, 'input') for x in (ours, theirs)]
     if windows[0] != windows[1]:
         return f'windows differ, {windows[0]} and {windows[1]}'
-    width = (width_of(theirs.module, 'input') or 0) * windows[1] ** 2
+    channels, side = width_of(theirs.module, 'input'), windows[1]
+    assert channels is not None  # of a convolution
+    entries = channels * side**2
+    hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
         'FeatureMimicDistill',
         f'both classify the locations of strides {_strides(ours)}',
         {'cls': _tap(ours, theirs)},
         _connector('cls', ours, theirs),
-        {'cls': _losses(loss, weight, hashes=min(4 * width, MAX_HASHES))},
+        {'cls': _losses(loss, weight, hashes=hashes)},
+        f'{hashes / entries:.2g} hashes per entry of the {side} x {side} '
+        f'window of {channels} channels',
     )
 
 
@@ -660,7 +666,7 @@ def _render(
             '        ),',
         ]
     if any('LSHLoss' in x for y in pairing.losses.values() for x in y):
-        lines.append('        # LSHLoss: 4 hashes per channel if not said.')
+        lines.append(f'        # LSHLoss: {pairing.hashes}.')
     lines.append('        losses=dict(')
     for name, losses in pairing.losses.items():
         lines += [

@@ -61,22 +61,25 @@ def gradient_ratios(
 
 
 def advice(
-    name: str, ratio: float, weight: float, key: str, limits: tuple[float, ...]
+    name: str, ratio: float, weight: float, key: str, limit: float
 ) -> str | None:
-    """What to do about a loss, in one line.
+    """What to do about a loss that drowns the task, in one line.
+
+    One that pulls less than the task is left as it is: in the first batches
+    of a student that starts at random the task may well pull harder, and that
+    says nothing of the weight.
 
     Args:
         name (str): Of the loss.
         ratio (float): See :func:`gradient_ratios`.
         weight (float): Its ``loss_weight``.
         key (str): Key of that weight in the config.
-        limits (tuple): Least and greatest ratio that is fine.
+        limit (float): Greatest ratio that is fine.
 
     Returns:
         str: The advice; None where the ratio is fine, or cannot be told.
     """
-    low, high = limits
-    if not ratio > 0 or low <= ratio <= high:
+    if not ratio > limit:
         return None
     better = float(f'{weight / ratio:.2g}')
     return (

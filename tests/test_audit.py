@@ -1,7 +1,6 @@
 """The audit: silent failures are loud before the first update."""
 
 import copy
-import logging
 
 import pytest
 import torch
@@ -67,7 +66,8 @@ def test_the_table_says_what_there_is(build, batch, said, teacher_checkpoint):
         f'loaded {keys} of {keys} keys from {teacher_checkpoint}'
     )
     assert facts['student'].startswith('random: all of its ')
-    assert 'starts at random' in rest[0]
+    # Whether to inherit was decided with the config, and its reason is there.
+    assert 'starts at random' in rest[0] and 'inherit' not in rest[0]
     shape = tuple(calls[0].shape)
     assert facts['tap roi'] == (
         f'student: input of roi_head.bbox_head.fc_cls, {shape} float32'
@@ -369,9 +369,11 @@ def test_what_a_checkpoint_gives_is_counted(make_config):
     ]
 
 
-def alone(make_config, name='faster_rcnn_recommended', **overrides):
+def alone(
+    make_config, name='faster_rcnn_recommended', changes=None, **overrides
+):
     """A runner that audits and trains nothing."""
-    cfg = make_config(name)
+    cfg = make_config(name, changes)
     cfg.merge_from_dict({f'model.{k}': v for k, v in overrides.items()})
     cfg.merge_from_dict(audit_options(cfg))
     cfg.experiment_name = cfg.work_dir
@@ -390,6 +392,58 @@ def test_the_audit_alone_refuses_weights_of_zero(make_config):
     runner = alone(make_config, **{'distiller.losses.roi': [loss]})
     with pytest.raises(ConfigError, match='all their weights are 0'):
         runner.train()
+
+
+def test_the_audit_alone_evaluates_one_batch(make_config, said):
+    """Two images of six; without a validation set there is nothing to do."""
+    runner = alone(make_config)
+    runner.train()
+    passed = 'val_dataloader: one batch passed the student and the evaluator'
+    assert said[-1] == passed
+    (metric,) = runner.val_evaluator.metrics
+    assert [truth['img_id'] for truth, _ in metric.results] == [1, 2]
+    said.clear()
+    parts = ('val_dataloader', 'val_evaluator', 'val_cfg')
+    alone(make_config, changes=dict.fromkeys(parts)).train()
+    assert 'audit' in said[0] and passed not in said
+
+
+@pytest.mark.parametrize(
+    ('changes', 'error', 'message'),
+    [
+        (
+            # The last map of the neck, of stride 32, is of 1 x 1.
+            {
+                'model.architecture.neck.norm_cfg': dict(
+                    type='GN', num_groups=64
+                ),
+                'val_dataloader.batch_size': 1,
+                'val_dataloader.dataset.pipeline.2.scale': (32, 32),
+            },
+            ValueError,
+            'Expected more than 1 value per channel',
+        ),
+        (
+            {
+                'val_dataloader.dataset.pipeline.3.meta_keys': (
+                    'img_shape',
+                    'ori_shape',
+                    'scale_factor',
+                )
+            },
+            KeyError,
+            'img_id',
+        ),
+    ],
+)
+def test_a_student_that_cannot_be_evaluated_is_an_error(
+    changes, error, message, make_config, said
+):
+    """As the first evaluation would raise it, with a line that says where."""
+    runner = alone(make_config, changes=changes)
+    with pytest.raises(error, match=message):
+        runner.train()
+    assert said[-1].startswith('val_dataloader: the student cannot be evalua')
 
 
 def test_a_file_of_the_whole_comes_after_those_of_parts(make_config, tmp_path):
@@ -456,18 +510,22 @@ def test_checkpointed_layers_do_not_stop_the_audit(build, batch):
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_the_audit_alone_updates_nothing(make_config, by_epoch, caplog):
+def test_the_audit_alone_updates_nothing(make_config, by_epoch, capsys):
+    """Nor does it print the environment and the config."""
     cfg = make_config('faster_rcnn_recommended')
     if not by_epoch:
         cfg.train_cfg = dict(by_epoch=False, max_iters=8)
         cfg.param_scheduler = None
     cfg.merge_from_dict(audit_options(cfg))
+    cfg.experiment_name = cfg.work_dir
     runner = Runner.from_cfg(cfg)
-    with caplog.at_level(logging.INFO):
-        runner.train()
+    runner.train()
     assert runner.iter == 0
     assert not runner.model.audit.is_open
     assert not runner.optim_wrapper.optimizer.state
+    before, table, after = capsys.readouterr().out.partition('| audit ')
+    assert table and before.count('\n') < 20
+    assert 'INFO - val_dataloader: one batch passed' in after
 
 
 def test_a_teacher_that_finds_nothing_is_an_error(

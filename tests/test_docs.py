@@ -123,6 +123,9 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
 
 # A command of the pages -> the target of make, or the test, that runs it.
 RUN_BY = {
+    r'python \S*tools/\w+\.py (teacher|student|distil|work_dirs/distil)\b.*': (
+        'test_docs.test_the_way_from_nothing_is_run'
+    ),
     r'make [a-z]+( TASK=\w+)?': 'make',
     r'source \.venv/bin/activate': 'make env',
     r'pip install -c requirements\.lock .*': 'make env',
@@ -191,7 +194,7 @@ def test_each_component_is_in_the_reference():
 def test_the_ten_lines_are_those_of_the_example():
     page = (REPO / 'docs/your_detector.md').read_text()
     example = (REPO / 'configs/examples/your_detector.py').read_text()
-    [code] = re.findall(r'```python\n(.*?)```', page, re.S)
+    code, *_ = re.findall(r'```python\n(.*?)```', page, re.S)
     assert code in example
 
 
@@ -199,7 +202,7 @@ PAIRS = [
     (page, command)
     for page in PAGES
     for command in commands(page)
-    if 'make_config' in command
+    if 'make_config' in command and 'teacher.py' not in command
 ]
 
 
@@ -229,11 +232,22 @@ def shell(command: str, folder: Path) -> str:
     return answer.stdout
 
 
+def walk(steps: list[str], folder: Path) -> None:
+    """Run the commands of a page, on less data and for one epoch."""
+    mim = Path(mmdet.__file__).parent / '.mim'
+    for step in steps:
+        step = re.sub(r'epoch_\d+', 'epoch_1', step)
+        step = step.replace('--num-train 640', '--num-train 16 --num-val 4')
+        step = re.sub(r'\S*mmdet/\.mim', str(mim), step)
+        if re.search(r'(tools/train\.py|lshfm_mm train) ', step):
+            step += ' --cfg-options train_cfg.max_epochs=1'
+        shell(step, folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('page', ['README.md', 'docs/start.md'])
 def test_the_steps_are_run(page, tmp_path):
     """As they stand on the page, on less data and for one epoch."""
-    mim = Path(mmdet.__file__).parent / '.mim'
     steps = [
         x
         for x in commands(page)
@@ -243,16 +257,46 @@ def test_the_steps_are_run(page, tmp_path):
     assert len(steps) >= 7
     for name in ('tools', 'configs'):
         (tmp_path / name).symlink_to(REPO / name)
-    for step in steps:
-        step = re.sub(r'epoch_\d', 'epoch_1', step)
-        step = step.replace('--num-train 640', '--num-train 16 --num-val 4')
-        step = re.sub(r'\S*mmdet/\.mim', str(mim), step)
-        if re.search(r'(tools/train\.py|lshfm_mm train) ', step):
-            step += ' --cfg-options train_cfg.max_epochs=1'
-        shell(step, tmp_path)
+    walk(steps, tmp_path)
     out = re.findall(r'-o (\S+)', '\n'.join(steps))[-1]
     student = torch.load(tmp_path / out, weights_only=True)
     assert set(student) == {'meta', 'state_dict'}
+
+
+@pytest.mark.slow
+def test_the_way_from_nothing_is_run(tmp_path, make_config):
+    """A GFL, the narrow FCOS of the page that mimics it, mmdet's own test.
+
+    One image to a batch of the evaluation, with maps of 1 x 1.
+    """
+    page = 'docs/your_detector.md'
+    steps = commands(page)[-7:]
+    assert 'teacher.py' in steps[0] and 'student.pth' in steps[-1]
+    text = (REPO / page).read_text()
+    student = re.findall(r'```python\n(.*?)```', text, re.S)[-1]
+    teacher = re.sub(
+        r'mmdet::.*py', 'mmdet::gfl/gfl_r50_fpn_1x_coco.py', student
+    )
+    data = make_config('faster_rcnn_student')
+    data.val_dataloader.batch_size = data.test_dataloader.batch_size = 1
+    for name, code in (
+        ('student', student),
+        ('teacher', teacher.replace('channels=32', 'channels=64')),
+    ):
+        path = tmp_path / f'{name}.py'
+        path.write_text(code)
+        cfg = Config.fromfile(path)
+        for key in data:
+            if re.fullmatch('(train|val|test)_(dataloader|evaluator)', key):
+                cfg[key] = data[key]
+        cfg.model.bbox_head.num_classes = 6
+        cfg.model.test_cfg.score_thr = 0  # so that it finds something
+        cfg.dump(path)
+    (tmp_path / 'tools').symlink_to(REPO / 'tools')
+    walk(steps, tmp_path)
+    assert Config.fromfile(tmp_path / 'distil.py').model.distiller.connectors
+    (scores,) = tmp_path.glob('work_dirs/student/*/*.json')
+    assert 'coco/bbox_mAP' in scores.read_text()
 
 
 @pytest.mark.slow

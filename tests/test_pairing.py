@@ -87,20 +87,28 @@ def test_cascades_mimic_stage_by_stage(write):
     )
 
 
-def test_dense_heads_mimic_the_class_tower(write):
+@pytest.mark.parametrize(
+    ('width', 'hashes', 'share'),
+    [(32, 4 * 9 * 32, '4'), (256, 4096, '1.8')],  # 4096 / (9 * 256) = 1.78
+)
+def test_dense_heads_mimic_the_class_tower(write, width, hashes, share):
     fcos = shrink('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 8, neck=32)
-    fcos.bbox_head.feat_channels = 32
+    fcos.bbox_head.feat_channels = width
     cfg = write(fcos, retinanet(4), loss='lshl2')
     assert cfg.model.type == 'FeatureMimicDistill'
     assert cfg.model.distiller.taps.cls == dict(
         student='bbox_head.retina_cls', teacher='bbox_head.conv_cls'
     )
     assert cfg.model.distiller.losses.cls == [
-        dict(type='LSHLoss', num_hashes=1152, loss_weight=7),  # 4 * 9 * 32
+        dict(type='LSHLoss', num_hashes=hashes, loss_weight=7),
         dict(type='FeatureL2Loss', loss_weight=7),
     ]
+    assert (
+        f'# LSHLoss: {share} hashes per entry of the 3 x 3 window of {width} '
+        f'channels.\n'
+    ) in cfg.text
     module = cfg.model.distiller.connectors.cls.module_args
-    assert module == dict(in_channels=16, out_channels=32, kernel_size=1)
+    assert module == dict(in_channels=16, out_channels=width, kernel_size=1)
     assert not cfg.model.inherit  # the paper does not
 
 
@@ -112,6 +120,7 @@ def test_different_heads_mimic_the_necks(write):
     )
     lsh, _ = cfg.model.distiller.losses.fpn
     assert (lsh.feature_dim, lsh.std) == (32, pytest.approx(32**-0.5, 1e-3))
+    assert '# LSHLoss: 4 hashes per channel.\n' in cfg.text
     assert cfg.model.distiller.connectors.fpn.module_args.out_channels == 32
     assert not cfg.model.inherit  # strides 4 to 64 and 8 to 128
 

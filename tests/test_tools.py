@@ -176,6 +176,9 @@ def test_check_audits_and_trains_nothing(trained, configs, tmp_path):
     )
     (score,) = re.findall(r'coco/bbox_mAP_50: (\S+)', said)
     assert float(score) > 0.1
+    (told,) = re.findall(r'INFO - teacher on the validation set: (.*)', said)
+    assert f'coco/bbox_mAP_50 {float(score):.4g},' in told
+    assert said.count('System environment') == 1  # of that evaluation
     assert '| inherit: ' in said
     assert 'of the hash codes are equal' in said
     assert 'Epoch(train)' not in said

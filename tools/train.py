@@ -9,7 +9,7 @@ import tempfile
 from lshfm_mm import cli
 
 FLAGS = {
-    '--check': 'audit the first batch, and stop before the first update',
+    '--check': 'audit a batch, evaluate one, stop before the first update',
     '--check-teacher': 'evaluate the teacher on the validation set first',
 }
 
