@@ -11,7 +11,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
 BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint docs errors demo families bench api clean
+.PHONY: help env test slow lint docs errors demo families bench study api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -66,6 +66,9 @@ families: env  ## try make_config on each detector family of mmdet
 bench: env  ## time training steps, write docs/benchmarks.md
 	$(VENV)/bin/python tools/benchmark.py --json docs/benchmarks.json \
 		--out docs/benchmarks.md
+
+study: env  ## run the study, write docs/results.md and its plots
+	$(VENV)/bin/python tools/study
 
 api: env  ## write the list of public names, tests/api.txt
 	$(VENV)/bin/python tests/test_api.py

@@ -30,6 +30,7 @@ RETINA = 'bbox_head.retina_cls'
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
 LSH = dict(type='LSHLoss')
+FPN_LSH = dict(type='LSHLoss', std=0.1)  # no class layer to take it from
 L2 = dict(type='RelativeL2Loss')
 PKD = dict(type='PKDLoss', loss_weight=6)
 KL = dict(type='KLDivergence', tau=4)
@@ -37,6 +38,11 @@ CWD = dict(type='ChannelWiseDivergence', loss_weight=10)
 MGD = dict(type='MGDLoss', alpha_mgd=2e-4)
 MGD_CONNECTOR = dict(
     type='MGDConnector', student_channels=64, teacher_channels=64
+)
+LINEAR = dict(
+    type='TorchNNConnector',
+    module_name='Linear',
+    module_args=dict(in_features=256, out_features=256),
 )
 PAPER = [
     dict(type='LSHLoss', loss_weight=7),
@@ -53,6 +59,7 @@ class Method(NamedTuple):
         losses (dict): Likewise.
         connectors (dict): Likewise.
         tuned (bool): Whether the factor of the weights is chosen.
+        options (dict): What else is changed in the config.
     """
 
     title: str
@@ -60,6 +67,7 @@ class Method(NamedTuple):
     losses: dict[str, list[dict[str, Any]]]
     connectors: dict[str, Any] = {}
     tuned: bool = True
+    options: Options = {}
 
 
 class Arm(NamedTuple):
@@ -70,8 +78,8 @@ class Arm(NamedTuple):
         config (str): Stem of a file in ``configs/shapes``.
         options (dict): What is changed in it.
         method (Method, optional): What it mimics.
-        tuned_as (str, optional): Arm whose factor it takes. Defaults to none:
-            a factor of 1.
+        tuned_as (str, optional): EXPERIMENT/ARM whose factor it takes.
+            Defaults to none: a factor of 1.
     """
 
     title: str
@@ -90,11 +98,17 @@ class Experiment(NamedTuple):
     """Arms that are compared.
 
     Attributes:
+        title (str): Of its plot.
         seeds (int): Of each arm, from 0 on.
+        teacher (str): Name of its weights.
+        baseline (str): What the arms are compared to, EXPERIMENT/ARM.
         arms (dict): Name -> arm.
     """
 
+    title: str
     seeds: int
+    teacher: str
+    baseline: str
     arms: dict[str, Arm]
 
 
@@ -161,10 +175,23 @@ def backbone(depth: int, channels: int, epochs: int) -> Arm:
     return Arm(f'ResNet-{depth}', 'single_student', options)
 
 
-def few_rois(within: str) -> Options:
-    """Half the RoIs of the demo: half of a step's time goes there."""
-    return {f'{within}.train_cfg.rcnn.sampler.num': 16}
+def faster_rcnn(role: str, epochs: int, within: str) -> Options:
+    """Faster R-CNN with half the RoIs of the demo: they take half a step."""
+    return {
+        **detector(epochs, f'backbone_{role}', within),
+        f'{within}.train_cfg.rcnn.sampler.num': 16,
+    }
 
+
+def retinanet(role: str, epochs: int, within: str) -> Options:
+    """RetinaNet; its focal loss needs more steps, of fewer images."""
+    return {
+        **detector(epochs, f'backbone_{role}', within),
+        'train_dataloader.batch_size': 8,
+    }
+
+
+DETECTORS = {'faster_rcnn': faster_rcnn, 'retinanet': retinanet}
 
 # What others start from, by the name of its weights; a stage after the other.
 NEEDED = [
@@ -173,16 +200,23 @@ NEEDED = [
         'backbone_teacher': backbone(34, 32, 8),
     },
     {
-        'faster_rcnn_teacher': Arm(
+        f'{name}_teacher': Arm(
             'teacher',
-            'faster_rcnn_teacher',
-            {
-                **detector(TEACHER_EPOCHS, 'backbone_teacher'),
-                **few_rois('model'),
-            },
-        ),
+            f'{name}_teacher',
+            options('teacher', TEACHER_EPOCHS, 'model'),
+        )
+        for name, options in DETECTORS.items()
     },
 ]
+
+
+def few_images() -> Options:
+    """A tenth of the images, as many steps."""
+    return {
+        **schedule(10 * EPOCHS),
+        'train_dataloader.dataset.indices': 64,
+    }
+
 
 METHODS = {
     'kl': Method('KL of the logits', {'logits': LOGITS}, {'logits': [KL]}),
@@ -196,7 +230,7 @@ METHODS = {
         tuned=False,
     ),
     'fpn_l2': Method('L2, FPN', {'fpn': FPN}, {'fpn': [L2]}),
-    'fpn_lshl2': Method('LSHL2, FPN', {'fpn': FPN}, {'fpn': [LSH, L2]}),
+    'fpn_lshl2': Method('LSHL2, FPN', {'fpn': FPN}, {'fpn': [FPN_LSH, L2]}),
     'pkd': Method('PKD', {'fpn': FPN}, {'fpn': [PKD]}),
     'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD]}),
     'mgd': Method('MGD', {'fpn': FPN}, {'fpn': [MGD]}, {'fpn': MGD_CONNECTOR}),
@@ -206,25 +240,116 @@ METHODS = {
         {'roi': [LSH, L2], 'fpn': [PKD]},
     ),
 }
-NOTHING = Method(
-    'nothing',
-    {'roi': ROI},
-    {'roi': [dict(type='LSHLoss', loss_weight=0)]},
-    tuned=False,
-)
+RETINA_LSH = dict(type='LSHLoss', num_hashes=1024)
+RETINA_METHODS = {
+    'l2': Method('L2, class tower', {'cls': RETINA}, {'cls': [L2]}),
+    'lsh': Method('LSH, class tower', {'cls': RETINA}, {'cls': [RETINA_LSH]}),
+    'lshl2': Method(
+        'LSHL2, class tower', {'cls': RETINA}, {'cls': [RETINA_LSH, L2]}
+    ),
+    'lshl2_paper': Method(
+        "LSHL2, class tower, the paper's weights",
+        {'cls': RETINA},
+        {
+            'cls': [
+                dict(RETINA_LSH, loss_weight=7),
+                dict(type='FeatureL2Loss', loss_weight=7),
+            ]
+        },
+        tuned=False,
+    ),
+    'pkd': METHODS['pkd'],
+    'cwd': METHODS['cwd'],
+}
 
 
-def faster_rcnn(method: Method, inherit: bool, tuned_as: str = '') -> Arm:
-    """A distillation of Faster R-CNN."""
+def on_rois(title: str, *losses: Options, **kwargs: Any) -> Method:
+    """Losses on RoIs."""
+    return Method(title, {'roi': ROI}, {'roi': [*losses]}, **kwargs)
+
+
+CALIBRATED = {'custom_hooks': [dict(type='LSHCalibrationHook')]}
+# Name -> what it is of, EXPERIMENT/ARM that it changes, its arms.
+ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
+    'hashes': (
+        'number of hash functions, LSH (D = 256)',
+        'lsh+inherit',
+        {
+            f'{k}': on_rois(f'K = {k}', dict(LSH, num_hashes=k))
+            for k in (128, 256, 2048, 8192)
+        },
+    ),
+    'bias': (
+        'bias of the hash functions, LSH',
+        'lsh+inherit',
+        {
+            kind: on_rois(
+                f'bias: {kind}', dict(LSH, bias=kind), options=CALIBRATED
+            )
+            for kind in ('mean', 'median')
+        },
+    ),
+    'beta': (
+        'weight of LSHL2',
+        'lshl2+inherit',
+        {
+            f'x{x:g}': on_rois(
+                f'{x:g} times',
+                dict(LSH, loss_weight=x),
+                dict(L2, loss_weight=x),
+            )
+            for x in (0.1, 0.3, 3, 10)
+        },
+    ),
+    'l2': (
+        'part of L2 in LSHL2',
+        'lshl2+inherit',
+        {
+            f'x{x:g}': on_rois(f'LSH + {x:g} L2', LSH, dict(L2, loss_weight=x))
+            for x in (0.1, 0.3, 3, 10)
+        },
+    ),
+    'rois': (
+        'RoIs that are mimicked of the 16 of an image, LSHL2',
+        'lshl2+inherit',
+        {
+            **{
+                f'{n}': on_rois(
+                    f'{n} at random', LSH, L2, options={'model.max_rois': n}
+                )
+                for n in (2, 4, 8)
+            },
+            'balanced': Method(
+                'all, objects and background of equal weight',
+                {'roi': dict(layer=ROI, weights='balanced')},
+                {'roi': [LSH, L2]},
+            ),
+        },
+    ),
+    'embedding': (
+        'linear embedding of the student, LSHL2',
+        'lshl2+inherit',
+        {
+            'linear': on_rois(
+                'linear connector', LSH, L2, connectors={'roi': LINEAR}
+            )
+        },
+    ),
+}
+
+
+def distilled(
+    detector_name: str, method: Method, inherit: bool, tuned_as: str = ''
+) -> Arm:
+    """A distillation of 'faster_rcnn' or 'retinanet'."""
     title = f'{method.title}, inherited head' if inherit else method.title
     options = {
-        **detector(EPOCHS, 'backbone_student', 'model.architecture'),
-        **few_rois('model.architecture'),
-        'model.teacher.cfg_path': f'{WORK}/faster_rcnn_teacher.py',
-        'model.teacher_ckpt': f'{WORK}/faster_rcnn_teacher.pth',
+        **DETECTORS[detector_name]('student', EPOCHS, 'model.architecture'),
+        'model.teacher.cfg_path': f'{WORK}/{detector_name}_teacher.py',
+        'model.teacher_ckpt': f'{WORK}/{detector_name}_teacher.pth',
         'model.inherit': inherit,
     }
-    return Arm(title, 'faster_rcnn_lshfm', options, method, tuned_as)
+    return Arm(title, f'{detector_name}_lshfm', options, method, tuned_as)
 
 
 def with_losses(method: Method, factor: float) -> Options:
@@ -237,26 +362,75 @@ def with_losses(method: Method, factor: float) -> Options:
         'model.distiller.taps': dict(_delete_=True, **method.taps),
         'model.distiller.losses': dict(_delete_=True, **losses),
         'model.distiller.connectors': dict(method.connectors),
+        **copy.deepcopy(method.options),
     }
 
 
-def faster_rcnn_arms() -> dict[str, Arm]:
+def arms_of(
+    detector_name: str, tap: str, methods: dict[str, Method]
+) -> dict[str, Arm]:
     """Each method, without and with the teacher's head."""
-    alone = {
-        **detector(EPOCHS, 'backbone_student'),
-        **few_rois('model'),
-    }
+    options = DETECTORS[detector_name]('student', EPOCHS, 'model')
+    nothing = Method(
+        'nothing',
+        {'tap': tap},
+        {'tap': [dict(type='LSHLoss', num_hashes=8, loss_weight=0)]},
+        tuned=False,
+    )
     arms = {
-        'alone': Arm('student alone', 'faster_rcnn_student', alone),
-        'alone+inherit': faster_rcnn(NOTHING, True),
+        'alone': Arm('student alone', f'{detector_name}_student', options),
+        'alone+inherit': distilled(detector_name, nothing, True),
     }
-    for name, method in METHODS.items():
+    for name, method in methods.items():
         for inherit in (False, True):
             arm = f'{name}+inherit' if inherit else name
-            arms[arm] = faster_rcnn(
-                method, inherit, arm if method.tuned else ''
-            )
+            tuned_as = f'{detector_name}/{arm}' if method.tuned else ''
+            arms[arm] = distilled(detector_name, method, inherit, tuned_as)
     return arms
 
 
-EXPERIMENTS = {'faster_rcnn': Experiment(5, faster_rcnn_arms())}
+FASTER_RCNN = arms_of('faster_rcnn', ROI, METHODS)
+EXPERIMENTS = {
+    'faster_rcnn': Experiment(
+        'Faster R-CNN',
+        5,
+        'faster_rcnn_teacher',
+        'faster_rcnn/alone',
+        FASTER_RCNN,
+    ),
+    'retinanet': Experiment(
+        'RetinaNet',
+        3,
+        'retinanet_teacher',
+        'retinanet/alone',
+        arms_of('retinanet', RETINA, RETINA_METHODS),
+    ),
+    'few_images': Experiment(
+        'Faster R-CNN, student with 64 of 640 images',
+        5,
+        'faster_rcnn_teacher',
+        'few_images/alone',
+        {
+            name: FASTER_RCNN[name]._replace(
+                options={**FASTER_RCNN[name].options, **few_images()}
+            )
+            for name in (
+                *('alone', 'alone+inherit', 'lshl2', 'lshl2+inherit'),
+                *('pkd+inherit', 'lshl2_pkd+inherit'),
+            )
+        },
+    ),
+    **{
+        f'ablation_{name}': Experiment(
+            f'Ablation: {title}',
+            3,
+            'faster_rcnn_teacher',
+            f'faster_rcnn/{base}',
+            {
+                arm: distilled('faster_rcnn', x, True, f'faster_rcnn/{base}')
+                for arm, x in arms.items()
+            },
+        )
+        for name, (title, base, arms) in ABLATIONS.items()
+    },
+}

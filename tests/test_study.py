@@ -1,0 +1,313 @@
+"""The study: its grid can be trained, its numbers come from its records."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmrazor.registry import MODELS
+from scipy import stats
+
+from lshfm_mm.errors import ConfigError
+
+REPO = Path(__file__).parent.parent
+sys.path.insert(0, str(REPO / 'tools/study'))
+
+import grid  # noqa: E402
+import plan  # noqa: E402
+import report  # noqa: E402
+import runs  # noqa: E402
+
+ARMS = [
+    (experiment, name)
+    for experiment, spec in grid.EXPERIMENTS.items()
+    for name in spec.arms
+]
+
+
+def record(arm, seed, value, split='test', factor=1.0, **rest):
+    run = f'{arm}/{split}/{factor}/{seed}'
+    experiment, _, name = arm.partition('/')
+    return dict(
+        run=run,
+        experiment=experiment,
+        arm=name,
+        seed=seed,
+        split=split,
+        factor=factor,
+        value=value,
+        seconds=36,
+        machine='a machine',
+        commit='abc',
+        **rest,
+    )
+
+
+def recorded(*records):
+    return {x['run']: x for x in records}
+
+
+@pytest.fixture(scope='module')
+def some():
+    rng = np.random.default_rng(0)
+    alone, ours = rng.normal(0.2, 0.01, 5), rng.normal(0.3, 0.01, 5)
+    return recorded(
+        record('needed/faster_rcnn_teacher', 0, 0.4),
+        *(
+            record('faster_rcnn/alone', i, x)
+            for i, x in enumerate(alone.tolist())
+        ),
+        *(
+            record('faster_rcnn/lshl2', i, x)
+            for i, x in enumerate(ours.tolist())
+        ),
+        *(
+            record('faster_rcnn/lshl2', 100, x, 'val', factor)
+            for factor, x in zip(grid.FACTORS, (0.1, 0.2, 0.3), strict=True)
+        ),
+    )
+
+
+def test_intervals_are_those_of_a_paired_t_test(some):
+    alone = report.by_seed(some, 'faster_rcnn/alone')
+    ours = report.by_seed(some, 'faster_rcnn/lshl2')
+    assert alone[3] == pytest.approx(100 * some_value(some, 'alone', 3))
+    found = report.difference(ours, alone)
+    expected = stats.ttest_rel([*ours.values()], [*alone.values()])
+    interval = expected.confidence_interval(0.95)
+    assert found.low == pytest.approx(interval.low)
+    assert found.high == pytest.approx(interval.high)
+    # Only seeds that both have; without an interval if there is but one.
+    one = report.difference({7: 3.0, 1: 2.5}, {1: 2.0, 2: 9.0})
+    assert one == (0.5, None, None)
+    assert report.difference({1: 1.0}, {2: 1.0}) is None
+
+
+def some_value(some, arm, seed):
+    [found] = [
+        x['value']
+        for x in some.values()
+        if (x['arm'], x['seed'], x['split']) == (arm, seed, 'test')
+    ]
+    return found
+
+
+def test_a_row_says_what_was_measured(some):
+    alone, ours = report.rows(some, 'faster_rcnn')
+    assert alone.title == 'student alone' and alone.gain is None
+    a, b = (np.array(x.values) for x in (alone, ours))
+    assert len(a) == len(b) == 5
+    share = 100 * (b.mean() - a.mean()) / (40 - a.mean())
+    assert ours.closed == pytest.approx(share)
+    line = report.table(some, 'faster_rcnn').splitlines()[-1]
+    assert f'| {b.mean():.1f} ± {b.std(ddof=1):.1f} |' in line
+    assert f'{ours.gain.mean:+.1f} [{ours.gain.low:+.1f}, ' in line
+    assert '| teacher | 1 | 40.0 |' in report.table(some, 'faster_rcnn')
+
+
+def test_seeds_of_others_and_of_tuning_do_not_count(some):
+    more = some | recorded(
+        record('faster_rcnn/alone', 7, 0.9),
+        record('faster_rcnn/alone', 100, 0.9, 'val'),
+    )
+    assert report.rows(more, 'faster_rcnn') == report.rows(some, 'faster_rcnn')
+
+
+def test_the_factor_is_the_best_on_the_validation_images(some):
+    arm = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2']
+    assert plan.factor_of(arm, some) == grid.FACTORS[2]
+    other = grid.EXPERIMENTS['faster_rcnn'].arms['lsh']
+    with pytest.raises(ConfigError, match="--only 'faster_rcnn/lsh'"):
+        plan.factor_of(other, some)
+    paper = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2_paper']
+    assert plan.factor_of(paper, some) == 1
+
+
+def test_tuning_sees_no_test_image_and_no_seed_that_counts():
+    for run in plan.tuning('*'):
+        text = json.dumps(run.options)
+        assert 'study/test' not in text and run.seed == grid.TUNING_SEED
+        seeds = grid.EXPERIMENTS[run.experiment].seeds
+        assert run.seed not in range(seeds)
+    tuned = {x.spec.tuned_as for x in plan.tuning('*')}
+    used = {grid.EXPERIMENTS[e].arms[a].tuned_as for e, a in ARMS}
+    assert used - {''} == tuned
+
+
+def test_a_run_is_done_once_and_again_when_its_config_changes(some):
+    arm = grid.EXPERIMENTS['faster_rcnn'].arms['alone']
+    run = runs.Run('faster_rcnn', 'alone', 0, 'test', 1.0, arm)
+    done = {run.name: dict(config=run.fingerprint)}
+    assert runs.is_done(run, done)
+    assert not runs.is_done(run._replace(seed=1), done)
+    other = arm._replace(options={**arm.options, 'x': 1})
+    assert not runs.is_done(run._replace(spec=other), done)
+    # What others need must be here too.
+    needed = run._replace(experiment='needed', arm='no_such_weights')
+    done = {needed.name: dict(config=needed.fingerprint)}
+    assert not runs.is_done(needed, done)
+
+
+def test_each_key_that_an_arm_changes_is_one_of_its_config():
+    new = {'custom_hooks', 'indices', 'max_rois', 'connectors', 'inherit'}
+    for experiment, name in ARMS:
+        arm = grid.EXPERIMENTS[experiment].arms[name]
+        run = runs.Run(experiment, name, 0, 'test', 1.0, arm)
+        cfg = Config.fromfile(REPO / f'configs/shapes/{arm.config}.py')
+        for key in run.options:
+            part = cfg
+            for step in key.split('.'):
+                step = int(step) if step.isdigit() else step
+                if step in new:
+                    break
+                assert isinstance(step, int) or step in part, (name, key)
+                part = part[step]
+
+
+def test_the_page_and_its_pictures_come_from_the_records():
+    page = report.PAGE.read_text()
+    records = runs.read_records()
+    assert report.filled(page, report.parts(records)) == page
+    assert len(records) > 20
+    pictures = re.findall(r'images/(study_\w+)\.png', page)
+    assert pictures
+    for name in pictures:
+        assert (report.IMAGES / f'{name}.png').stat().st_size > 10_000
+
+
+def test_the_records_are_of_the_grid_as_it_is():
+    """None of a config that has changed since."""
+    records = runs.read_records()
+    planned = [
+        *(x for stage in plan.needed() for x in stage),
+        *plan.tuning('*'),
+    ]
+    known = {x.name: x.fingerprint for x in planned}
+    for entry in records.values():
+        if entry['split'] == 'test' and entry['experiment'] != 'needed':
+            arm = grid.EXPERIMENTS[entry['experiment']].arms[entry['arm']]
+            run = runs.Run(
+                *(entry['experiment'], entry['arm'], entry['seed']),
+                *('test', entry['factor'], arm),
+            )
+            assert entry['factor'] == plan.factor_of(arm, records)
+            known[run.name] = run.fingerprint
+        assert entry['config'] == known[entry['run']], entry['run']
+
+
+@pytest.mark.slow
+def test_each_arm_trains(tmp_path, monkeypatch):
+    """Two steps of the whole models, on a few images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        grid, 'DATA', {k: (0, 16, 1) for k in ('main', 'test')}
+    )
+    runs.prepare_data()
+    Path(grid.WORK).mkdir(parents=True)
+    for run in [x for stage in plan.needed() for x in stage]:
+        if not run.arm.startswith('backbone'):
+            cfg = config_of(run, tmp_path)
+            cfg.dump(Path(grid.WORK) / f'{run.arm}.py')
+            model = MODELS.build(cfg.model)
+            torch.save(model.state_dict(), f'{grid.WORK}/{run.arm}.pth')
+    for experiment, name in ARMS:
+        arm = grid.EXPERIMENTS[experiment].arms[name]
+        run = runs.Run(experiment, name, 0, 'test', 1.0, arm)
+        cfg = config_of(run, tmp_path)
+        cfg.experiment_name = run.name.replace('/', '_')
+        runner = Runner.from_cfg(cfg)
+        loader = runner.build_dataloader(cfg.train_dataloader)
+        optimizer = runner.build_optim_wrapper(cfg.optim_wrapper)
+        for batch, _ in zip(loader, range(2), strict=False):
+            losses = runner.model.train_step(batch, optimizer)
+        assert all(x.isfinite().all() for x in losses.values()), run.name
+        mimic = [v for k, v in losses.items() if k.startswith('distill.')]
+        if not name.startswith('alone'):
+            assert mimic and all(x > 0 for x in mimic), run.name
+
+
+def config_of(run, folder):
+    cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
+    cfg.merge_from_dict(run.options)
+    cfg.model.get('architecture', cfg.model).backbone.init_cfg = None
+    cfg.work_dir = str(folder / 'work')
+    cfg.train_dataloader.batch_size = 4
+    cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+    cfg.custom_hooks = []
+    for losses in cfg.model.get('distiller', {}).get('losses', {}).values():
+        for loss in losses:  # these would want a calibration first
+            loss.pop('bias', None)
+    return cfg
+
+
+SMALL = """
+import sys
+sys.path[:0] = [{tools!r}, {repo!r}]
+import grid, runs
+from pathlib import Path
+runs.RESULTS = Path('study.jsonl')
+grid.DATA = dict(crops=(7, 8, 4), main=(0, 16, 4), test=(1, 1, 4))
+def short(arm):
+    changed = grid.schedule(1)
+    if 'train_dataloader.dataset.indices' in arm.options:
+        changed = {{}}
+    return arm._replace(options={{**arm.options, **changed}})
+grid.NEEDED = [{{k: short(v) for k, v in x.items() if 'retina' not in k}}
+               for x in grid.NEEDED]
+spec = grid.EXPERIMENTS['faster_rcnn']
+arms = {{k: short(spec.arms[k]) for k in ('alone', 'lshl2+inherit')}}
+grid.EXPERIMENTS = dict(faster_rcnn=spec._replace(seeds=2, arms=arms))
+import __main__ as main
+import runpy, report
+report.write = lambda records: []
+sys.argv = ['study', '--jobs', '2']
+runpy.run_path({tools!r} + '/__main__.py', run_name='__main__')
+"""
+
+
+@pytest.mark.slow
+def test_stopped_it_goes_on_where_it_was(tmp_path):
+    code = SMALL.format(tools=str(REPO / 'tools/study'), repo=str(REPO))
+    command = [sys.executable, '-W', 'ignore', '-c', code]
+    results = tmp_path / 'study.jsonl'
+
+    def lines():
+        text = results.read_text() if results.exists() else ''
+        return [json.loads(x) for x in text.splitlines()]
+
+    log = tmp_path / 'log.txt'
+    with log.open('w') as file:
+        first = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+        until = time.monotonic() + 400
+        while len(lines()) < 6 and first.poll() is None:
+            assert time.monotonic() < until, log.read_text()[-2000:]
+            time.sleep(0.5)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    before = lines()
+    assert 6 <= len(before) < 10, log.read_text()[-2000:]
+    said = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr[-2000:]
+    after = {x['run']: x for x in lines()}
+    # 3 needed, 3 of tuning, 2 arms of 2 seeds; what was done stays.
+    assert len(after) == 10
+    for entry in before:
+        assert after[entry['run']] == entry
+    assert sum('+inherit' in x for x in after) == 5

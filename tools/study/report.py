@@ -1,0 +1,286 @@
+"""Tables and plots of the study, from what was recorded alone."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import grid
+import matplotlib.pyplot as plt
+import numpy as np
+from runs import REPO, RESULTS, Record
+from scipy import stats
+
+from lshfm_mm.charts import LIGHT, STYLE
+from lshfm_mm.files import written_whole
+
+PAGE = REPO / 'docs/results.md'
+IMAGES = REPO / 'docs/images'
+CONFIDENCE = 0.95
+
+
+class Difference(NamedTuple):
+    """Mean of paired differences, and its interval; None of one pair."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Row(NamedTuple):
+    """An arm of an experiment.
+
+    Attributes:
+        title (str): Of the arm.
+        values (list[float]): Of its seeds, in %.
+        gain (Difference, optional): To the student alone, seed by seed; None
+            of that itself.
+        closed (float, optional): Share of the gap to the teacher, in %.
+        factor (float): Of the method's weights.
+    """
+
+    title: str
+    values: list[float]
+    gain: Difference | None
+    closed: float | None
+    factor: float
+
+
+def by_seed(records: Mapping[str, Record], path: str) -> dict[int, float]:
+    """Seed -> what EXPERIMENT/ARM measured on the test images, in %."""
+    experiment, _, arm = path.partition('/')
+    seeds = range(grid.EXPERIMENTS[experiment].seeds)
+    spec = grid.EXPERIMENTS[experiment].arms[arm]
+    return {
+        x['seed']: percent(spec, x['value'])
+        for x in records.values()
+        if (x['experiment'], x['arm'], x['split']) == (experiment, arm, 'test')
+        and x['seed'] in seeds
+    }
+
+
+def percent(arm: grid.Arm, value: float) -> float:
+    """A metric in %: mmdet's are shares, mmpretrain's are not."""
+    return value if arm.metric in grid.METRICS.values() else 100 * value
+
+
+def difference(
+    values: Mapping[int, float], others: Mapping[int, float]
+) -> Difference | None:
+    """Mean difference of the seeds that both have, with Student's interval.
+
+    Args:
+        values (dict): Seed -> value.
+        others (dict): Seed -> what is subtracted.
+
+    Returns:
+        Difference, optional: None if they share no seed; without interval if
+        they share but one.
+    """
+    pairs = [values[x] - others[x] for x in values if x in others]
+    if not pairs:
+        return None
+    mean = float(np.mean(pairs))
+    if len(pairs) == 1:
+        return Difference(mean, None, None)
+    error = float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
+    reach = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1))
+    return Difference(mean, mean - reach, mean + reach)
+
+
+def teacher(
+    records: Mapping[str, Record], experiment: str
+) -> tuple[str, float] | None:
+    """Title of an experiment's teacher, and what it measured, in %."""
+    name = grid.EXPERIMENTS[experiment].teacher
+    arms = {k: v for stage in grid.NEEDED for k, v in stage.items()}
+    for record in records.values():
+        if record['experiment'] == 'needed' and record['arm'] == name:
+            return arms[name].title, percent(arms[name], record['value'])
+    return None
+
+
+def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
+    """The baseline and the arms that have been run, in the grid's order."""
+    spec = grid.EXPERIMENTS[experiment]
+    others = by_seed(records, spec.baseline)
+    best = teacher(records, experiment)
+    if not spec.baseline.endswith('/alone'):
+        best = None
+    gap = (
+        best[1] - float(np.mean([*others.values()])) if best and others else 0
+    )
+    found = []
+    for path in dict.fromkeys(
+        [spec.baseline, *(f'{experiment}/{x}' for x in spec.arms)]
+    ):
+        values = by_seed(records, path)
+        if not values:
+            continue
+        name, _, arm = path.partition('/')
+        gain = None if path == spec.baseline else difference(values, others)
+        factors = {
+            x['factor']
+            for x in records.values()
+            if (x['experiment'], x['arm'], x['split']) == (name, arm, 'test')
+        }
+        found.append(
+            Row(
+                grid.EXPERIMENTS[name].arms[arm].title,
+                [values[x] for x in sorted(values)],
+                gain,
+                100 * gain.mean / gap if gain and gap > 0 else None,
+                max(factors),
+            )
+        )
+    return found
+
+
+def table(records: Mapping[str, Record], experiment: str) -> str:
+    """A Markdown table of an experiment."""
+    head = [
+        *('', 'seeds', name_of(experiment)),
+        *('to the first', 'gap closed', 'weights'),
+    ]
+    lines = []
+    best = teacher(records, experiment)
+    if best is not None:
+        lines.append([best[0], '1', f'{best[1]:.1f}', '', '', ''])
+    for row in rows(records, experiment):
+        spread = ''
+        if len(row.values) > 1:
+            spread = f' ± {np.std(row.values, ddof=1):.1f}'
+        lines.append(
+            [
+                row.title,
+                str(len(row.values)),
+                f'{np.mean(row.values):.1f}{spread}',
+                '' if row.gain is None else said(row.gain),
+                '' if row.closed is None else f'{row.closed:.0f} %',
+                f'{row.factor:g}',
+            ]
+        )
+    return '\n'.join(
+        '| ' + ' | '.join(x) + ' |' for x in (head, ['---'] * 6, *lines)
+    )
+
+
+def name_of(experiment: str) -> str:
+    """What an experiment measures."""
+    arm = next(iter(grid.EXPERIMENTS[experiment].arms.values()))
+    return 'COCO box AP' if 'coco' in arm.metric else arm.metric
+
+
+def said(gain: Difference) -> str:
+    """A difference and its interval in words."""
+    if gain.low is None:
+        return f'{gain.mean:+.1f}'
+    return f'{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]'
+
+
+def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
+    """Draw each arm's seeds and mean, the student alone and the teacher."""
+    found = rows(records, experiment)
+    best = teacher(records, experiment)
+    with plt.rc_context(STYLE):
+        height = 0.9 + 0.24 * len(found)
+        figure, axes = plt.subplots(
+            figsize=(7.2, height), layout='constrained'
+        )
+        for place, row in enumerate(found):
+            inherits = row.title.endswith('inherited head')
+            colour = LIGHT.series[1 if inherits else 2]
+            y = [place] * len(row.values)
+            axes.plot(row.values, y, '.', color=colour, alpha=0.4)
+            axes.plot(np.mean(row.values), place, 'D', color=colour, ms=5)
+        mean = np.mean(found[0].values)
+        axes.axvline(mean, color=LIGHT.muted, lw=0.9, ls=(0, (2, 2)))
+        if best is not None:
+            axes.axvline(best[1], color=LIGHT.muted, lw=0.9)
+            axes.text(best[1], -0.9, 'teacher ', ha='right', va='center')
+        axes.set_yticks(range(len(found)), [x.title for x in found])
+        axes.set_ylim(len(found) - 0.5, -1.4)
+        axes.grid(axis='x', color=LIGHT.grid)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis='y', length=0)
+        axes.set_xlabel(f'{name_of(experiment)} in %')
+        axes.set_title(grid.EXPERIMENTS[experiment].title, loc='left')
+        with written_whole(out) as partial:
+            figure.savefig(partial, dpi=110, facecolor='white')
+        plt.close(figure)
+
+
+def cost(records: Mapping[str, Record]) -> str:
+    """How many runs there are, and what they took."""
+    hours = sum(x['seconds'] for x in records.values()) / 3600
+    machines = sorted({x['machine'] for x in records.values()})
+    commits = sorted({x['commit'] for x in records.values()})
+    return (
+        f'{len(records)} runs, {hours:.1f} hours of processes of one thread, '
+        f'on: {"; ".join(machines)}. Commits: {", ".join(commits)}.'
+    )
+
+
+def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
+    """What each factor gave on the validation images, one seed."""
+    head = ['', *(f'x {x:g}' for x in grid.FACTORS)]
+    lines = []
+    for name, arm in grid.EXPERIMENTS[experiment].arms.items():
+        tried = {
+            x['factor']: percent(arm, x['value'])
+            for x in records.values()
+            if (x['experiment'], x['arm'], x['split'])
+            == (experiment, name, 'val')
+        }
+        if tried:
+            cells = [
+                f'{tried[x]:.1f}' if x in tried else '' for x in grid.FACTORS
+            ]
+            lines.append([arm.title, *cells])
+    return '\n'.join(
+        '| ' + ' | '.join(x) + ' |'
+        for x in (head, ['---'] * len(head), *lines)
+    )
+
+
+def parts(records: Mapping[str, Record]) -> dict[str, str]:
+    """What stands between marks of the page, by their names."""
+    found = {'cost': cost(records)}
+    for name in grid.EXPERIMENTS:
+        if len(rows(records, name)) > 1:
+            found[name] = table(records, name)
+        if tuned := tuning_table(records, name):
+            found[f'{name} tuning'] = tuned
+    return found
+
+
+def filled(page: str, found: Mapping[str, str]) -> str:
+    """The page with what was recorded between its marks."""
+
+    def part(match: re.Match[str]) -> str:
+        text = found.get(match[1], '(not run yet)')
+        return f'<!-- study: {match[1]} -->\n\n{text}\n\n<!-- end -->'
+
+    pattern = r'<!-- study: (.+?) -->\n.*?<!-- end -->'
+    return re.sub(pattern, part, page, flags=re.S)
+
+
+def write(records: Mapping[str, Record]) -> Sequence[Path]:
+    """Fill the page and draw the plots.
+
+    Args:
+        records (dict): What was recorded, by the names of the runs.
+
+    Returns:
+        list[Path]: What was written.
+    """
+    text = filled(PAGE.read_text(), parts(records))
+    with written_whole(PAGE) as partial:
+        partial.write_text(text)
+    written = [RESULTS, PAGE]
+    for name in grid.EXPERIMENTS:
+        if len(rows(records, name)) > 1:
+            written.append(IMAGES / f'study_{name}.png')
+            plot(records, name, written[-1])
+    return written
