@@ -133,12 +133,12 @@ def test_the_factor_is_the_best_on_the_validation_images(some):
 
 
 def test_tuning_sees_no_test_image_and_no_seed_that_counts():
-    for run in plan.tuning('*'):
+    for run in plan.tuning():
         text = json.dumps(run.options)
         assert 'study/test' not in text and run.seed == grid.TUNING_SEED
         seeds = grid.EXPERIMENTS[run.experiment].seeds
         assert run.seed not in range(seeds)
-    tuned = {x.spec.tuned_as for x in plan.tuning('*')}
+    tuned = {x.spec.tuned_as for x in plan.tuning()}
     used = {grid.EXPERIMENTS[e].arms[a].tuned_as for e, a in ARMS}
     assert used - {''} == tuned
 
@@ -189,7 +189,7 @@ def test_the_records_are_of_the_grid_as_it_is():
     records = runs.read_records()
     planned = [
         *(x for stage in plan.needed() for x in stage),
-        *plan.tuning('*'),
+        *plan.tuning(),
     ]
     known = {x.name: x.fingerprint for x in planned}
     for entry in records.values():

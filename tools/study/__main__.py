@@ -76,7 +76,10 @@ def main() -> None:
     """Do what is not done yet, then make tables and plots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--only', default='*', help='pattern of EXPERIMENT/ARM, such as */lsh*'
+        '--only',
+        nargs='+',
+        default=plan.ALL,
+        help="patterns of EXPERIMENT/ARM, such as '*/lsh*'",
     )
     parser.add_argument(
         '--seeds', type=int, nargs='+', help="others than the grid's"
@@ -99,7 +102,7 @@ def main() -> None:
             )
         workers = Workers(args.gpus, args.jobs)
         runs.prepare_data()
-        for stage in plan.needed():
+        for stage in plan.needed(args.only):
             workers.do('needed', stage)
             workers.check()
         workers.do('tuning', plan.tuning(args.only))

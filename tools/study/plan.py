@@ -1,6 +1,6 @@
 """Which runs the study needs, from its grid and what was recorded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 
 import grid
@@ -9,21 +9,30 @@ from runs import Record, Run
 from lshfm_mm.errors import ConfigError
 
 
-def needed() -> Iterator[list[Run]]:
-    """Yield runs that others start from, those first that others need."""
-    for arms in grid.NEEDED:
-        yield [Run('needed', k, 0, 'test', 1.0, v) for k, v in arms.items()]
+Patterns = Sequence[str]  # of EXPERIMENT/ARM
+ALL = ('*',)
 
 
-def chosen(only: str) -> Iterator[tuple[str, str, grid.Arm]]:
+def chosen(only: Patterns = ALL) -> Iterator[tuple[str, str, grid.Arm]]:
     """Yield experiment, name and arm of those whose path fits a pattern."""
     for experiment, spec in grid.EXPERIMENTS.items():
         for name, arm in spec.arms.items():
-            if fnmatch(f'{experiment}/{name}', only):
+            if any(fnmatch(f'{experiment}/{name}', x) for x in only):
                 yield experiment, name, arm
 
 
-def tuning(only: str) -> list[Run]:
+def needed(only: Patterns = ALL) -> Iterator[list[Run]]:
+    """Yield runs that others start from, those first that others need."""
+    teachers = {grid.EXPERIMENTS[x].teacher for x, _, _ in chosen(only)}
+    for arms in grid.NEEDED:
+        yield [
+            Run('needed', name, 0, 'test', 1.0, arm)
+            for name, arm in arms.items()
+            if name in teachers or name.startswith('backbone')
+        ]
+
+
+def tuning(only: Patterns = ALL) -> list[Run]:
     """Runs that choose factors, on validation images."""
     return [
         Run(experiment, name, grid.TUNING_SEED, 'val', factor, arm)
@@ -34,7 +43,9 @@ def tuning(only: str) -> list[Run]:
 
 
 def final(
-    only: str, records: Mapping[str, Record], seeds: list[int] | None
+    only: Patterns,
+    records: Mapping[str, Record],
+    seeds: Sequence[int] | None = None,
 ) -> list[Run]:
     """Runs that count, a seed of all arms before the next."""
     found = [
