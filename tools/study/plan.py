@@ -8,7 +8,6 @@ from runs import Record, Run
 
 from lshfm_mm.errors import ConfigError
 
-
 Patterns = Sequence[str]  # of EXPERIMENT/ARM
 ALL = ('*',)
 
