@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ REPO = Path(__file__).resolve().parents[2]
 WORK = Path(grid.WORK)
 RESULTS = REPO / 'docs/study.jsonl'
 Record = dict[str, Any]
+READING = threading.Lock()  # MMEngine's config reader wants one thread
 CHILDREN: list[subprocess.Popen[bytes]] = []
 ALIGNMENT = ('angle', 'norm_ratio', 'equal_codes')
 
@@ -134,9 +136,10 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
     """
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
-    cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
-    cfg.merge_from_dict(run.options)
     path = run.folder / 'config.py'
+    with READING:
+        cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
+    cfg.merge_from_dict(run.options)
     cfg.dump(path)
     start = time.monotonic()
     environment = dict(
