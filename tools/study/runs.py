@@ -208,12 +208,17 @@ def machine(gpu: str | None) -> str:
 
 
 def commit() -> str:
-    """Of this repository, '+' if files differ from it."""
-    said = subprocess.run(
-        ['git', 'describe', '--always', '--dirty=+', '--exclude', '*'],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return said.stdout.strip()
+    """Of this repository, '+' if files outside docs/ differ from it."""
+
+    def git(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ['git', *args],
+            cwd=REPO,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    differs = git('diff', '--quiet', 'HEAD', '--', '.', ':!docs').returncode
+    found = git('rev-parse', '--short', 'HEAD').stdout.strip()
+    return found + ('+' if differs else '')
