@@ -6,8 +6,8 @@ source release that says what ninja says and asks for what mmcv asks for.
 
 import importlib.util
 import os
-import re
 import platform
+import re
 import shutil
 import stat
 import subprocess
