@@ -22,6 +22,7 @@ EPOCHS = 6
 TEACHER_EPOCHS = 14
 FACTORS = (0.25, 1.0, 4.0)  # of a method's weights, tried on validation
 TUNING_SEED = 100
+INHERITED = ', inherited head'  # end of a title
 
 METRICS = {'single': 'accuracy/top1', 'multi': 'multi-label/mAP'}
 
@@ -351,7 +352,7 @@ def distilled(
     detector_name: str, method: Method, inherit: bool, tuned_as: str = ''
 ) -> Arm:
     """A distillation of 'faster_rcnn' or 'retinanet'."""
-    title = f'{method.title}, inherited head' if inherit else method.title
+    title = method.title + (INHERITED if inherit else '')
     options = {
         **DETECTORS[detector_name]('student', EPOCHS, 'model.architecture'),
         'model.teacher.cfg_path': f'{WORK}/{detector_name}_teacher.py',
@@ -381,7 +382,7 @@ def arms_of(
     """Each method, without and with the teacher's head."""
     options = DETECTORS[detector_name]('student', EPOCHS, 'model')
     nothing = Method(
-        'nothing',
+        'student alone',
         {'tap': tap},
         {'tap': [dict(type='LSHLoss', num_hashes=8, loss_weight=0)]},
         tuned=False,

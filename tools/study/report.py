@@ -180,27 +180,38 @@ def said(gain: Difference) -> str:
 
 
 def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
-    """Draw each arm's seeds and mean, the student alone and the teacher."""
+    """Draw seeds and mean of each method, the baseline and the teacher."""
     found = rows(records, experiment)
     best = teacher(records, experiment)
+    titles = [x.title.removesuffix(grid.INHERITED) for x in found]
+    lines = list(dict.fromkeys(titles))
     with plt.rc_context(STYLE):
-        height = 0.9 + 0.24 * len(found)
         figure, axes = plt.subplots(
-            figsize=(7.2, height), layout='constrained'
+            figsize=(7.2, 1.2 + 0.27 * len(lines)), layout='constrained'
         )
-        for place, row in enumerate(found):
-            inherits = row.title.endswith('inherited head')
+        for row, title in zip(found, titles, strict=True):
+            inherits = row.title != title
             colour = LIGHT.series[1 if inherits else 2]
-            y = [place] * len(row.values)
-            axes.plot(row.values, y, '.', color=colour, alpha=0.4)
+            place = lines.index(title)
+            axes.plot(
+                row.values,
+                [place] * len(row.values),
+                '.',
+                color=colour,
+                alpha=0.45,
+            )
             axes.plot(np.mean(row.values), place, 'D', color=colour, ms=5)
-        mean = np.mean(found[0].values)
-        axes.axvline(mean, color=LIGHT.muted, lw=0.9, ls=(0, (2, 2)))
+        for label, place in (('own head', 2), ('inherited head', 1)):
+            colour = LIGHT.series[place]
+            axes.plot([], [], 'D', color=colour, ms=5, label=label)
+        axes.axvline(
+            np.mean(found[0].values), color=LIGHT.muted, ls=(0, (2, 2)), lw=0.9
+        )
         if best is not None:
-            axes.axvline(best[1], color=LIGHT.muted, lw=0.9)
-            axes.text(best[1], -0.9, 'teacher ', ha='right', va='center')
-        axes.set_yticks(range(len(found)), [x.title for x in found])
-        axes.set_ylim(len(found) - 0.5, -1.4)
+            axes.axvline(best[1], color=LIGHT.muted, lw=0.9, label='teacher')
+        figure.legend(loc='outside lower right', ncols=3)
+        axes.set_yticks(range(len(lines)), lines)
+        axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.grid(axis='x', color=LIGHT.grid)
         axes.set_axisbelow(True)
         axes.tick_params(axis='y', length=0)
