@@ -416,7 +416,7 @@ ROWS = [
         ),
         (
             'a hook that is misspelt',
-            lambda x: x.train(custom_hooks=[dict(type='LSHCalibrateHook')]),
+            lambda x: x.train(custom_hooks=[dict(type='AlignmentHok')]),
             True,
         ),
         (
