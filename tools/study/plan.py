@@ -1,9 +1,12 @@
 """Which runs the study needs, from its grid and what was recorded."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 
 import grid
+from arm import FACTORS, TUNING_SEED, WORK, Arm
 from runs import Record, Run
 
 from lshfm_mm.errors import ConfigError
@@ -12,7 +15,7 @@ Patterns = Sequence[str]  # of EXPERIMENT/ARM
 ALL = ('*',)
 
 
-def chosen(only: Patterns = ALL) -> Iterator[tuple[str, str, grid.Arm]]:
+def chosen(only: Patterns = ALL) -> Iterator[tuple[str, str, Arm]]:
     """Yield experiment, name and arm of those whose path fits a pattern."""
     for experiment, spec in grid.EXPERIMENTS.items():
         for name, arm in spec.arms.items():
@@ -22,20 +25,31 @@ def chosen(only: Patterns = ALL) -> Iterator[tuple[str, str, grid.Arm]]:
 
 def needed(only: Patterns = ALL) -> Iterator[list[Run]]:
     """Yield runs that others start from, those first that others need."""
-    teachers = {grid.EXPERIMENTS[x].teacher for x, _, _ in chosen(only)}
-    for arms in grid.NEEDED:
+    names = set()
+    for experiment, _, arm in chosen(only):
+        names |= {grid.EXPERIMENTS[experiment].teacher, *starts_from(arm)}
+    stages = []
+    for arms in reversed(grid.NEEDED):
+        stages.append({k: v for k, v in arms.items() if k in names})
+        names |= {x for arm in stages[-1].values() for x in starts_from(arm)}
+    for arms in reversed(stages):
         yield [
             Run('needed', name, 0, 'test', 1.0, arm)
             for name, arm in arms.items()
-            if name in teachers or name.startswith('backbone')
         ]
+
+
+def starts_from(arm: Arm) -> set[str]:
+    """Names of the weights that an arm's config reads."""
+    found = re.findall(rf'{WORK}/(\w+)\.pth', json.dumps(arm.options))
+    return set(found)
 
 
 def tuning(only: Patterns = ALL) -> list[Run]:
     """Runs that choose factors, on validation images."""
     return [
-        Run(experiment, name, grid.TUNING_SEED, 'val', factor, arm)
-        for factor in grid.FACTORS
+        Run(experiment, name, TUNING_SEED, 'val', factor, arm)
+        for factor in FACTORS
         for experiment, name, arm in chosen(only)
         if arm.tuned_as == f'{experiment}/{name}'
     ]
@@ -58,7 +72,7 @@ def final(
     ]
 
 
-def factor_of(arm: grid.Arm, records: Mapping[str, Record]) -> float:
+def factor_of(arm: Arm, records: Mapping[str, Record]) -> float:
     """The factor that was best on the validation images."""
     if not arm.tuned_as:
         return 1.0
@@ -68,7 +82,7 @@ def factor_of(arm: grid.Arm, records: Mapping[str, Record]) -> float:
         if x['split'] == 'val'
         and f'{x["experiment"]}/{x["arm"]}' == arm.tuned_as
     ]
-    if len(tried) < len(grid.FACTORS):
+    if len(tried) < len(FACTORS):
         raise ConfigError(
             f'{arm.tuned_as}: its weights are not chosen yet; run the study '
             f'with --only {arm.tuned_as!r}'

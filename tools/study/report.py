@@ -9,6 +9,7 @@ from typing import NamedTuple
 import grid
 import matplotlib.pyplot as plt
 import numpy as np
+from arm import FACTORS, INHERITED, METRICS, Arm
 from runs import REPO, RESULTS, Record
 from scipy import stats
 
@@ -60,9 +61,9 @@ def by_seed(records: Mapping[str, Record], path: str) -> dict[int, float]:
     }
 
 
-def percent(arm: grid.Arm, value: float) -> float:
+def percent(arm: Arm, value: float) -> float:
     """A metric in %: mmdet's are shares, mmpretrain's are not."""
-    return value if arm.metric in grid.METRICS.values() else 100 * value
+    return value if arm.metric in METRICS.values() else 100 * value
 
 
 def difference(
@@ -183,7 +184,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
     """Draw seeds and mean of each method, the baseline and the teacher."""
     found = rows(records, experiment)
     best = teacher(records, experiment)
-    titles = [x.title.removesuffix(grid.INHERITED) for x in found]
+    titles = [x.title.removesuffix(INHERITED) for x in found]
     lines = list(dict.fromkeys(titles))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -235,7 +236,7 @@ def cost(records: Mapping[str, Record]) -> str:
 
 def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
     """What each factor gave on the validation images, one seed."""
-    head = ['', *(f'x {x:g}' for x in grid.FACTORS)]
+    head = ['', *(f'x {x:g}' for x in FACTORS)]
     lines = []
     for name, arm in grid.EXPERIMENTS[experiment].arms.items():
         tried = {
@@ -245,9 +246,7 @@ def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
             == (experiment, name, 'val')
         }
         if tried:
-            cells = [
-                f'{tried[x]:.1f}' if x in tried else '' for x in grid.FACTORS
-            ]
+            cells = [f'{tried[x]:.1f}' if x in tried else '' for x in FACTORS]
             lines.append([arm.title, *cells])
     return '\n'.join(
         '| ' + ' | '.join(x) + ' |'

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import grid
 import torch
+from arm import SIZE, WORK, Arm, Options, with_losses
 from mmengine.config import Config
 
 from lshfm_mm import shapes
@@ -24,7 +25,6 @@ from lshfm_mm.errors import ConfigError
 from lshfm_mm.files import written_whole
 
 REPO = Path(__file__).resolve().parents[2]
-WORK = Path(grid.WORK)
 RESULTS = REPO / 'docs/study.jsonl'
 Record = dict[str, Any]
 READING = threading.Lock()  # MMEngine's config reader wants one thread
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     seed: int
     split: str
     factor: float
-    spec: grid.Arm
+    spec: Arm
 
     @property
     def name(self) -> str:
@@ -60,15 +60,15 @@ class Run(NamedTuple):
     @property
     def folder(self) -> Path:
         """Of its log."""
-        return WORK / self.name
+        return Path(WORK) / self.name
 
     @property
-    def options(self) -> grid.Options:
+    def options(self) -> Options:
         """What is changed in the config of the arm."""
         options = copy.deepcopy(self.spec.options)
         options['randomness.seed'] = self.seed
         if self.spec.method is not None:
-            options |= grid.with_losses(self.spec.method, self.factor)
+            options |= with_losses(self.spec.method, self.factor)
         if self.split == 'test':
             root = 'data/study/test/'
             options['val_dataloader.dataset.data_root'] = root
@@ -89,7 +89,7 @@ def prepare_data() -> None:
     """Generate what images are not there yet."""
     for name, (seed, train, val) in grid.DATA.items():
         root = f'data/study/{name}'
-        shapes.generate(root, train, val, grid.SIZE, seed)
+        shapes.generate(root, train, val, SIZE, seed)
 
 
 def read_records() -> dict[str, Record]:
@@ -117,7 +117,7 @@ def is_done(run: Run, records: Mapping[str, Record]) -> bool:
 
 def weights_of(arm: str) -> Path:
     """Where others find the weights of a run that they need."""
-    return WORK / f'{arm}.pth'
+    return Path(WORK, f'{arm}.pth')
 
 
 def train(run: Run, gpu: str | None, threads: int) -> Record:

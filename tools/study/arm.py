@@ -1,0 +1,117 @@
+"""What an arm of the study is, and what all arms have in common."""
+
+import copy
+from typing import Any, NamedTuple
+
+Options = dict[str, Any]  # dotted keys of a config -> values
+
+WORK = 'work_dirs/study'
+SIZE = 96  # pixels
+FACTORS = (0.25, 1.0, 4.0)  # of a method's weights, tried on validation
+TUNING_SEED = 100
+INHERITED = ', inherited head'  # end of a title
+METRICS = {'single': 'accuracy/top1', 'multi': 'multi-label/mAP'}
+
+
+class Method(NamedTuple):
+    """Losses at taps; their weights are the middle of those that are tried.
+
+    Those of KL, PKD and CWD are of MMRazor's configs, of the others what a
+    look at a run or two on the validation images said.
+
+    Attributes:
+        title (str): For tables.
+        taps (dict): See ``LSHFMDistiller``.
+        losses (dict): Likewise.
+        connectors (dict): Likewise.
+        tuned (bool): Whether the factor of the weights is chosen.
+        options (dict): What else is changed in the config.
+    """
+
+    title: str
+    taps: dict[str, Any]
+    losses: dict[str, list[dict[str, Any]]]
+    connectors: dict[str, Any] = {}
+    tuned: bool = True
+    options: Options = {}
+
+
+class Arm(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        title (str): For tables.
+        config (str): Stem of a file in ``configs/shapes``.
+        options (dict): What is changed in it.
+        method (Method, optional): What it mimics.
+        tuned_as (str, optional): EXPERIMENT/ARM whose factor it takes.
+            Defaults to none: a factor of 1.
+    """
+
+    title: str
+    config: str
+    options: Options
+    method: Method | None = None
+    tuned_as: str = ''
+
+    @property
+    def metric(self) -> str:
+        """What counts, by its name in the log."""
+        return METRICS.get(self.config.partition('_')[0], 'coco/bbox_mAP')
+
+
+class Experiment(NamedTuple):
+    """Arms that are compared.
+
+    Attributes:
+        title (str): Of its plot.
+        seeds (int): Of each arm, from 0 on.
+        teacher (str): Name of its weights.
+        baseline (str): What the arms are compared to, EXPERIMENT/ARM.
+        arms (dict): Name -> arm.
+    """
+
+    title: str
+    seeds: int
+    teacher: str
+    baseline: str
+    arms: dict[str, Arm]
+
+
+def loader_options(folder: str, scale: int | None) -> Options:
+    """Images, and no workers: runs go side by side, a core each."""
+    options: Options = {}
+    for key in ('train_dataloader', 'val_dataloader'):
+        options[f'{key}.num_workers'] = 0
+        options[f'{key}.persistent_workers'] = False
+        options[f'{key}.dataset.data_root'] = f'data/study/{folder}/'
+        if scale is not None:
+            options[f'{key}.dataset.pipeline.2.scale'] = (scale, scale)
+    options['test_dataloader'] = None
+    options['test_evaluator'] = options['test_cfg'] = None
+    return options
+
+
+def schedule(epochs: int) -> Options:
+    """Cosine over some epochs, after a short warm-up; one checkpoint."""
+    return {
+        'default_hooks.checkpoint.interval': epochs,
+        'train_cfg.max_epochs': epochs,
+        'train_cfg.val_interval': epochs,
+        'param_scheduler.0.end': 40,
+        'param_scheduler.1.end': epochs,
+    }
+
+
+def with_losses(method: Method, factor: float) -> Options:
+    """The distiller of a method, its weights times a factor."""
+    losses = copy.deepcopy(method.losses)
+    for loss in (x for listed in losses.values() for x in listed):
+        key = 'alpha_mgd' if 'alpha_mgd' in loss else 'loss_weight'
+        loss[key] = factor * loss.get(key, 1)
+    return {
+        'model.distiller.taps': dict(_delete_=True, **method.taps),
+        'model.distiller.losses': dict(_delete_=True, **losses),
+        'model.distiller.connectors': dict(method.connectors),
+        **copy.deepcopy(method.options),
+    }
