@@ -34,7 +34,7 @@ NEEDED = [
         f'{name}_teacher': Arm(
             'teacher',
             f'{name}_teacher',
-            options('teacher', EPOCHS, 'model'),
+            options('teacher', 2 * EPOCHS, 'model'),
         )
         for name, options in DETECTORS.items()
     },
