@@ -19,6 +19,7 @@ ROI = 'roi_head.bbox_head.fc_cls'
 RETINA = 'bbox_head.retina_cls'
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
+CLASS_STD = 0.026  # of the weights of the teacher's class layer
 LSH = dict(type='LSHLoss', loss_weight=4)
 L2 = dict(type='RelativeL2Loss', loss_weight=4)
 FPN_LSH = dict(type='LSHLoss', std=0.1)  # no class layer to take it from
@@ -93,14 +94,6 @@ def retinanet(role: str, epochs: int, within: str) -> Options:
 
 
 DETECTORS = {'faster_rcnn': faster_rcnn, 'retinanet': retinanet}
-
-
-def few_images() -> Options:
-    """A tenth of the images, as many steps."""
-    return {
-        **schedule(10 * EPOCHS),
-        'train_dataloader.dataset.indices': 64,
-    }
 
 
 METHODS = {
@@ -186,6 +179,17 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
                 f'bias: {kind}', dict(LSH, bias=kind), options=CALIBRATED
             )
             for kind in ('mean', 'median')
+        },
+    ),
+    'std': (
+        'standard deviation of the hash functions, LSH',
+        'lsh+inherit',
+        {
+            f'x{x:g}': on_rois(
+                f'{x:g} times that of the class layer',
+                dict(LSH, std=x * CLASS_STD),
+            )
+            for x in (0.1, 10)
         },
     ),
     'beta': (

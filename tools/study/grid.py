@@ -4,7 +4,8 @@ An arm is a config of ``configs/shapes`` and what is changed in it: those of
 ``detectors.py`` and of ``classifiers.py``.
 """
 
-from arm import Arm, Experiment
+import classifiers
+from arm import Arm, Experiment, Options, schedule
 from detectors import (
     ABLATIONS,
     DETECTORS,
@@ -16,7 +17,6 @@ from detectors import (
     arms_of,
     backbone,
     distilled,
-    few_images,
 )
 
 # Folder -> seed, images for training, images for validation. Backbones learn
@@ -24,24 +24,37 @@ from detectors import (
 # validation images of 'main'; what counts is measured on those of 'test'.
 DATA = {'crops': (7, 4000, 200), 'main': (0, 640, 400), 'test': (1, 1, 800)}
 
+SINGLE, MULTI = (classifiers.needed_of(x) for x in ('single', 'multi'))
+TEACHERS = {
+    f'{name}_teacher': Arm(
+        'teacher', f'{name}_teacher', options('teacher', 2 * EPOCHS, 'model')
+    )
+    for name, options in DETECTORS.items()
+}
 # What others start from, by the name of its weights; a stage after the other.
 NEEDED = [
     {
         'backbone_student': backbone(18, 12, 12),
         'backbone_teacher': backbone(34, 32, 8),
+        **SINGLE[0],
     },
-    {
-        f'{name}_teacher': Arm(
-            'teacher',
-            f'{name}_teacher',
-            options('teacher', 2 * EPOCHS, 'model'),
-        )
-        for name, options in DETECTORS.items()
-    },
+    {**TEACHERS, **SINGLE[1], **MULTI[0]},
+    MULTI[1],
 ]
 
-
 FASTER_RCNN = arms_of('faster_rcnn', ROI, METHODS)
+
+
+def changed(options: Options, *names: str) -> dict[str, Arm]:
+    """Arms of Faster R-CNN with other options."""
+    return {
+        x: FASTER_RCNN[x]._replace(
+            options={**FASTER_RCNN[x].options, **options}
+        )
+        for x in names
+    }
+
+
 EXPERIMENTS = {
     'faster_rcnn': Experiment(
         'Faster R-CNN',
@@ -57,20 +70,44 @@ EXPERIMENTS = {
         'retinanet/alone',
         arms_of('retinanet', RETINA, RETINA_METHODS),
     ),
+    **{
+        task: Experiment(
+            f'Classification, {labels}',
+            5,
+            f'{task}_teacher',
+            f'{task}/alone',
+            classifiers.arms_of(task),
+        )
+        for task, labels in (
+            ('single', 'one label'),
+            ('multi', 'several labels'),
+        )
+    },
+    'long': Experiment(
+        'Faster R-CNN, students as long as their teacher',
+        5,
+        'faster_rcnn_teacher',
+        'long/alone',
+        changed(
+            schedule(2 * EPOCHS),
+            *('alone', 'alone+inherit', 'lshl2+inherit'),
+            *('lshl2_fpn+inherit', 'pkd+inherit'),
+        ),
+    ),
     'few_images': Experiment(
         'Faster R-CNN, student with 64 of 640 images',
         5,
         'faster_rcnn_teacher',
         'few_images/alone',
-        {
-            name: FASTER_RCNN[name]._replace(
-                options={**FASTER_RCNN[name].options, **few_images()}
-            )
-            for name in (
-                *('alone', 'alone+inherit', 'lshl2', 'lshl2+inherit'),
-                *('lshl2_fpn+inherit', 'pkd+inherit'),
-            )
-        },
+        changed(
+            # As many steps.
+            {
+                **schedule(10 * EPOCHS),
+                'train_dataloader.dataset.indices': 64,
+            },
+            *('alone', 'alone+inherit', 'lshl2', 'lshl2+inherit'),
+            *('lshl2_fpn+inherit', 'pkd+inherit'),
+        ),
     ),
     **{
         f'ablation_{name}': Experiment(

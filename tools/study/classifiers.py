@@ -1,0 +1,196 @@
+"""Classifiers of the study: crops with one label, images with several.
+
+Those of several labels start from the backbones of those of one, as elsewhere
+from ImageNet.
+"""
+
+from typing import Any
+
+from arm import (
+    INHERITED,
+    WORK,
+    Arm,
+    Method,
+    Options,
+    loader_options,
+    schedule,
+)
+
+EPOCHS = 6
+SIZES = {'single': 16, 'multi': 48}  # pixels; objects are of the same size
+STAGE1_EPOCHS = 3
+WIDTHS = dict(in_channels=32, out_channels=128)  # of the embedding
+CLASSES = 'head.fc'
+LOGITS = dict(layer=CLASSES, record='output')
+LSH = dict(type='LSHLoss', num_hashes=2048, bias='median', loss_weight=6)
+L2 = dict(type='RelativeL2Loss', loss_weight=6)
+KL = dict(type='KLDivergence', tau=4)
+CALIBRATED = {
+    'custom_hooks': [dict(type='LSHCalibrationHook', num_batches=None)]
+}
+
+
+def on_features(
+    title: str, *losses: Options, weights: str = 'uniform', **kwargs: Any
+) -> Method:
+    """Losses on what the class layer reads."""
+    tap = dict(layer=CLASSES, weights=weights)
+    return Method(title, {'pooled': tap}, {'pooled': [*losses]}, **kwargs)
+
+
+LSHL2 = on_features('LSHL2', LSH, L2, options=CALIBRATED)
+METHODS = {
+    'l2': on_features('L2', L2),
+    'lsh': on_features('LSH', LSH, options=CALIBRATED),
+    'lshl2': LSHL2,
+}
+TASK_METHODS = {
+    'single': {
+        'kl': Method('KL of the logits', {'logits': LOGITS}, {'logits': [KL]}),
+        **METHODS,
+        'lshl2_correct': on_features(
+            'LSHL2, correct only',
+            *(LSH, L2),
+            weights='correct',
+            options=CALIBRATED,
+        ),
+    },
+    'multi': {
+        # Softmax, and so KL, is of classes that exclude each other.
+        'logits_l2': Method(
+            'L2 of the logits', {'logits': LOGITS}, {'logits': [L2]}
+        ),
+        **METHODS,
+    },
+}
+NOTHING = on_features(
+    'student alone',
+    dict(type='LSHLoss', num_hashes=8, loss_weight=0),
+    tuned=False,
+)
+
+
+def classifier(
+    task: str,
+    backbone: str | None,
+    epochs: int = EPOCHS,
+    within: str = 'model',
+) -> Options:
+    """Data, schedule and backbone of a classifier at a place in a config."""
+    load = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(SIZES[task], SIZES[task])),
+    ]
+    flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
+    pack = dict(type='PackInputs')
+    options = {
+        **loader_options('crops', None),
+        **schedule(epochs),
+        'train_dataloader.batch_size': 64,
+        'train_dataloader.dataset.pipeline': [*load, flip, pack],
+        'val_dataloader.dataset.pipeline': [*load, pack],
+        'val_dataloader.batch_size': 100,
+        'val_dataloader.dataset.data_root': 'data/study/main/',
+    }
+    if task == 'multi':  # several shapes, each in a small part of the image
+        wider = {} if within == 'model' else WIDTHS
+        pooling = dict(_delete_=True, type='GlobalMaxPooling', **wider)
+        options[f'{within}.neck'] = pooling
+        options['custom_imports'] = dict(imports=['lshfm_mm'])
+    if backbone is not None:
+        options[f'{within}.backbone.init_cfg'] = dict(
+            _delete_=True,
+            type='Pretrained',
+            checkpoint=f'{WORK}/{backbone}.pth',
+            prefix='backbone.',
+        )
+    return options
+
+
+def start_of(task: str, role: str) -> str | None:
+    """Whose backbone it starts from."""
+    return f'single_{role}' if task == 'multi' else None
+
+
+def distilled(
+    task: str,
+    method: Method,
+    inherit: bool,
+    backbone: str | None,
+    tuned_as: str = '',
+    epochs: int = EPOCHS,
+) -> Arm:
+    """A distillation of a classifier; a linear embedding widens it."""
+    options = {
+        **classifier(task, backbone, epochs, 'model.architecture'),
+        'custom_hooks': [],
+        'load_from': None,
+        'model.teacher.cfg_path': f'{WORK}/{task}_teacher.py',
+        'model.teacher_ckpt': f'{WORK}/{task}_teacher.pth',
+        'model.inherit': inherit,
+    }
+    title = method.title + (INHERITED if inherit else '')
+    return Arm(title, f'{task}_lshfm', options, method, tuned_as)
+
+
+def stage1(task: str, inherit: bool) -> Arm:
+    """The embedding alone learns, on the backbone of the student alone."""
+    arm = distilled(
+        task, LSHL2, inherit, f'{task}_student', epochs=STAGE1_EPOCHS
+    )
+    changed = {
+        'model.calculate_student_loss': False,
+        'model.student_trainable': ['neck'],
+    }
+    return arm._replace(options={**arm.options, **changed})
+
+
+def needed_of(task: str) -> list[dict[str, Arm]]:
+    """Teacher and student, then first stages, by the names of the weights."""
+    return [
+        {
+            f'{task}_{role}': Arm(
+                role, f'{task}_{role}', classifier(task, start_of(task, role))
+            )
+            for role in ('student', 'teacher')
+        },
+        {
+            f'{task}_stage1': stage1(task, False),
+            f'{task}_stage1_inherit': stage1(task, True),
+        },
+    ]
+
+
+def arms_of(task: str) -> dict[str, Arm]:
+    """Each method, without and with the teacher's classifier."""
+    start = start_of(task, 'student')
+    alone = Arm('student alone', f'{task}_student', classifier(task, start))
+    arms = {
+        'alone': alone,
+        'alone+inherit': distilled(task, NOTHING, True, start),
+    }
+    for name, method in TASK_METHODS[task].items():
+        for end, inherit in (('', False), ('+inherit', True)):
+            arms[name + end] = distilled(
+                task, method, inherit, start, f'{task}/{name}+inherit'
+            )
+    arms['again'] = alone._replace(
+        title='student trained, alone again',
+        options={**alone.options, 'load_from': f'{WORK}/{task}_student.pth'},
+    )
+    for end, inherit in (('', False), ('_inherit', True)):
+        arm = distilled(
+            *(task, LSHL2, inherit, f'{task}_student'),
+            f'{task}/lshl2+inherit',
+        )
+        title = arm.title.removeprefix('LSHL2')
+        stage = {'load_from': f'{WORK}/{task}_stage1{end}.pth'}
+        end = end.replace('_', '+')
+        arms['one_stage' + end] = arm._replace(
+            title=f'student trained, LSHL2{title}'
+        )
+        arms['two_stages' + end] = arm._replace(
+            title=f'student trained, embedding, LSHL2{title}',
+            options={**arm.options, **stage},
+        )
+    return arms
