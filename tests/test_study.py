@@ -122,6 +122,24 @@ def test_seeds_of_others_and_of_tuning_do_not_count(some):
     assert report.rows(more, 'faster_rcnn') == report.rows(some, 'faster_rcnn')
 
 
+def test_a_new_seed_is_held_against_those_of_the_grid(some):
+    new = [('alone', 0.21), ('lshl2', 0.33)]
+    more = some | recorded(
+        *(record(f'faster_rcnn/{arm}', 7, x) for arm, x in new),
+        record('faster_rcnn/lshl2', 8, 0.5),  # without a student alone
+    )
+    alone, ours = report.rows(some, 'faster_rcnn')
+    pairs = np.subtract(ours.values, alone.values)
+    scale = pairs.std(ddof=1) * np.sqrt(1 + 1 / 5)
+    low, high = stats.t.interval(0.95, 4, pairs.mean(), scale)
+    lines = report.new_seeds_table(more, 'faster_rcnn').splitlines()[2:]
+    title = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2'].title
+    assert lines == [
+        f'| {title} | 7 | 33.0 | +12.0 | {low:+.1f} to {high:+.1f} |'
+    ]
+    assert not report.new_seeds_table(some, 'faster_rcnn')
+
+
 def test_the_factor_is_the_best_on_the_validation_images(some):
     arm = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2']
     assert plan.factor_of(arm, some) == FACTORS[2]
@@ -135,7 +153,7 @@ def test_the_factor_is_the_best_on_the_validation_images(some):
 def test_tuning_sees_no_test_image_and_no_seed_that_counts():
     for run in plan.tuning():
         text = json.dumps(run.options)
-        assert 'study/test' not in text and run.seed == TUNING_SEED
+        assert 'test/' not in text and run.seed == TUNING_SEED
         seeds = grid.EXPERIMENTS[run.experiment].seeds
         assert run.seed not in range(seeds)
     tuned = {x.spec.tuned_as for x in plan.tuning()}
@@ -209,9 +227,7 @@ def test_the_records_are_of_the_grid_as_it_is():
 def test_each_arm_trains(tmp_path, monkeypatch):
     """Two steps of the whole models, on a few images."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        grid, 'DATA', {k: (0, 16, 1) for k in grid.DATA}
-    )
+    monkeypatch.setattr(grid, 'DATA', {k: (0, 16, 1, 96) for k in grid.DATA})
     runs.prepare_data()
     Path(WORK).mkdir(parents=True)
     for run in [x for stage in plan.needed() for x in stage]:
@@ -257,7 +273,8 @@ sys.path[:0] = [{tools!r}, {repo!r}]
 import grid, runs
 from pathlib import Path
 runs.RESULTS = Path('study.jsonl')
-grid.DATA = dict(crops=(7, 8, 4), main=(0, 16, 4), test=(1, 1, 4))
+few = dict(crops=(7, 8, 4, 96), main=(0, 16, 4, 96), test=(1, 1, 4, 96))
+grid.DATA = few
 def short(arm):
     changed = grid.schedule(1)
     if 'train_dataloader.dataset.indices' in arm.options:

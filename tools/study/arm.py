@@ -59,6 +59,11 @@ class Arm(NamedTuple):
         """What counts, by its name in the log."""
         return METRICS.get(self.config.partition('_')[0], 'coco/bbox_mAP')
 
+    @property
+    def test_folder(self) -> str:
+        """Of the images that count."""
+        return 'small_test' if self.config.startswith('multi') else 'test'
+
 
 class Experiment(NamedTuple):
     """Arms that are compared.

@@ -17,7 +17,8 @@ from arm import (
 )
 
 EPOCHS = 6
-SIZES = {'single': 16, 'multi': 48}  # pixels; objects are of the same size
+SIZES = {'single': 16, 'multi': 32}  # pixels; objects of about 12
+FOLDERS = {'single': ('crops', 'main'), 'multi': ('small', 'small')}
 STAGE1_EPOCHS = 3
 WIDTHS = dict(in_channels=32, out_channels=128)  # of the embedding
 CLASSES = 'head.fc'
@@ -83,14 +84,15 @@ def classifier(
     ]
     flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
     pack = dict(type='PackInputs')
+    train, val = FOLDERS[task]
     options = {
-        **loader_options('crops', None),
+        **loader_options(train, None),
         **schedule(epochs),
         'train_dataloader.batch_size': 64,
         'train_dataloader.dataset.pipeline': [*load, flip, pack],
         'val_dataloader.dataset.pipeline': [*load, pack],
         'val_dataloader.batch_size': 100,
-        'val_dataloader.dataset.data_root': 'data/study/main/',
+        'val_dataloader.dataset.data_root': f'data/study/{val}/',
     }
     if task == 'multi':  # several shapes, each in a small part of the image
         wider = {} if within == 'model' else WIDTHS

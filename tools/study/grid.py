@@ -5,7 +5,7 @@ An arm is a config of ``configs/shapes`` and what is changed in it: those of
 """
 
 import classifiers
-from arm import Arm, Experiment, Options, schedule
+from arm import SIZE, Arm, Experiment, Options, schedule
 from detectors import (
     ABLATIONS,
     DETECTORS,
@@ -19,10 +19,18 @@ from detectors import (
     distilled,
 )
 
-# Folder -> seed, images for training, images for validation. Backbones learn
-# from 'crops', all else from 'main'. Weights of losses are chosen on the
-# validation images of 'main'; what counts is measured on those of 'test'.
-DATA = {'crops': (7, 4000, 200), 'main': (0, 640, 400), 'test': (1, 1, 800)}
+# Folder -> seed, images for training, images for validation, size in pixels.
+# Detectors learn from 'main', backbones and classifiers of one label from
+# 'crops', of several labels from 'small'. Weights of losses are chosen on the
+# validation images of 'main' and 'small'; what counts is measured on those of
+# 'test' and 'small_test'.
+DATA = {
+    'crops': (7, 4000, 200, SIZE),
+    'main': (0, 640, 400, SIZE),
+    'test': (1, 1, 800, SIZE),
+    'small': (2, 4000, 400, 64),
+    'small_test': (3, 1, 800, 64),
+}
 
 SINGLE, MULTI = (classifiers.needed_of(x) for x in ('single', 'multi'))
 TEACHERS = {

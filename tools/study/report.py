@@ -48,8 +48,17 @@ class Row(NamedTuple):
     factor: float
 
 
-def by_seed(records: Mapping[str, Record], path: str) -> dict[int, float]:
-    """Seed -> what EXPERIMENT/ARM measured on the test images, in %."""
+def by_seed(
+    records: Mapping[str, Record], path: str, new: bool = False
+) -> dict[int, float]:
+    """Seed -> what EXPERIMENT/ARM measured on the test images, in %.
+
+    Args:
+        records (dict): What was recorded.
+        path (str): EXPERIMENT/ARM.
+        new (bool): Whether the seeds are those that are not of the grid.
+            Defaults to False.
+    """
     experiment, _, arm = path.partition('/')
     seeds = range(grid.EXPERIMENTS[experiment].seeds)
     spec = grid.EXPERIMENTS[experiment].arms[arm]
@@ -57,7 +66,7 @@ def by_seed(records: Mapping[str, Record], path: str) -> dict[int, float]:
         x['seed']: percent(spec, x['value'])
         for x in records.values()
         if (x['experiment'], x['arm'], x['split']) == (experiment, arm, 'test')
-        and x['seed'] in seeds
+        and (x['seed'] not in seeds) is new
     }
 
 
@@ -85,9 +94,14 @@ def difference(
     mean = float(np.mean(pairs))
     if len(pairs) == 1:
         return Difference(mean, None, None)
-    error = float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
-    reach = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1))
+    reach = reach_of_one(pairs) / math.sqrt(len(pairs))
     return Difference(mean, mean - reach, mean + reach)
+
+
+def reach_of_one(values: Sequence[float]) -> float:
+    """Half of Student's interval of one value: (1 + c) / 2 quantile x s."""
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return quantile * float(np.std(values, ddof=1))
 
 
 def teacher(
@@ -162,9 +176,7 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
                 f'{row.factor:g}',
             ]
         )
-    return '\n'.join(
-        '| ' + ' | '.join(x) + ' |' for x in (head, ['---'] * 6, *lines)
-    )
+    return markdown(head, lines)
 
 
 def name_of(experiment: str) -> str:
@@ -248,6 +260,34 @@ def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
         if tried:
             cells = [f'{tried[x]:.1f}' if x in tried else '' for x in FACTORS]
             lines.append([arm.title, *cells])
+    return markdown(head, lines) if lines else ''
+
+
+def new_seeds_table(records: Mapping[str, Record], experiment: str) -> str:
+    """Gains with other seeds, and where such a gain is to be expected."""
+    head = ['', 'seed', name_of(experiment), 'to the first', 'expected']
+    spec = grid.EXPERIMENTS[experiment]
+    known = by_seed(records, spec.baseline)
+    others = by_seed(records, spec.baseline, new=True)
+    lines = []
+    for name, arm in spec.arms.items():
+        path = f'{experiment}/{name}'
+        values = by_seed(records, path)
+        pairs = [values[x] - known[x] for x in values if x in known]
+        if path == spec.baseline or len(pairs) < 2:
+            continue
+        reach = reach_of_one(pairs) * math.sqrt(1 + 1 / len(pairs))
+        low, high = np.mean(pairs) - reach, np.mean(pairs) + reach
+        for seed, value in by_seed(records, path, new=True).items():
+            if seed in others:
+                cells = [arm.title, f'{seed}', f'{value:.1f}']
+                gain = f'{value - others[seed]:+.1f}'
+                lines.append([*cells, gain, f'{low:+.1f} to {high:+.1f}'])
+    return markdown(head, lines) if lines else ''
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
     return '\n'.join(
         '| ' + ' | '.join(x) + ' |'
         for x in (head, ['---'] * len(head), *lines)
@@ -262,6 +302,8 @@ def parts(records: Mapping[str, Record]) -> dict[str, str]:
             found[name] = table(records, name)
         if tuned := tuning_table(records, name):
             found[f'{name} tuning'] = tuned
+        if again := new_seeds_table(records, name):
+            found[f'{name} new seeds'] = again
     return found
 
 

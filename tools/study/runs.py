@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import grid
 import torch
-from arm import SIZE, WORK, Arm, Options, with_losses
+from arm import WORK, Arm, Options, with_losses
 from mmengine.config import Config
 
 from lshfm_mm import shapes
@@ -70,7 +70,7 @@ class Run(NamedTuple):
         if self.spec.method is not None:
             options |= with_losses(self.spec.method, self.factor)
         if self.split == 'test':
-            root = 'data/study/test/'
+            root = f'data/study/{self.spec.test_folder}/'
             options['val_dataloader.dataset.data_root'] = root
             if 'val_evaluator.ann_file' in options:
                 path = f'{root}annotations/val.json'
@@ -87,9 +87,8 @@ class Run(NamedTuple):
 
 def prepare_data() -> None:
     """Generate what images are not there yet."""
-    for name, (seed, train, val) in grid.DATA.items():
-        root = f'data/study/{name}'
-        shapes.generate(root, train, val, SIZE, seed)
+    for name, (seed, train, val, size) in grid.DATA.items():
+        shapes.generate(f'data/study/{name}', train, val, size, seed)
 
 
 def read_records() -> dict[str, Record]:
