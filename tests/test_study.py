@@ -46,6 +46,7 @@ def record(arm, seed, value, split='test', factor=1.0, **rest):
         factor=factor,
         value=value,
         seconds=36,
+        threads=1,
         machine='a machine',
         commit='abc',
         **rest,
@@ -71,7 +72,7 @@ def some():
             for i, x in enumerate(ours.tolist())
         ),
         *(
-            record('faster_rcnn/lshl2+inherit', 100, x, 'val', factor)
+            record('faster_rcnn/lshl2', 100, x, 'val', factor)
             for factor, x in zip(FACTORS, (0.1, 0.2, 0.3), strict=True)
         ),
     )
@@ -144,10 +145,10 @@ def test_the_factor_is_the_best_on_the_validation_images(some):
     arm = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2']
     assert plan.factor_of(arm, some) == FACTORS[2]
     other = grid.EXPERIMENTS['faster_rcnn'].arms['lsh']
-    with pytest.raises(ConfigError, match="--only 'faster_rcnn/lsh.inherit'"):
+    with pytest.raises(ConfigError, match="--only 'faster_rcnn/lsh'"):
         plan.factor_of(other, some)
-    paper = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2_paper']
-    assert plan.factor_of(paper, some) == 1
+    alone = grid.EXPERIMENTS['faster_rcnn'].arms['alone']
+    assert plan.factor_of(alone, some) == 1
 
 
 def test_tuning_sees_no_test_image_and_no_seed_that_counts():
@@ -206,21 +207,70 @@ def test_the_page_and_its_pictures_come_from_the_records():
 def test_the_records_are_of_the_grid_as_it_is():
     """None of a config that has changed since."""
     records = runs.read_records()
-    planned = [
-        *(x for stage in plan.needed() for x in stage),
-        *plan.tuning(),
+    assert plan.current(records) == records
+
+
+def test_what_an_arm_starts_from_is_part_of_it(monkeypatch):
+    def fingerprint():
+        arm = grid.EXPERIMENTS['few_images'].arms['lshl2']
+        run = runs.Run('few_images', 'lshl2', 0, 'test', 1.0, arm)
+        return run.fingerprint
+
+    before = fingerprint()
+    assert fingerprint() == before
+    stage = dict(grid.NEEDED[0])
+    old = stage['backbone_teacher']
+    for changed in (
+        stage | {'backbone_teacher': old._replace(config='multi_student')},
+        stage | {'backbone_teacher': old._replace(options={})},
+    ):
+        monkeypatch.setattr(grid, 'NEEDED', [changed, *grid.NEEDED[1:]])
+        assert fingerprint() != before
+        monkeypatch.undo()
+    data = grid.DATA | {'crops': (8, 4000, 200, 96)}
+    monkeypatch.setattr(grid, 'DATA', data)
+    assert fingerprint() != before
+    data = grid.DATA | {'crops': (7, 4000, 200, 96), 'small': (1, 1, 1, 64)}
+    monkeypatch.setattr(grid, 'DATA', data)
+    assert fingerprint() == before
+
+
+def test_records_of_other_configs_and_weights_are_left_out():
+    path = 'faster_rcnn/lshl2'
+    planned = [x for x in plan.tuning([path]) if x.spec == plan.arm_of(path)]
+    values = dict(zip(FACTORS, (0.2, 0.3, 0.3), strict=True))
+    fine = {
+        x.name: record(path, TUNING_SEED, values[x.factor], 'val', x.factor)
+        | dict(run=x.name, config=x.fingerprint)
+        for x in planned
+    }
+    runs_of = [
+        runs.Run('faster_rcnn', 'lshl2', seed, 'test', x, plan.arm_of(path))
+        for seed, x in ((0, 1.0), (1, 4.0))
     ]
-    known = {x.name: x.fingerprint for x in planned}
-    for entry in records.values():
-        if entry['split'] == 'test' and entry['experiment'] != 'needed':
-            arm = grid.EXPERIMENTS[entry['experiment']].arms[entry['arm']]
-            run = runs.Run(
-                *(entry['experiment'], entry['arm'], entry['seed']),
-                *('test', entry['factor'], arm),
-            )
-            assert entry['factor'] == plan.factor_of(arm, records)
-            known[run.name] = run.fingerprint
-        assert entry['config'] == known[entry['run']], entry['run']
+    ends = {
+        x.name: record(path, x.seed, 0.4, 'test', x.factor)
+        | dict(run=x.name, config=x.fingerprint)
+        for x in runs_of
+    }
+    first, second = ends
+    # Of equals that which changes least; the other factor does not count.
+    assert plan.current(fine | ends) == fine | {first: ends[first]}
+    stale = {first: dict(ends[first], config='old')}
+    assert plan.current(fine | stale) == fine
+    # Without all factors none is chosen.
+    some = dict(list(fine.items())[:2])
+    assert plan.current(some | ends) == some
+
+
+def test_what_is_asked_for_is_what_is_planned(some):
+    paths = ['ablation_hashes/128']
+    asked = {(x.experiment, x.arm) for x in plan.tuning(paths)}
+    assert asked == {('faster_rcnn', 'lsh+inherit')}
+    planned = plan.final(['faster_rcnn/lshl2'], some, [7])
+    assert [(x.arm, x.seed) for x in planned] == [('lshl2', 7), ('alone', 7)]
+    planned = plan.final(['faster_rcnn/lshl2'], some)
+    assert [x.seed for x in planned] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -249,7 +299,7 @@ def test_each_arm_trains(tmp_path, monkeypatch):
             losses = runner.model.train_step(batch, optimizer)
         assert all(x.isfinite().all() for x in losses.values()), run.name
         mimic = [v for k, v in losses.items() if k.startswith('distill.')]
-        if not name.startswith(('alone', 'again')):
+        if not name.startswith(('alone', 'embedding')):
             assert mimic and all(x > 0 for x in mimic), run.name
 
 
@@ -285,7 +335,6 @@ grid.NEEDED = [{{k: short(v) for k, v in x.items() if 'retina' not in k}}
 spec = grid.EXPERIMENTS['faster_rcnn']
 arms = {{k: short(spec.arms[k]) for k in ('alone', 'lshl2+inherit')}}
 grid.EXPERIMENTS = dict(faster_rcnn=spec._replace(seeds=2, arms=arms))
-import __main__ as main
 import runpy, report
 report.write = lambda records: []
 sys.argv = ['study', '--jobs', '2']

@@ -48,6 +48,8 @@ class Workers:
                     record = future.result()
                     bar.update()
                     if record is not None:
+                        # Others may have written since.
+                        self.records = runs.read_records()
                         self.records[record['run']] = record
                         runs.write_records(self.records)
                         bar.write(f'{record["run"]}: {record["value"]}')
@@ -82,10 +84,16 @@ def main() -> None:
         help="patterns of EXPERIMENT/ARM, such as '*/lsh*'",
     )
     parser.add_argument(
-        '--seeds', type=int, nargs='+', help="others than the grid's"
+        '--seeds',
+        type=int,
+        nargs='+',
+        help="others than the grid's, of the student alone, too",
     )
     parser.add_argument(
-        '--jobs', type=int, default=os.cpu_count(), help='runs side by side'
+        '--jobs',
+        type=int,
+        default=os.cpu_count(),
+        help='runs side by side on the CPU',
     )
     parser.add_argument(
         '--gpus', nargs='+', default=[], help='indices; a run on each'
@@ -106,10 +114,12 @@ def main() -> None:
             workers.do('needed', stage)
             workers.check()
         workers.do('tuning', plan.tuning(args.only))
-        final = plan.final(args.only, workers.records, args.seeds)
+        workers.check()
+        found = plan.current(workers.records)
+        final = plan.final(args.only, found, args.seeds)
         workers.do('runs', final)
         workers.check()
-    for path in report.write(runs.read_records()):
+    for path in report.write(plan.current(runs.read_records())):
         print(f'written: {path}')
 
 

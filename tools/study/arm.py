@@ -1,6 +1,8 @@
 """What an arm of the study is, and what all arms have in common."""
 
 import copy
+import json
+import re
 from typing import Any, NamedTuple
 
 Options = dict[str, Any]  # dotted keys of a config -> values
@@ -16,15 +18,11 @@ METRICS = {'single': 'accuracy/top1', 'multi': 'multi-label/mAP'}
 class Method(NamedTuple):
     """Losses at taps; their weights are the middle of those that are tried.
 
-    Those of KL, PKD and CWD are of MMRazor's configs, of the others what a
-    look at a run or two on the validation images said.
-
     Attributes:
         title (str): For tables.
         taps (dict): See ``LSHFMDistiller``.
         losses (dict): Likewise.
         connectors (dict): Likewise.
-        tuned (bool): Whether the factor of the weights is chosen.
         options (dict): What else is changed in the config.
     """
 
@@ -32,7 +30,6 @@ class Method(NamedTuple):
     taps: dict[str, Any]
     losses: dict[str, list[dict[str, Any]]]
     connectors: dict[str, Any] = {}
-    tuned: bool = True
     options: Options = {}
 
 
@@ -58,6 +55,12 @@ class Arm(NamedTuple):
     def metric(self) -> str:
         """What counts, by its name in the log."""
         return METRICS.get(self.config.partition('_')[0], 'coco/bbox_mAP')
+
+    @property
+    def starts_from(self) -> list[str]:
+        """Names of the weights that its config reads."""
+        text = json.dumps(self.options)
+        return sorted(set(re.findall(rf'{WORK}/(\w+)\.pth', text)))
 
     @property
     def test_folder(self) -> str:

@@ -20,6 +20,7 @@ EPOCHS = 6
 SIZES = {'single': 16, 'multi': 32}  # pixels; objects of about 12
 FOLDERS = {'single': ('crops', 'main'), 'multi': ('small', 'small')}
 STAGE1_EPOCHS = 3
+EMBEDDED = 'student alone, with the embedding'
 WIDTHS = dict(in_channels=32, out_channels=128)  # of the embedding
 CLASSES = 'head.fc'
 LOGITS = dict(layer=CLASSES, record='output')
@@ -67,7 +68,6 @@ TASK_METHODS = {
 NOTHING = on_features(
     'student alone',
     dict(type='LSHLoss', num_hashes=8, loss_weight=0),
-    tuned=False,
 )
 
 
@@ -99,13 +99,14 @@ def classifier(
         pooling = dict(_delete_=True, type='GlobalMaxPooling', **wider)
         options[f'{within}.neck'] = pooling
         options['custom_imports'] = dict(imports=['lshfm_mm'])
+    start = None
     if backbone is not None:
-        options[f'{within}.backbone.init_cfg'] = dict(
-            _delete_=True,
+        start = dict(
             type='Pretrained',
             checkpoint=f'{WORK}/{backbone}.pth',
             prefix='backbone.',
         )
+    options[f'{within}.backbone.init_cfg'] = start
     return options
 
 
@@ -169,30 +170,39 @@ def arms_of(task: str) -> dict[str, Arm]:
     alone = Arm('student alone', f'{task}_student', classifier(task, start))
     arms = {
         'alone': alone,
+        'embedding': distilled(
+            task, NOTHING._replace(title=EMBEDDED), False, start
+        ),
         'alone+inherit': distilled(task, NOTHING, True, start),
     }
     for name, method in TASK_METHODS[task].items():
         for end, inherit in (('', False), ('+inherit', True)):
             arms[name + end] = distilled(
-                task, method, inherit, start, f'{task}/{name}+inherit'
+                task, method, inherit, start, f'{task}/{name}{end}'
             )
-    arms['again'] = alone._replace(
-        title='student trained, alone again',
-        options={**alone.options, 'load_from': f'{WORK}/{task}_student.pth'},
+    return arms
+
+
+def stages_of(task: str) -> dict[str, Arm]:
+    """A student that is trained already goes on, as long in all arms."""
+    epochs = EPOCHS + STAGE1_EPOCHS
+    student = f'{task}_student'
+    start = {'load_from': f'{WORK}/{student}.pth'}
+    alone = Arm(
+        'student alone', student, {**classifier(task, None, epochs), **start}
     )
-    for end, inherit in (('', False), ('_inherit', True)):
-        arm = distilled(
-            *(task, LSHL2, inherit, f'{task}_student'),
-            f'{task}/lshl2+inherit',
+    arms = {'alone': alone}
+    for end, inherit in (('', False), ('+inherit', True)):
+        factor = f'{task}/lshl2{end}'
+        one = distilled(task, LSHL2, inherit, student, factor, epochs)
+        two = distilled(task, LSHL2, inherit, student, factor)
+        stage1 = f'{task}_stage1{end.replace("+", "_")}'
+        start = {'load_from': f'{WORK}/{stage1}.pth'}
+        arms[f'one_stage{end}'] = one._replace(
+            title=one.title.replace('LSHL2', 'LSHL2 in one stage')
         )
-        title = arm.title.removeprefix('LSHL2')
-        stage = {'load_from': f'{WORK}/{task}_stage1{end}.pth'}
-        end = end.replace('_', '+')
-        arms['one_stage' + end] = arm._replace(
-            title=f'student trained, LSHL2{title}'
-        )
-        arms['two_stages' + end] = arm._replace(
-            title=f'student trained, embedding, LSHL2{title}',
-            options={**arm.options, **stage},
+        arms[f'two_stages{end}'] = two._replace(
+            title=two.title.replace('LSHL2', 'LSHL2 in two stages'),
+            options={**two.options, **start},
         )
     return arms

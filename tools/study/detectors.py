@@ -102,10 +102,7 @@ METHODS = {
     'lsh': Method('LSH, RoI', {'roi': ROI}, {'roi': [LSH]}),
     'lshl2': Method('LSHL2, RoI', {'roi': ROI}, {'roi': [LSH, L2]}),
     'lshl2_paper': Method(
-        "LSHL2, RoI, the paper's weights",
-        {'roi': ROI},
-        {'roi': PAPER},
-        tuned=False,
+        "LSHL2, RoI, the paper's L2", {'roi': ROI}, {'roi': PAPER}
     ),
     'fpn_l2': Method('L2, FPN', {'fpn': FPN}, {'fpn': [FPN_L2]}),
     'fpn_lshl2': Method(
@@ -118,7 +115,12 @@ METHODS = {
     ),
     'pkd': Method('PKD', {'fpn': FPN}, {'fpn': [PKD]}),
     'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD]}),
-    'mgd': Method('MGD', {'fpn': FPN}, {'fpn': [MGD]}, {'fpn': MGD_CONNECTOR}),
+    'mgd': Method(
+        'MGD, one generator',
+        {'fpn': FPN},
+        {'fpn': [MGD]},
+        {'fpn': MGD_CONNECTOR},
+    ),
     'lshl2_pkd': Method(
         'LSHL2, RoI + PKD',
         {'roi': ROI, 'fpn': FPN},
@@ -133,7 +135,7 @@ RETINA_METHODS = {
         'LSHL2, class tower', {'cls': RETINA}, {'cls': [RETINA_LSH, L2]}
     ),
     'lshl2_paper': Method(
-        "LSHL2, class tower, the paper's weights",
+        "LSHL2, class tower, the paper's L2",
         {'cls': RETINA},
         {
             'cls': [
@@ -141,7 +143,6 @@ RETINA_METHODS = {
                 dict(type='FeatureL2Loss', loss_weight=7),
             ]
         },
-        tuned=False,
     ),
     'pkd': METHODS['pkd'],
     'cwd': METHODS['cwd'],
@@ -214,7 +215,10 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
         {
             **{
                 f'{n}': on_rois(
-                    f'{n} at random', LSH, L2, options={'model.max_rois': n}
+                    f'{n}, objects first',
+                    LSH,
+                    L2,
+                    options={'model.max_rois': n},
                 )
                 for n in (2, 4, 8)
             },
@@ -225,13 +229,21 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
             ),
         },
     ),
-    'embedding': (
-        'linear embedding of the student, LSHL2',
+    'connector': (
+        'linear connector on what the student gives to LSHL2',
         'lshl2+inherit',
         {
             'linear': on_rois(
                 'linear connector', LSH, L2, connectors={'roi': LINEAR}
             )
+        },
+    ),
+    'draw': (
+        'other draws of the hash functions, LSH',
+        'lsh+inherit',
+        {
+            f'{seed}': on_rois(f'draw {seed}', dict(LSH, seed=seed))
+            for seed in (1, 2)
         },
     ),
 }
@@ -260,7 +272,6 @@ def arms_of(
         'student alone',
         {'tap': tap},
         {'tap': [dict(type='LSHLoss', num_hashes=8, loss_weight=0)]},
-        tuned=False,
     )
     arms = {
         'alone': Arm('student alone', f'{detector_name}_student', options),
@@ -269,8 +280,6 @@ def arms_of(
     for name, method in methods.items():
         for inherit in (False, True):
             arm = f'{name}+inherit' if inherit else name
-            tuned_as = f'{detector_name}/{name}+inherit'
-            if not method.tuned:
-                tuned_as = ''
+            tuned_as = f'{detector_name}/{arm}'
             arms[arm] = distilled(detector_name, method, inherit, tuned_as)
     return arms

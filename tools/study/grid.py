@@ -32,7 +32,8 @@ DATA = {
     'small_test': (3, 1, 800, 64),
 }
 
-SINGLE, MULTI = (classifiers.needed_of(x) for x in ('single', 'multi'))
+LABELS = {'single': 'one label', 'multi': 'several labels'}
+SINGLE, MULTI = (classifiers.needed_of(x) for x in LABELS)
 TEACHERS = {
     f'{name}_teacher': Arm(
         'teacher', f'{name}_teacher', options('teacher', 2 * EPOCHS, 'model')
@@ -86,10 +87,17 @@ EXPERIMENTS = {
             f'{task}/alone',
             classifiers.arms_of(task),
         )
-        for task, labels in (
-            ('single', 'one label'),
-            ('multi', 'several labels'),
+        for task, labels in LABELS.items()
+    },
+    **{
+        f'{task}_stages': Experiment(
+            f'Classification, {labels}, a trained student goes on',
+            5,
+            f'{task}_teacher',
+            f'{task}_stages/alone',
+            classifiers.stages_of(task),
         )
+        for task, labels in LABELS.items()
     },
     'long': Experiment(
         'Faster R-CNN, students as long as their teacher',

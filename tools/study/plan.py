@@ -1,12 +1,12 @@
 """Which runs the study needs, from its grid and what was recorded."""
 
-import json
-import re
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 
 import grid
-from arm import FACTORS, TUNING_SEED, WORK, Arm
+import runs
+from arm import FACTORS, TUNING_SEED, Arm
 from runs import Record, Run
 
 from lshfm_mm.errors import ConfigError
@@ -27,32 +27,30 @@ def needed(only: Patterns = ALL) -> Iterator[list[Run]]:
     """Yield runs that others start from, those first that others need."""
     names = set()
     for experiment, _, arm in chosen(only):
-        names |= {grid.EXPERIMENTS[experiment].teacher, *starts_from(arm)}
+        names |= {grid.EXPERIMENTS[experiment].teacher, *arm.starts_from}
     stages = []
     for arms in reversed(grid.NEEDED):
-        stages.append({k: v for k, v in arms.items() if k in names})
-        names |= {x for arm in stages[-1].values() for x in starts_from(arm)}
-    for arms in reversed(stages):
-        yield [
-            Run('needed', name, 0, 'test', 1.0, arm)
-            for name, arm in arms.items()
-        ]
-
-
-def starts_from(arm: Arm) -> set[str]:
-    """Names of the weights that an arm's config reads."""
-    found = re.findall(rf'{WORK}/(\w+)\.pth', json.dumps(arm.options))
-    return set(found)
+        stages.append([x for x in arms if x in names])
+        names |= {y for x in stages[-1] for y in arms[x].starts_from}
+    for stage in reversed(stages):
+        yield [runs.needed(x) for x in stage]
 
 
 def tuning(only: Patterns = ALL) -> list[Run]:
-    """Runs that choose factors, on validation images."""
+    """Runs that choose the factors of arms, on validation images."""
+    paths = dict.fromkeys(arm.tuned_as for _, _, arm in chosen(only))
     return [
-        Run(experiment, name, TUNING_SEED, 'val', factor, arm)
+        Run(*path.split('/'), TUNING_SEED, 'val', factor, arm_of(path))
         for factor in FACTORS
-        for experiment, name, arm in chosen(only)
-        if arm.tuned_as == f'{experiment}/{name}'
+        for path in paths
+        if path
     ]
+
+
+def arm_of(path: str) -> Arm:
+    """What EXPERIMENT/ARM trains."""
+    experiment, _, name = path.partition('/')
+    return grid.EXPERIMENTS[experiment].arms[name]
 
 
 def final(
@@ -60,31 +58,92 @@ def final(
     records: Mapping[str, Record],
     seeds: Sequence[int] | None = None,
 ) -> list[Run]:
-    """Runs that count, a seed of all arms before the next."""
+    """Runs that count, a seed of all arms before the next.
+
+    Args:
+        only (Sequence[str]): Patterns of EXPERIMENT/ARM.
+        records (dict): What was recorded, of the grid as it is.
+        seeds (Sequence[int], optional): Others than the grid's; then with
+            what the arms are compared to.
+
+    Returns:
+        list[Run]: These.
+    """
+    paths = [f'{experiment}/{name}' for experiment, name, _ in chosen(only)]
+    if seeds:
+        names = dict.fromkeys(x for x, _, _ in chosen(only))
+        paths += [grid.EXPERIMENTS[x].baseline for x in names]
     found = [
-        (seed, experiment, name, arm)
-        for experiment, name, arm in chosen(only)
-        for seed in seeds or range(grid.EXPERIMENTS[experiment].seeds)
+        (seed, path)
+        for path in dict.fromkeys(paths)
+        for seed in seeds or range(seeds_of(path))
     ]
     return [
-        Run(experiment, name, seed, 'test', factor_of(arm, records), arm)
-        for seed, experiment, name, arm in sorted(found, key=lambda x: x[0])
+        run_of(path, seed, records)
+        for seed, path in sorted(found, key=lambda x: x[0])
     ]
+
+
+def seeds_of(path: str) -> int:
+    """How many seeds the grid has of EXPERIMENT/ARM."""
+    return grid.EXPERIMENTS[path.partition('/')[0]].seeds
+
+
+def run_of(path: str, seed: int, records: Mapping[str, Record]) -> Run:
+    """A run that counts, with the weights that were chosen."""
+    arm = arm_of(path)
+    factor = factor_of(arm, records)
+    return Run(*path.split('/'), seed, 'test', factor, arm)
+
+
+def tried(arm: Arm, records: Mapping[str, Record]) -> dict[float, float]:
+    """Factors of an arm -> what they gave on the validation images."""
+    return {
+        x['factor']: x['value']
+        for x in records.values()
+        if (f'{x["experiment"]}/{x["arm"]}', x['split'])
+        == (arm.tuned_as, 'val')
+    }
 
 
 def factor_of(arm: Arm, records: Mapping[str, Record]) -> float:
-    """The factor that was best on the validation images."""
+    """The factor that was best on the validation images.
+
+    Of equals that which changes least.
+    """
     if not arm.tuned_as:
         return 1.0
-    tried = [
-        x
-        for x in records.values()
-        if x['split'] == 'val'
-        and f'{x["experiment"]}/{x["arm"]}' == arm.tuned_as
-    ]
-    if len(tried) < len(FACTORS):
+    values = tried(arm, records)
+    if missing := set(FACTORS) - set(values):
         raise ConfigError(
-            f'{arm.tuned_as}: its weights are not chosen yet; run the study '
-            f'with --only {arm.tuned_as!r}'
+            f'{arm.tuned_as}: factors {sorted(missing)} are not tried yet; '
+            f'run the study with --only {arm.tuned_as!r}'
         )
-    return max(tried, key=lambda x: x['value'])['factor']
+    return max(values, key=lambda x: (values[x], -abs(math.log(x))))
+
+
+def current(records: Mapping[str, Record]) -> dict[str, Record]:
+    """What was recorded of the grid as it is, with the weights as chosen."""
+    fixed = [*(x for stage in needed() for x in stage), *tuning()]
+    found = _recorded(fixed, records)
+    paths = {f'{experiment}/{name}' for experiment, name, _ in chosen()}
+    for record in records.values():
+        path = f'{record["experiment"]}/{record["arm"]}'
+        if path not in paths or record['split'] != 'test':
+            continue
+        arm = arm_of(path)
+        if not arm.tuned_as or set(FACTORS) <= set(tried(arm, found)):
+            run = run_of(path, record['seed'], found)
+            found |= _recorded([run], records)
+    return found
+
+
+def _recorded(
+    planned: Sequence[Run], records: Mapping[str, Record]
+) -> dict[str, Record]:
+    """Records of these runs that are of the same config."""
+    return {
+        x.name: records[x.name]
+        for x in planned
+        if x.name in records and records[x.name]['config'] == x.fingerprint
+    }

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import grid
 import matplotlib.pyplot as plt
 import numpy as np
+import plan
 from arm import FACTORS, INHERITED, METRICS, Arm
 from runs import REPO, RESULTS, Record
 from scipy import stats
@@ -107,7 +108,12 @@ def reach_of_one(values: Sequence[float]) -> float:
 def teacher(
     records: Mapping[str, Record], experiment: str
 ) -> tuple[str, float] | None:
-    """Title of an experiment's teacher, and what it measured, in %."""
+    """Title of an experiment's teacher, and what it measured, in %.
+
+    None of experiments that change an arm of another one.
+    """
+    if not grid.EXPERIMENTS[experiment].baseline.startswith(f'{experiment}/'):
+        return None
     name = grid.EXPERIMENTS[experiment].teacher
     arms = {k: v for stage in grid.NEEDED for k, v in stage.items()}
     for record in records.values():
@@ -119,22 +125,27 @@ def teacher(
 def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
     """The baseline and the arms that have been run, in the grid's order."""
     spec = grid.EXPERIMENTS[experiment]
-    others = by_seed(records, spec.baseline)
+    others = {
+        seed: value
+        for seed, value in by_seed(records, spec.baseline).items()
+        if seed < spec.seeds
+    }
     best = teacher(records, experiment)
-    if not spec.baseline.endswith('/alone'):
-        best = None
-    gap = (
-        best[1] - float(np.mean([*others.values()])) if best and others else 0
-    )
     found = []
     for path in dict.fromkeys(
         [spec.baseline, *(f'{experiment}/{x}' for x in spec.arms)]
     ):
-        values = by_seed(records, path)
+        values = others
+        gain = closed = None
+        if path != spec.baseline:
+            values = by_seed(records, path)
+            gain = difference(values, others)
         if not values:
             continue
+        if gain and best:
+            start = float(np.mean([others[x] for x in values if x in others]))
+            closed = 100 * gain.mean / (best[1] - start)
         name, _, arm = path.partition('/')
-        gain = None if path == spec.baseline else difference(values, others)
         factors = {
             x['factor']
             for x in records.values()
@@ -145,7 +156,7 @@ def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
                 grid.EXPERIMENTS[name].arms[arm].title,
                 [values[x] for x in sorted(values)],
                 gain,
-                100 * gain.mean / gap if gain and gap > 0 else None,
+                closed,
                 max(factors),
             )
         )
@@ -155,8 +166,8 @@ def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
 def table(records: Mapping[str, Record], experiment: str) -> str:
     """A Markdown table of an experiment."""
     head = [
-        *('', 'seeds', name_of(experiment)),
-        *('to the first', 'gap closed', 'weights'),
+        *('', 'seeds', name_of(experiment), to_baseline(experiment)),
+        *('gap closed', 'weights'),
     ]
     lines = []
     best = teacher(records, experiment)
@@ -183,6 +194,12 @@ def name_of(experiment: str) -> str:
     """What an experiment measures."""
     arm = next(iter(grid.EXPERIMENTS[experiment].arms.values()))
     return 'COCO box AP' if 'coco' in arm.metric else arm.metric
+
+
+def to_baseline(experiment: str) -> str:
+    """Head of a column of differences."""
+    title = plan.arm_of(grid.EXPERIMENTS[experiment].baseline).title
+    return f'to {title}'
 
 
 def said(gain: Difference) -> str:
@@ -237,12 +254,12 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
 
 def cost(records: Mapping[str, Record]) -> str:
     """How many runs there are, and what they took."""
-    hours = sum(x['seconds'] for x in records.values()) / 3600
+    hours = sum(x['seconds'] * x['threads'] for x in records.values()) / 3600
     machines = sorted({x['machine'] for x in records.values()})
     commits = sorted({x['commit'] for x in records.values()})
     return (
-        f'{len(records)} runs, {hours:.1f} hours of processes of one thread, '
-        f'on: {"; ".join(machines)}. Commits: {", ".join(commits)}.'
+        f'{len(records)} runs, {hours:.1f} hours of threads, on: '
+        f'{"; ".join(machines)}. Commits: {", ".join(commits)}.'
     )
 
 
@@ -265,7 +282,8 @@ def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
 
 def new_seeds_table(records: Mapping[str, Record], experiment: str) -> str:
     """Gains with other seeds, and where such a gain is to be expected."""
-    head = ['', 'seed', name_of(experiment), 'to the first', 'expected']
+    head = ['', 'seed', name_of(experiment), to_baseline(experiment)]
+    head.append('expected')
     spec = grid.EXPERIMENTS[experiment]
     known = by_seed(records, spec.baseline)
     others = by_seed(records, spec.baseline, new=True)

@@ -79,10 +79,25 @@ class Run(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Of all that the grid says of it: what differs is another run."""
-        said = [self.spec.config, self.options]
+        """Of all that the grid says of it: what differs is another run.
+
+        Of what it starts from, too, and of the images that it sees; not of
+        the files in ``configs`` and the code.
+        """
+        said = [
+            *(self.spec.config, self.options),
+            {x: needed(x).fingerprint for x in self.spec.starts_from},
+        ]
         text = json.dumps(said, sort_keys=True)
+        seen = [x for x in grid.DATA if f'data/study/{x}/' in text]
+        text += json.dumps({x: grid.DATA[x] for x in seen})
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def needed(arm: str) -> Run:
+    """What makes the weights that others start from."""
+    [spec] = [stage[arm] for stage in grid.NEEDED if arm in stage]
+    return Run('needed', arm, 0, 'test', 1.0, spec)
 
 
 def prepare_data() -> None:
@@ -140,7 +155,7 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
     cfg.merge_from_dict(run.options)
     cfg.dump(path)
-    start = time.monotonic()
+    start, code_of = time.monotonic(), commit()
     environment = dict(
         os.environ,
         OMP_NUM_THREADS=str(threads),
@@ -165,6 +180,10 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         raise ConfigError(f'{run.name}: failed; see {log}')
     curves = read_curves(run.folder)
     last = {key: points[-1][1] for key, points in curves.items()}
+    if run.spec.metric not in last:
+        raise ConfigError(
+            f'{run.name}: measured no {run.spec.metric}; see {log}'
+        )
     checkpoint = Path((run.folder / 'last_checkpoint').read_text())
     if run.experiment == 'needed':
         checkpoint.replace(weights_of(run.arm))
@@ -187,7 +206,8 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         'losses': {k: round(v, 4) for k, v in last.items() if 'loss' in k},
         'seconds': round(time.monotonic() - start),
         'machine': machine(gpu),
-        'commit': commit(),
+        'threads': threads,
+        'commit': code_of,
     }
 
 
@@ -218,6 +238,6 @@ def commit() -> str:
             check=False,
         )
 
-    differs = git('diff', '--quiet', 'HEAD', '--', '.', ':!docs').returncode
+    differs = git('status', '--porcelain', '--', '.', ':!docs').stdout
     found = git('rev-parse', '--short', 'HEAD').stdout.strip()
     return found + ('+' if differs else '')
