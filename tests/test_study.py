@@ -327,25 +327,73 @@ few = dict(crops=(7, 8, 4, 96), main=(0, 16, 4, 96), test=(1, 1, 4, 96))
 grid.DATA = few
 def short(arm):
     changed = grid.schedule(1)
-    if 'train_dataloader.dataset.indices' in arm.options:
-        changed = {{}}
     return arm._replace(options={{**arm.options, **changed}})
-grid.NEEDED = [{{k: short(v) for k, v in x.items() if 'retina' not in k}}
-               for x in grid.NEEDED]
-spec = grid.EXPERIMENTS['faster_rcnn']
-arms = {{k: short(spec.arms[k]) for k in ('alone', 'lshl2+inherit')}}
-grid.EXPERIMENTS = dict(faster_rcnn=spec._replace(seeds=2, arms=arms))
+grid.NEEDED = [{{k: short(v) for k, v in x.items()}} for x in grid.NEEDED]
+chosen = {arms!r}
+grid.EXPERIMENTS = {{
+    x: spec._replace(
+        seeds=2,
+        arms={{k: short(v) for k, v in spec.arms.items() if k in chosen[x]}},
+    )
+    for x, spec in grid.EXPERIMENTS.items()
+    if x in chosen
+}}
 import runpy, report
 report.write = lambda records: []
-sys.argv = ['study', '--jobs', '2']
+sys.argv = ['study', '--jobs', '2', '--only', {only!r}]
 runpy.run_path({tools!r} + '/__main__.py', run_name='__main__')
 """
 
 
+def small(arms, only='*'):
+    """Command that runs some arms for an epoch, on few images."""
+    places = dict(tools=str(REPO / 'tools/study'), repo=str(REPO))
+    code = SMALL.format(arms=arms, only=only, **places)
+    return [sys.executable, '-W', 'ignore', '-c', code]
+
+
+@pytest.mark.slow
+def test_the_second_stage_goes_on_from_the_first(tmp_path):
+    """Student, teacher, embedding alone, then all; each a real training."""
+    arms = {
+        'single': ['lshl2+inherit'],
+        'single_stages': ['alone', 'two_stages+inherit'],
+    }
+    done = subprocess.run(
+        small(arms, 'single_stages/*'),
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = (tmp_path / 'study.jsonl').read_text().splitlines()
+    records = {x['run']: x for x in map(json.loads, lines)}
+    # 3 needed, 3 of tuning, 2 arms of 2 seeds.
+    assert len(records) == 10
+    assert all(0 <= x['value'] <= 100 for x in records.values())
+    work = tmp_path / WORK
+    student, teacher, stage1 = (
+        torch.load(work / f'single_{x}.pth', weights_only=False)['state_dict']
+        for x in ('student', 'teacher', 'stage1_inherit')
+    )
+    # The first stage changes the embedding alone, beside the teacher's head.
+    kernels = [k for k, v in student.items() if v.dim() == 4]
+    assert kernels
+    for key in kernels:
+        assert torch.equal(student[key], stage1[f'architecture.{key}'])
+    head = 'head.fc.weight'
+    assert torch.equal(teacher[head], stage1[f'architecture.{head}'])
+    [log] = work.glob('single_stages/test/two_stages+inherit_x*/0/log.txt')
+    text = log.read_text()
+    assert 'single_stage1_inherit.pth' in text
+    assert 'inherit: ' in text
+
+
 @pytest.mark.slow
 def test_stopped_it_goes_on_where_it_was(tmp_path):
-    code = SMALL.format(tools=str(REPO / 'tools/study'), repo=str(REPO))
-    command = [sys.executable, '-W', 'ignore', '-c', code]
+    command = small({'faster_rcnn': ['alone', 'lshl2+inherit']})
     results = tmp_path / 'study.jsonl'
     environment = {**os.environ, 'PYTHONPATH': str(REPO)}
 
