@@ -123,6 +123,17 @@ def test_seeds_of_others_and_of_tuning_do_not_count(some):
     assert report.rows(more, 'faster_rcnn') == report.rows(some, 'faster_rcnn')
 
 
+def test_arms_are_held_against_each_other(some, monkeypatch):
+    spec = grid.EXPERIMENTS['faster_rcnn']
+    pairs = (('lshl2', 'alone'), ('lshl2', 'pkd'))
+    changed = {'faster_rcnn': spec._replace(pairs=pairs)}
+    monkeypatch.setattr(grid, 'EXPERIMENTS', changed)
+    _, ours = report.rows(some, 'faster_rcnn')
+    [line] = report.pairs_table(some, 'faster_rcnn').splitlines()[2:]
+    said = report.said(ours.gain)
+    assert line == f'| LSHL2, RoI | student alone | {said} |'
+
+
 def test_a_new_seed_is_held_against_those_of_the_grid(some):
     new = [('alone', 0.21), ('lshl2', 0.33)]
     more = some | recorded(
@@ -197,7 +208,7 @@ def test_the_page_and_its_pictures_come_from_the_records():
     page = report.PAGE.read_text()
     records = runs.read_records()
     assert report.filled(page, report.parts(records)) == page
-    assert len(records) >= 12
+    assert len(records) >= 53
     pictures = re.findall(r'images/(study_\w+)\.png', page)
     assert pictures
     for name in pictures:

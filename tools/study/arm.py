@@ -77,6 +77,7 @@ class Experiment(NamedTuple):
         teacher (str): Name of its weights.
         baseline (str): What the arms are compared to, EXPERIMENT/ARM.
         arms (dict): Name -> arm.
+        pairs (tuple): Names of arms to be held against each other, too.
     """
 
     title: str
@@ -84,6 +85,7 @@ class Experiment(NamedTuple):
     teacher: str
     baseline: str
     arms: dict[str, Arm]
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def loader_options(folder: str, scale: int | None) -> Options:

@@ -71,6 +71,15 @@ EXPERIMENTS = {
         'faster_rcnn_teacher',
         'faster_rcnn/alone',
         FASTER_RCNN,
+        (
+            ('lshl2+inherit', 'alone+inherit'),
+            ('lshl2+inherit', 'l2+inherit'),
+            ('lshl2+inherit', 'lsh+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2+inherit'),
+            ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
+            ('lshl2_fpn+inherit', 'pkd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_pkd+inherit'),
+        ),
     ),
     'retinanet': Experiment(
         'RetinaNet',

@@ -304,6 +304,18 @@ def new_seeds_table(records: Mapping[str, Record], experiment: str) -> str:
     return markdown(head, lines) if lines else ''
 
 
+def pairs_table(records: Mapping[str, Record], experiment: str) -> str:
+    """Differences of arms that are held against each other, seed by seed."""
+    spec = grid.EXPERIMENTS[experiment]
+    lines = []
+    for names in spec.pairs:
+        ours, theirs = (by_seed(records, f'{experiment}/{x}') for x in names)
+        if found := difference(ours, theirs):
+            titles = [spec.arms[x].title for x in names]
+            lines.append([*titles, said(found)])
+    return markdown(['', 'against', 'difference'], lines) if lines else ''
+
+
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table."""
     return '\n'.join(
@@ -320,6 +332,8 @@ def parts(records: Mapping[str, Record]) -> dict[str, str]:
             found[name] = table(records, name)
         if tuned := tuning_table(records, name):
             found[f'{name} tuning'] = tuned
+        if pairs := pairs_table(records, name):
+            found[f'{name} pairs'] = pairs
         if again := new_seeds_table(records, name):
             found[f'{name} new seeds'] = again
     return found
