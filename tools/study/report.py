@@ -243,6 +243,10 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         axes.set_yticks(range(len(lines)), lines)
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.grid(axis='x', color=LIGHT.grid)
+        shown = [x for row in found for x in row.values]
+        shown += [best[1]] if best else []
+        room = 0.04 * (max(shown) - min(shown) or 1)
+        axes.set_xlim(min(shown) - room, max(shown) + room)
         axes.set_axisbelow(True)
         axes.tick_params(axis='y', length=0)
         axes.set_xlabel(f'{name_of(experiment)} in %')
