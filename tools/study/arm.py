@@ -102,6 +102,12 @@ def loader_options(folder: str, scale: int | None) -> Options:
     return options
 
 
+def pretrained(arm: str) -> Options:
+    """Init of a backbone with that of another run."""
+    checkpoint = f'{WORK}/{arm}.pth'
+    return dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+
+
 def schedule(epochs: int) -> Options:
     """Cosine over some epochs, after a short warm-up; one checkpoint."""
     return {

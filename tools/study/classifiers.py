@@ -13,6 +13,7 @@ from arm import (
     Method,
     Options,
     loader_options,
+    pretrained,
     schedule,
 )
 
@@ -99,13 +100,7 @@ def classifier(
         pooling = dict(_delete_=True, type='GlobalMaxPooling', **wider)
         options[f'{within}.neck'] = pooling
         options['custom_imports'] = dict(imports=['lshfm_mm'])
-    start = None
-    if backbone is not None:
-        start = dict(
-            type='Pretrained',
-            checkpoint=f'{WORK}/{backbone}.pth',
-            prefix='backbone.',
-        )
+    start = None if backbone is None else pretrained(backbone)
     options[f'{within}.backbone.init_cfg'] = start
     return options
 

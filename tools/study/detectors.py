@@ -10,6 +10,7 @@ from arm import (
     Method,
     Options,
     loader_options,
+    pretrained,
     schedule,
 )
 
@@ -45,12 +46,7 @@ PAPER = [
 def detector(epochs: int, backbone: str, within: str = 'model') -> Options:
     """Data, schedule and backbone of a detector at a place in a config."""
     annotations = 'data/study/main/annotations/val.json'
-    weights = dict(
-        _delete_=True,
-        type='Pretrained',
-        checkpoint=f'{WORK}/{backbone}.pth',
-        prefix='backbone.',
-    )
+    weights = dict(_delete_=True, **pretrained(backbone))
     return {
         **loader_options('main', SIZE),
         **schedule(epochs),
