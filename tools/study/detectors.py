@@ -122,6 +122,11 @@ METHODS = {
         {'roi': ROI, 'fpn': FPN},
         {'roi': [LSH, L2], 'fpn': [PKD]},
     ),
+    'lshl2_cwd': Method(
+        'LSHL2, RoI + CWD',
+        {'roi': ROI, 'fpn': FPN},
+        {'roi': [LSH, L2], 'fpn': [CWD]},
+    ),
 }
 RETINA_LSH = dict(LSH, num_hashes=1024)
 RETINA_METHODS = {

@@ -78,7 +78,10 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'lshl2+inherit'),
             ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
             ('lshl2_fpn+inherit', 'pkd+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('lshl2+inherit', 'cwd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_pkd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
         ),
     ),
     'retinanet': Experiment(
