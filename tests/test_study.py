@@ -72,7 +72,7 @@ def some():
             for i, x in enumerate(ours.tolist())
         ),
         *(
-            record('faster_rcnn/lshl2', 100, x, 'val', factor)
+            record('faster_rcnn/lshl2+inherit', 100, x, 'val', factor)
             for factor, x in zip(FACTORS, (0.1, 0.2, 0.3), strict=True)
         ),
     )
@@ -156,7 +156,8 @@ def test_the_factor_is_the_best_on_the_validation_images(some):
     arm = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2']
     assert plan.factor_of(arm, some) == FACTORS[2]
     other = grid.EXPERIMENTS['faster_rcnn'].arms['lsh']
-    with pytest.raises(ConfigError, match="--only 'faster_rcnn/lsh'"):
+    pattern = "--only 'faster_rcnn/lsh.inherit'"
+    with pytest.raises(ConfigError, match=pattern):
         plan.factor_of(other, some)
     alone = grid.EXPERIMENTS['faster_rcnn'].arms['alone']
     assert plan.factor_of(alone, some) == 1
@@ -223,8 +224,8 @@ def test_the_records_are_of_the_grid_as_it_is():
 
 def test_what_an_arm_starts_from_is_part_of_it(monkeypatch):
     def fingerprint():
-        arm = grid.EXPERIMENTS['few_images'].arms['lshl2']
-        run = runs.Run('few_images', 'lshl2', 0, 'test', 1.0, arm)
+        arm = grid.EXPERIMENTS['few_images'].arms['lshl2+inherit']
+        run = runs.Run('few_images', 'lshl2+inherit', 0, 'test', 1.0, arm)
         return run.fingerprint
 
     before = fingerprint()
@@ -247,7 +248,7 @@ def test_what_an_arm_starts_from_is_part_of_it(monkeypatch):
 
 
 def test_records_of_other_configs_and_weights_are_left_out():
-    path = 'faster_rcnn/lshl2'
+    path = 'faster_rcnn/lshl2+inherit'
     planned = [x for x in plan.tuning([path]) if x.spec == plan.arm_of(path)]
     values = dict(zip(FACTORS, (0.2, 0.3, 0.3), strict=True))
     fine = {
@@ -256,7 +257,7 @@ def test_records_of_other_configs_and_weights_are_left_out():
         for x in planned
     }
     runs_of = [
-        runs.Run('faster_rcnn', 'lshl2', seed, 'test', x, plan.arm_of(path))
+        runs.Run(*path.split('/'), seed, 'test', x, plan.arm_of(path))
         for seed, x in ((0, 1.0), (1, 4.0))
     ]
     ends = {
@@ -277,7 +278,7 @@ def test_records_of_other_configs_and_weights_are_left_out():
 def test_what_is_asked_for_is_what_is_planned(some):
     paths = ['ablation_hashes/128']
     asked = {(x.experiment, x.arm) for x in plan.tuning(paths)}
-    assert asked == {('faster_rcnn', 'lsh+inherit')}
+    assert asked == {('single', 'lsh+inherit')}
     planned = plan.final(['faster_rcnn/lshl2'], some, [7])
     assert [(x.arm, x.seed) for x in planned] == [('lshl2', 7), ('alone', 7)]
     planned = plan.final(['faster_rcnn/lshl2'], some)

@@ -9,12 +9,14 @@ from typing import Any
 from arm import (
     INHERITED,
     WORK,
+    Ablations,
     Arm,
     Method,
     Options,
     loader_options,
     pretrained,
     schedule,
+    times,
 )
 
 EPOCHS = 6
@@ -23,6 +25,17 @@ FOLDERS = {'single': ('crops', 'main'), 'multi': ('small', 'small')}
 STAGE1_EPOCHS = 3
 EMBEDDED = 'student alone, with the embedding'
 WIDTHS = dict(in_channels=32, out_channels=128)  # of the embedding
+LINEAR = dict(
+    type='TorchNNConnector',
+    module_name='Linear',
+    module_args=dict(in_features=32, out_features=128),
+)
+NARROW = {  # the student as it is alone
+    'model.architecture.neck': dict(
+        _delete_=True, type='GlobalAveragePooling'
+    ),
+    'model.architecture.head.in_channels': 32,
+}
 CLASSES = 'head.fc'
 LOGITS = dict(layer=CLASSES, record='output')
 LSH = dict(type='LSHLoss', num_hashes=2048, bias='median', loss_weight=6)
@@ -71,6 +84,85 @@ NOTHING = on_features(
     dict(type='LSHLoss', num_hashes=8, loss_weight=0),
 )
 
+CLASS_STD = 0.1  # of the weights of the class layer of the 'single' teacher
+ABLATIONS: Ablations = {
+    'hashes': (
+        'number of hash functions, LSH (D = 128)',
+        'lsh+inherit',
+        {
+            f'{k}': on_features(
+                f'K = {k}', dict(LSH, num_hashes=k), options=CALIBRATED
+            )
+            for k in (64, 128, 512, 4096)
+        },
+    ),
+    'bias': (
+        'bias of the hash functions, LSH',
+        'lsh+inherit',
+        {
+            'zero': on_features('bias: zero', dict(LSH, bias='zero')),
+            'mean': on_features(
+                'bias: mean', dict(LSH, bias='mean'), options=CALIBRATED
+            ),
+        },
+    ),
+    'std': (
+        'standard deviation of the hash functions, LSH',
+        'lsh+inherit',
+        {
+            f'x{x:g}': on_features(
+                f'{x:g} times that of the class layer',
+                dict(LSH, std=x * CLASS_STD),
+                options=CALIBRATED,
+            )
+            for x in (0.1, 10)
+        },
+    ),
+    'beta': (
+        'weight of LSHL2',
+        'lshl2+inherit',
+        {
+            f'x{x:g}': on_features(
+                f'{x:g} times', times(x, LSH), times(x, L2), options=CALIBRATED
+            )
+            for x in (0.1, 0.3, 3, 10)
+        },
+    ),
+    'l2': (
+        'part of L2 in LSHL2',
+        'lshl2+inherit',
+        {
+            f'x{x:g}': on_features(
+                f'LSH + {x:g} L2', LSH, times(x, L2), options=CALIBRATED
+            )
+            for x in (0.1, 0.3, 3, 10)
+        },
+    ),
+    'connector': (
+        'a connector, which the student does not keep, in place of the '
+        'embedding, LSHL2',
+        'lshl2',
+        {
+            'linear': on_features(
+                'linear connector',
+                *(LSH, L2),
+                connectors={'pooled': LINEAR},
+                options=CALIBRATED | NARROW,
+            )
+        },
+    ),
+    'draw': (
+        'other draws of the hash functions, LSH',
+        'lsh+inherit',
+        {
+            f'{seed}': on_features(
+                f'draw {seed}', dict(LSH, seed=seed), options=CALIBRATED
+            )
+            for seed in (1, 2)
+        },
+    ),
+}
+
 
 def classifier(
     task: str,
@@ -114,8 +206,8 @@ def distilled(
     task: str,
     method: Method,
     inherit: bool,
-    backbone: str | None,
     tuned_as: str = '',
+    backbone: str | None = None,
     epochs: int = EPOCHS,
 ) -> Arm:
     """A distillation of a classifier; a linear embedding widens it."""
@@ -134,7 +226,11 @@ def distilled(
 def stage1(task: str, inherit: bool) -> Arm:
     """The embedding alone learns, on the backbone of the student alone."""
     arm = distilled(
-        task, LSHL2, inherit, f'{task}_student', epochs=STAGE1_EPOCHS
+        task,
+        LSHL2,
+        inherit,
+        backbone=f'{task}_student',
+        epochs=STAGE1_EPOCHS,
     )
     changed = {
         'model.calculate_student_loss': False,
@@ -166,14 +262,15 @@ def arms_of(task: str) -> dict[str, Arm]:
     arms = {
         'alone': alone,
         'embedding': distilled(
-            task, NOTHING._replace(title=EMBEDDED), False, start
+            task, NOTHING._replace(title=EMBEDDED), False, backbone=start
         ),
-        'alone+inherit': distilled(task, NOTHING, True, start),
+        'alone+inherit': distilled(task, NOTHING, True, backbone=start),
     }
     for name, method in TASK_METHODS[task].items():
+        tuned_as = f'{task}/{name}+inherit'
         for end, inherit in (('', False), ('+inherit', True)):
             arms[name + end] = distilled(
-                task, method, inherit, start, f'{task}/{name}{end}'
+                task, method, inherit, tuned_as, start
             )
     return arms
 
@@ -187,10 +284,10 @@ def stages_of(task: str) -> dict[str, Arm]:
         'student alone', student, {**classifier(task, None, epochs), **start}
     )
     arms = {'alone': alone}
+    factor = f'{task}/lshl2+inherit'
     for end, inherit in (('', False), ('+inherit', True)):
-        factor = f'{task}/lshl2{end}'
-        one = distilled(task, LSHL2, inherit, student, factor, epochs)
-        two = distilled(task, LSHL2, inherit, student, factor)
+        one = distilled(task, LSHL2, inherit, factor, student, epochs)
+        two = distilled(task, LSHL2, inherit, factor, student)
         stage1 = f'{task}_stage1{end.replace("+", "_")}'
         start = {'load_from': f'{WORK}/{stage1}.pth'}
         arms[f'one_stage{end}'] = one._replace(

@@ -6,6 +6,7 @@ from arm import (
     INHERITED,
     SIZE,
     WORK,
+    Ablations,
     Arm,
     Method,
     Options,
@@ -20,7 +21,6 @@ ROI = 'roi_head.bbox_head.fc_cls'
 RETINA = 'bbox_head.retina_cls'
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
-CLASS_STD = 0.026  # of the weights of the teacher's class layer
 LSH = dict(type='LSHLoss', loss_weight=4)
 L2 = dict(type='RelativeL2Loss', loss_weight=4)
 FPN_LSH = dict(type='LSHLoss', std=0.1)  # no class layer to take it from
@@ -32,15 +32,6 @@ MGD = dict(type='MGDLoss', alpha_mgd=2e-4)
 MGD_CONNECTOR = dict(
     type='MGDConnector', student_channels=64, teacher_channels=64
 )
-LINEAR = dict(
-    type='TorchNNConnector',
-    module_name='Linear',
-    module_args=dict(in_features=256, out_features=256),
-)
-PAPER = [
-    dict(type='LSHLoss', loss_weight=7),
-    dict(type='L2Loss', normalize=False, div_element=True, loss_weight=7),
-]
 
 
 def detector(epochs: int, backbone: str, within: str = 'model') -> Options:
@@ -97,9 +88,6 @@ METHODS = {
     'l2': Method('L2, RoI', {'roi': ROI}, {'roi': [L2]}),
     'lsh': Method('LSH, RoI', {'roi': ROI}, {'roi': [LSH]}),
     'lshl2': Method('LSHL2, RoI', {'roi': ROI}, {'roi': [LSH, L2]}),
-    'lshl2_paper': Method(
-        "LSHL2, RoI, the paper's L2", {'roi': ROI}, {'roi': PAPER}
-    ),
     'fpn_l2': Method('L2, FPN', {'fpn': FPN}, {'fpn': [FPN_L2]}),
     'fpn_lshl2': Method(
         'LSHL2, FPN', {'fpn': FPN}, {'fpn': [FPN_LSH, FPN_L2]}
@@ -122,28 +110,12 @@ METHODS = {
         {'roi': ROI, 'fpn': FPN},
         {'roi': [LSH, L2], 'fpn': [PKD]},
     ),
-    'lshl2_cwd': Method(
-        'LSHL2, RoI + CWD',
-        {'roi': ROI, 'fpn': FPN},
-        {'roi': [LSH, L2], 'fpn': [CWD]},
-    ),
 }
 RETINA_LSH = dict(LSH, num_hashes=1024)
 RETINA_METHODS = {
     'l2': Method('L2, class tower', {'cls': RETINA}, {'cls': [L2]}),
-    'lsh': Method('LSH, class tower', {'cls': RETINA}, {'cls': [RETINA_LSH]}),
     'lshl2': Method(
         'LSHL2, class tower', {'cls': RETINA}, {'cls': [RETINA_LSH, L2]}
-    ),
-    'lshl2_paper': Method(
-        "LSHL2, class tower, the paper's L2",
-        {'cls': RETINA},
-        {
-            'cls': [
-                dict(RETINA_LSH, loss_weight=7),
-                dict(type='FeatureL2Loss', loss_weight=7),
-            ]
-        },
     ),
     'pkd': METHODS['pkd'],
     'cwd': METHODS['cwd'],
@@ -155,61 +127,7 @@ def on_rois(title: str, *losses: Options, **kwargs: Any) -> Method:
     return Method(title, {'roi': ROI}, {'roi': [*losses]}, **kwargs)
 
 
-CALIBRATED = {'custom_hooks': [dict(type='LSHCalibrationHook')]}
-
-
-def times(factor: float, loss: Options) -> Options:
-    """A loss with another weight."""
-    return dict(loss, loss_weight=factor * loss['loss_weight'])
-
-
-# Name -> what it is of, EXPERIMENT/ARM that it changes, its arms.
-ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
-    'hashes': (
-        'number of hash functions, LSH (D = 256)',
-        'lsh+inherit',
-        {
-            f'{k}': on_rois(f'K = {k}', dict(LSH, num_hashes=k))
-            for k in (128, 256, 2048, 8192)
-        },
-    ),
-    'bias': (
-        'bias of the hash functions, LSH',
-        'lsh+inherit',
-        {
-            kind: on_rois(
-                f'bias: {kind}', dict(LSH, bias=kind), options=CALIBRATED
-            )
-            for kind in ('mean', 'median')
-        },
-    ),
-    'std': (
-        'standard deviation of the hash functions, LSH',
-        'lsh+inherit',
-        {
-            f'x{x:g}': on_rois(
-                f'{x:g} times that of the class layer',
-                dict(LSH, std=x * CLASS_STD),
-            )
-            for x in (0.1, 10)
-        },
-    ),
-    'beta': (
-        'weight of LSHL2',
-        'lshl2+inherit',
-        {
-            f'x{x:g}': on_rois(f'{x:g} times', times(x, LSH), times(x, L2))
-            for x in (0.1, 0.3, 3, 10)
-        },
-    ),
-    'l2': (
-        'part of L2 in LSHL2',
-        'lshl2+inherit',
-        {
-            f'x{x:g}': on_rois(f'LSH + {x:g} L2', LSH, times(x, L2))
-            for x in (0.1, 0.3, 3, 10)
-        },
-    ),
+ABLATIONS: Ablations = {
     'rois': (
         'RoIs that are mimicked of the 16 of an image, LSHL2',
         'lshl2+inherit',
@@ -230,24 +148,15 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
             ),
         },
     ),
-    'connector': (
-        'linear connector on what the student gives to LSHL2',
-        'lshl2+inherit',
-        {
-            'linear': on_rois(
-                'linear connector', LSH, L2, connectors={'roi': LINEAR}
-            )
-        },
-    ),
-    'draw': (
-        'other draws of the hash functions, LSH',
-        'lsh+inherit',
-        {
-            f'{seed}': on_rois(f'draw {seed}', dict(LSH, seed=seed))
-            for seed in (1, 2)
-        },
-    ),
 }
+
+
+# Both losses and their weights as the authors have them.
+PAPER = on_rois(
+    "LSHL2, RoI, the paper's",
+    dict(type='LSHLoss', loss_weight=7),
+    dict(type='L2Loss', normalize=False, div_element=True, loss_weight=7),
+)
 
 
 def distilled(
@@ -279,8 +188,8 @@ def arms_of(
         'alone+inherit': distilled(detector_name, nothing, True),
     }
     for name, method in methods.items():
+        tuned_as = f'{detector_name}/{name}+inherit'
         for inherit in (False, True):
             arm = f'{name}+inherit' if inherit else name
-            tuned_as = f'{detector_name}/{arm}'
             arms[arm] = distilled(detector_name, method, inherit, tuned_as)
     return arms

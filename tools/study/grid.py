@@ -4,20 +4,12 @@ An arm is a config of ``configs/shapes`` and what is changed in it: those of
 ``detectors.py`` and of ``classifiers.py``.
 """
 
+from collections.abc import Callable
+
 import classifiers
-from arm import SIZE, Arm, Experiment, Options, schedule
-from detectors import (
-    ABLATIONS,
-    DETECTORS,
-    EPOCHS,
-    METHODS,
-    RETINA,
-    RETINA_METHODS,
-    ROI,
-    arms_of,
-    backbone,
-    distilled,
-)
+import detectors
+from arm import SIZE, Ablations, Arm, Experiment, Options, schedule
+from detectors import EPOCHS
 
 # Folder -> seed, images for training, images for validation, size in pixels.
 # Detectors learn from 'main', backbones and classifiers of one label from
@@ -38,20 +30,23 @@ TEACHERS = {
     f'{name}_teacher': Arm(
         'teacher', f'{name}_teacher', options('teacher', 2 * EPOCHS, 'model')
     )
-    for name, options in DETECTORS.items()
+    for name, options in detectors.DETECTORS.items()
 }
 # What others start from, by the name of its weights; a stage after the other.
 NEEDED = [
     {
-        'backbone_student': backbone(18, 12, 12),
-        'backbone_teacher': backbone(34, 32, 8),
+        'backbone_student': detectors.backbone(18, 12, 12),
+        'backbone_teacher': detectors.backbone(34, 32, 8),
         **SINGLE[0],
     },
     {**TEACHERS, **SINGLE[1], **MULTI[0]},
     MULTI[1],
 ]
 
-FASTER_RCNN = arms_of('faster_rcnn', ROI, METHODS)
+FASTER_RCNN = {
+    **detectors.arms_of('faster_rcnn', detectors.ROI, detectors.METHODS),
+    'paper': detectors.distilled('faster_rcnn', detectors.PAPER, False),
+}
 
 
 def changed(options: Options, *names: str) -> dict[str, Arm]:
@@ -61,6 +56,30 @@ def changed(options: Options, *names: str) -> dict[str, Arm]:
             options={**FASTER_RCNN[x].options, **options}
         )
         for x in names
+    }
+
+
+def ablations(
+    task: str, changes: Ablations, distilled: Callable[..., Arm]
+) -> dict[str, Experiment]:
+    """Experiments that change what an arm of a task mimics."""
+    return {
+        f'ablation_{name}': Experiment(
+            f'Ablation: {title}',
+            3,
+            f'{task}_teacher',
+            f'{task}/{base}',
+            {
+                arm: distilled(
+                    task,
+                    method,
+                    base.endswith('+inherit'),
+                    tuned_as=f'{task}/{base.removesuffix("+inherit")}+inherit',
+                )
+                for arm, method in arms.items()
+            },
+        )
+        for name, (title, base, arms) in changes.items()
     }
 
 
@@ -81,7 +100,6 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'cwd+inherit'),
             ('lshl2+inherit', 'cwd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_pkd+inherit'),
-            ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
         ),
     ),
     'retinanet': Experiment(
@@ -89,7 +107,9 @@ EXPERIMENTS = {
         3,
         'retinanet_teacher',
         'retinanet/alone',
-        arms_of('retinanet', RETINA, RETINA_METHODS),
+        detectors.arms_of(
+            'retinanet', detectors.RETINA, detectors.RETINA_METHODS
+        ),
     ),
     **{
         task: Experiment(
@@ -113,18 +133,17 @@ EXPERIMENTS = {
     },
     'long': Experiment(
         'Faster R-CNN, students as long as their teacher',
-        5,
+        3,
         'faster_rcnn_teacher',
         'long/alone',
         changed(
             schedule(2 * EPOCHS),
-            *('alone', 'alone+inherit', 'lshl2+inherit'),
-            *('lshl2_fpn+inherit', 'pkd+inherit'),
+            *('alone', 'lshl2_fpn+inherit', 'cwd+inherit'),
         ),
     ),
     'few_images': Experiment(
         'Faster R-CNN, student with 64 of 640 images',
-        5,
+        3,
         'faster_rcnn_teacher',
         'few_images/alone',
         changed(
@@ -133,21 +152,10 @@ EXPERIMENTS = {
                 **schedule(10 * EPOCHS),
                 'train_dataloader.dataset.indices': 64,
             },
-            *('alone', 'alone+inherit', 'lshl2', 'lshl2+inherit'),
-            *('lshl2_fpn+inherit', 'pkd+inherit'),
+            *('alone', 'alone+inherit', 'lshl2+inherit'),
+            *('lshl2_fpn+inherit', 'cwd+inherit'),
         ),
     ),
-    **{
-        f'ablation_{name}': Experiment(
-            f'Ablation: {title}',
-            3,
-            'faster_rcnn_teacher',
-            f'faster_rcnn/{base}',
-            {
-                arm: distilled('faster_rcnn', x, True, f'faster_rcnn/{base}')
-                for arm, x in arms.items()
-            },
-        )
-        for name, (title, base, arms) in ABLATIONS.items()
-    },
+    **ablations('faster_rcnn', detectors.ABLATIONS, detectors.distilled),
+    **ablations('single', classifiers.ABLATIONS, classifiers.distilled),
 }
