@@ -35,6 +35,8 @@ PROBE = 512  # side of the blank image in pixels
 MAX_HASHES = 4096
 WIDTH = 79  # of a line of code
 LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
+PAPER_WEIGHT = 7
+ROI_WEIGHT = 4  # times that of other taps; the best of docs/results.md
 
 
 class Layer(NamedTuple):
@@ -90,8 +92,10 @@ def write_config(
         tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
             the first of these that the models have in common.
         loss (str): One of ``LOSSES``. Defaults to 'recommended'.
-        beta (float, optional): Weight of the losses. Defaults to 1, and for
-            the paper's losses to its 7.
+        beta (float, optional): Weight of the losses, and on the necks beside
+            RoIs a quarter of it. Defaults to what the study found
+            (docs/results.md), 4 on RoIs and 1 elsewhere, and for the paper's
+            losses to its 7.
         force (bool): Whether ``out`` may be overwritten. Defaults to False.
 
     Returns:
@@ -131,14 +135,13 @@ def write_config(
         look(field, model)
         for field, model in zip(('teacher', 'student'), models, strict=True)
     ]
-    weight = beta if beta is not None else (1 if loss == 'recommended' else 7)
     widths = None
     if tap in (None, 'pooled'):
         widths = embed(configs[1].model, *views[::-1])
     if widths is not None:
         models[1] = build('student', configs[1])
         views[1] = look('student', models[1])
-    pairing = pair(views[1], views[0], tap, loss, weight)
+    pairing = pair(views[1], views[0], tap, loss, beta)
     inherit, why_inherit = _inherit(configs, models, views, loss, student_ckpt)
     text = _render(
         dict(
@@ -235,7 +238,7 @@ def pair(
     teacher: View,
     tap: str | None = None,
     loss: str = 'recommended',
-    weight: float = 1,
+    beta: float | None = None,
 ) -> Pairing:
     """Choose where a student mimics a teacher.
 
@@ -245,7 +248,7 @@ def pair(
         tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
             the first that is possible.
         loss (str): One of ``LOSSES``.
-        weight (float): Weight of the losses.
+        beta (float, optional): Weight of the losses; see ``write_config``.
 
     Returns:
         Pairing: The tap with its losses.
@@ -259,6 +262,7 @@ def pair(
         )
     reasons = []
     for name in CHOICES if tap is None else (tap,):
+        weight = beta if beta is not None else _weight(name, loss)
         found = CHOICES[name](student, teacher, loss, weight)
         if isinstance(found, Pairing):
             return found
@@ -321,9 +325,15 @@ def _pair_rois(
         taps[name] = _tap(ours, theirs)
         connectors.update(_connector(name, ours, theirs))
         losses[name] = _losses(loss, weight)
+    why = "both classify RoIs: the teacher pools the student's"
+    necks = [x.neck and x.neck.shapes for x in (student, teacher)]
+    if loss == 'recommended' and necks[0] and necks[0] == necks[1]:
+        taps['fpn'] = "dict(layer='neck', record='output')"
+        losses['fpn'] = _losses('relative', weight / ROI_WEIGHT)
+        why += '; with L2 on the necks beside it'
     return Pairing(
         'RoIMimicDistill',
-        "both classify RoIs: the teacher pools the student's",
+        why,
         taps,
         connectors,
         losses,
@@ -496,6 +506,13 @@ def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
     if widths[0] == widths[1]:
         return {}
     return {name: connector_config(theirs.module, *widths)}
+
+
+def _weight(tap: str, loss: str) -> float:
+    """Weight of the losses where none is given."""
+    if loss != 'recommended':
+        return PAPER_WEIGHT
+    return ROI_WEIGHT if tap == 'roi' else 1
 
 
 def _losses(

@@ -388,8 +388,8 @@ def test_the_audit_alone_refuses_what_is_not_finite(make_config):
 
 
 def test_the_audit_alone_refuses_weights_of_zero(make_config):
-    loss = dict(type='LSHLoss', loss_weight=0)
-    runner = alone(make_config, **{'distiller.losses.roi': [loss]})
+    losses = {'distiller.losses.roi': [dict(type='LSHLoss', loss_weight=0)]}
+    runner = alone(make_config, 'faster_rcnn_lshfm', **losses)
     with pytest.raises(ConfigError, match='all their weights are 0'):
         runner.train()
 

@@ -52,7 +52,7 @@ def coco_like(tmp_path):
         (
             'faster_rcnn_recommended',
             ['roi', 'fpn'],
-            ['roi_lsh', 'fpn_pkd'],
+            ['roi_lsh', 'fpn_relativel2'],
             (4096, 1024),
         ),
         (

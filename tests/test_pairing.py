@@ -53,10 +53,36 @@ def losses_in(cfg, tap):
 def test_two_stage_detectors_mimic_rois(write):
     cfg = write(faster(8), faster(4))
     assert cfg.model.type == 'RoIMimicDistill'
-    assert cfg.model.distiller.taps == dict(roi='roi_head.bbox_head.fc_cls')
-    assert losses_in(cfg, 'roi') == ['LSHLoss', 'RelativeL2Loss']
+    assert cfg.model.distiller.taps == dict(
+        roi='roi_head.bbox_head.fc_cls',
+        fpn=dict(layer='neck', record='output'),
+    )
+    assert cfg.model.distiller.losses == dict(
+        roi=[
+            dict(type='LSHLoss', loss_weight=4),
+            dict(type='RelativeL2Loss', loss_weight=4),
+        ],
+        fpn=[dict(type='RelativeL2Loss')],
+    )
     assert cfg.model.inherit
     assert cfg.train_cfg.max_epochs == 7  # the student's schedule
+
+
+def test_the_weight_beside_rois_is_a_quarter(write):
+    losses = write(faster(8), faster(4), beta=2).model.distiller.losses
+    assert [x.loss_weight for y in losses.values() for x in y] == [2, 2, 0.5]
+
+
+def test_necks_of_other_widths_are_not_mimicked_beside_rois(write):
+    cfg = write(faster(8), faster(8, neck=32))
+    assert 'fpn' not in cfg.model.distiller.taps
+    assert 'fpn' not in cfg.model.distiller.losses
+
+
+def test_only_the_recommended_recipe_mimics_the_neck_beside_rois(write):
+    losses = write(faster(8), faster(4), loss='lshl2').model.distiller.losses
+    assert [x.loss_weight for x in losses.pop('roi')] == [7, 7]
+    assert not losses
 
 
 def test_a_data_set_that_may_order_its_classes_otherwise(tmp_path, write):
@@ -77,9 +103,10 @@ def test_a_data_set_that_may_order_its_classes_otherwise(tmp_path, write):
 
 def test_cascades_mimic_stage_by_stage(write):
     cfg = write(cascade(8), cascade(4))
-    assert list(cfg.model.distiller.taps.values()) == [
-        f'roi_head.bbox_head.{i}.fc_cls' for i in range(3)
-    ]
+    assert cfg.model.distiller.taps == {
+        **{f'roi{i}': f'roi_head.bbox_head.{i}.fc_cls' for i in range(3)},
+        'fpn': dict(layer='neck', record='output'),
+    }
     mixed = write(cascade(8), faster(4), force=True)
     assert mixed.model.distiller.taps.roi == dict(
         student='roi_head.bbox_head.fc_cls',

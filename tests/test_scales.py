@@ -96,7 +96,7 @@ def test_a_loss_out_of_scale_is_said_and_the_advice_holds(make_config):
     lines = []
     run(make_config, lines, {f'{key}.loss_weight': 1e5})
     told = [text for level, text in lines if level == 'warning']
-    told = [x for x in told if 'relativel2: with weight' in x]
+    told = [x for x in told if 'roi_relativel2: with weight' in x]
     assert len(told) == 1 and '\n' not in told[0]
     found = re.fullmatch(
         r'distill.loss_roi_relativel2: with weight 100000 it pulls .* times '
@@ -106,7 +106,7 @@ def test_a_loss_out_of_scale_is_said_and_the_advice_holds(make_config):
     assert found and found[1] == f'{key}.loss_weight'
     again = []
     run(make_config, again, {found[1]: float(found[2])})
-    assert not [x for _, x in again if 'relativel2: with weight' in x]
+    assert not [x for _, x in again if 'roi_relativel2: with' in x]
     ratio = next(
         float(x.split()[1])
         for _, x in again

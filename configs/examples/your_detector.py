@@ -9,4 +9,5 @@ model = dict(_delete_=True, _scope_='mmrazor', type='RoIMimicDistill',
     teacher_ckpt='teacher.pth',
     distiller=dict(type='LSHFMDistiller',
         taps=dict(roi='roi_head.bbox_head.fc_cls'),
-        losses=dict(roi=[dict(type='LSHLoss'), dict(type='RelativeL2Loss')])))
+        losses=dict(roi=[dict(type='LSHLoss', loss_weight=4),
+            dict(type='RelativeL2Loss', loss_weight=4)])))
