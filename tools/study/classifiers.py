@@ -54,6 +54,25 @@ def on_features(
     return Method(title, {'pooled': tap}, {'pooled': [*losses]}, **kwargs)
 
 
+# Of both tasks.
+PAIRS = (
+    ('lshl2+inherit', 'alone+inherit'),
+    ('lshl2+inherit', 'l2+inherit'),
+    ('lshl2+inherit', 'lsh+inherit'),
+    ('lshl2+inherit', 'lshl2'),
+)
+TASK_PAIRS = {
+    'single': (
+        ('lshl2+inherit', 'kl+inherit'),
+        ('lshl2_correct+inherit', 'lshl2+inherit'),
+        *PAIRS,
+    ),
+    'multi': (('lshl2+inherit', 'logits_l2+inherit'), *PAIRS),
+}
+STAGE_PAIRS = (
+    ('two_stages', 'one_stage'),
+    ('two_stages+inherit', 'one_stage+inherit'),
+)
 LSHL2 = on_features('LSHL2', LSH, L2, options=CALIBRATED)
 METHODS = {
     'l2': on_features('L2', L2),
@@ -84,7 +103,7 @@ NOTHING = on_features(
     dict(type='LSHLoss', num_hashes=8, loss_weight=0),
 )
 
-CLASS_STD = 0.1  # of the weights of the class layer of the 'single' teacher
+CLASS_STD = 0.094  # of the weights of the 'single' teacher's class layer
 ABLATIONS: Ablations = {
     'hashes': (
         'number of hash functions, LSH (D = 128)',

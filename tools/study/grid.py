@@ -100,6 +100,8 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'cwd+inherit'),
             ('lshl2+inherit', 'cwd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_pkd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_fpn'),
+            ('lshl2_fpn', 'cwd'),
         ),
     ),
     'retinanet': Experiment(
@@ -110,6 +112,12 @@ EXPERIMENTS = {
         detectors.arms_of(
             'retinanet', detectors.RETINA, detectors.RETINA_METHODS
         ),
+        (
+            ('lshl2+inherit', 'alone+inherit'),
+            ('lshl2+inherit', 'l2+inherit'),
+            ('lshl2+inherit', 'pkd+inherit'),
+            ('lshl2+inherit', 'cwd+inherit'),
+        ),
     ),
     **{
         task: Experiment(
@@ -118,6 +126,7 @@ EXPERIMENTS = {
             f'{task}_teacher',
             f'{task}/alone',
             classifiers.arms_of(task),
+            classifiers.TASK_PAIRS[task],
         )
         for task, labels in LABELS.items()
     },
@@ -128,6 +137,7 @@ EXPERIMENTS = {
             f'{task}_teacher',
             f'{task}_stages/alone',
             classifiers.stages_of(task),
+            classifiers.STAGE_PAIRS,
         )
         for task, labels in LABELS.items()
     },
@@ -140,6 +150,7 @@ EXPERIMENTS = {
             schedule(2 * EPOCHS),
             *('alone', 'lshl2_fpn+inherit', 'cwd+inherit'),
         ),
+        (('lshl2_fpn+inherit', 'cwd+inherit'),),
     ),
     'few_images': Experiment(
         'Faster R-CNN, student with 64 of 640 images',
@@ -154,6 +165,10 @@ EXPERIMENTS = {
             },
             *('alone', 'alone+inherit', 'lshl2+inherit'),
             *('lshl2_fpn+inherit', 'cwd+inherit'),
+        ),
+        (
+            ('lshl2_fpn+inherit', 'alone+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
         ),
     ),
     **ablations('faster_rcnn', detectors.ABLATIONS, detectors.distilled),
