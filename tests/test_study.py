@@ -278,7 +278,7 @@ def test_records_of_other_configs_and_weights_are_left_out():
 def test_what_is_asked_for_is_what_is_planned(some):
     paths = ['ablation_hashes/128']
     asked = {(x.experiment, x.arm) for x in plan.tuning(paths)}
-    assert asked == {('single', 'lsh+inherit')}
+    assert asked == {('faster_rcnn', 'lsh+inherit')}
     planned = plan.final(['faster_rcnn/lshl2'], some, [7])
     assert [(x.arm, x.seed) for x in planned] == [('lshl2', 7), ('alone', 7)]
     planned = plan.final(['faster_rcnn/lshl2'], some)

@@ -88,10 +88,6 @@ class Experiment(NamedTuple):
     pairs: tuple[tuple[str, str], ...] = ()
 
 
-# Name -> what it is of, the arm that it changes, its arms.
-Ablations = dict[str, tuple[str, str, dict[str, Method]]]
-
-
 def loader_options(folder: str, scale: int | None) -> Options:
     """Images, and no workers: runs go side by side, a core each."""
     options: Options = {}
@@ -121,11 +117,6 @@ def schedule(epochs: int) -> Options:
         'param_scheduler.0.end': 40,
         'param_scheduler.1.end': epochs,
     }
-
-
-def times(factor: float, loss: Options) -> Options:
-    """A loss with another weight."""
-    return dict(loss, loss_weight=factor * loss['loss_weight'])
 
 
 def with_losses(method: Method, factor: float) -> Options:

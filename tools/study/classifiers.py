@@ -9,14 +9,12 @@ from typing import Any
 from arm import (
     INHERITED,
     WORK,
-    Ablations,
     Arm,
     Method,
     Options,
     loader_options,
     pretrained,
     schedule,
-    times,
 )
 
 EPOCHS = 6
@@ -25,17 +23,6 @@ FOLDERS = {'single': ('crops', 'main'), 'multi': ('small', 'small')}
 STAGE1_EPOCHS = 3
 EMBEDDED = 'student alone, with the embedding'
 WIDTHS = dict(in_channels=32, out_channels=128)  # of the embedding
-LINEAR = dict(
-    type='TorchNNConnector',
-    module_name='Linear',
-    module_args=dict(in_features=32, out_features=128),
-)
-NARROW = {  # the student as it is alone
-    'model.architecture.neck': dict(
-        _delete_=True, type='GlobalAveragePooling'
-    ),
-    'model.architecture.head.in_channels': 32,
-}
 CLASSES = 'head.fc'
 LOGITS = dict(layer=CLASSES, record='output')
 LSH = dict(type='LSHLoss', num_hashes=2048, bias='median', loss_weight=6)
@@ -102,85 +89,6 @@ NOTHING = on_features(
     'student alone',
     dict(type='LSHLoss', num_hashes=8, loss_weight=0),
 )
-
-CLASS_STD = 0.094  # of the weights of the 'single' teacher's class layer
-ABLATIONS: Ablations = {
-    'hashes': (
-        'number of hash functions, LSH (D = 128)',
-        'lsh+inherit',
-        {
-            f'{k}': on_features(
-                f'K = {k}', dict(LSH, num_hashes=k), options=CALIBRATED
-            )
-            for k in (64, 128, 512, 4096)
-        },
-    ),
-    'bias': (
-        'bias of the hash functions, LSH',
-        'lsh+inherit',
-        {
-            'zero': on_features('bias: zero', dict(LSH, bias='zero')),
-            'mean': on_features(
-                'bias: mean', dict(LSH, bias='mean'), options=CALIBRATED
-            ),
-        },
-    ),
-    'std': (
-        'standard deviation of the hash functions, LSH',
-        'lsh+inherit',
-        {
-            f'x{x:g}': on_features(
-                f'{x:g} times that of the class layer',
-                dict(LSH, std=x * CLASS_STD),
-                options=CALIBRATED,
-            )
-            for x in (0.1, 10)
-        },
-    ),
-    'beta': (
-        'weight of LSHL2',
-        'lshl2+inherit',
-        {
-            f'x{x:g}': on_features(
-                f'{x:g} times', times(x, LSH), times(x, L2), options=CALIBRATED
-            )
-            for x in (0.1, 0.3, 3, 10)
-        },
-    ),
-    'l2': (
-        'part of L2 in LSHL2',
-        'lshl2+inherit',
-        {
-            f'x{x:g}': on_features(
-                f'LSH + {x:g} L2', LSH, times(x, L2), options=CALIBRATED
-            )
-            for x in (0.1, 0.3, 3, 10)
-        },
-    ),
-    'connector': (
-        'a connector, which the student does not keep, in place of the '
-        'embedding, LSHL2',
-        'lshl2',
-        {
-            'linear': on_features(
-                'linear connector',
-                *(LSH, L2),
-                connectors={'pooled': LINEAR},
-                options=CALIBRATED | NARROW,
-            )
-        },
-    ),
-    'draw': (
-        'other draws of the hash functions, LSH',
-        'lsh+inherit',
-        {
-            f'{seed}': on_features(
-                f'draw {seed}', dict(LSH, seed=seed), options=CALIBRATED
-            )
-            for seed in (1, 2)
-        },
-    ),
-}
 
 
 def classifier(

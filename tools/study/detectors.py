@@ -6,7 +6,6 @@ from arm import (
     INHERITED,
     SIZE,
     WORK,
-    Ablations,
     Arm,
     Method,
     Options,
@@ -127,7 +126,73 @@ def on_rois(title: str, *losses: Options, **kwargs: Any) -> Method:
     return Method(title, {'roi': ROI}, {'roi': [*losses]}, **kwargs)
 
 
-ABLATIONS: Ablations = {
+def times(factor: float, loss: Options) -> Options:
+    """A loss with another weight."""
+    return dict(loss, loss_weight=factor * loss['loss_weight'])
+
+
+CALIBRATED = {'custom_hooks': [dict(type='LSHCalibrationHook')]}
+CLASS_STD = 0.026  # of the weights of the teacher's class layer
+LINEAR = dict(
+    type='TorchNNConnector',
+    module_name='Linear',
+    module_args=dict(in_features=256, out_features=256),
+)
+# Name -> what it is of, the arm that it changes, its arms.
+ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
+    'hashes': (
+        'number of hash functions, LSH (D = 256, K = 1024)',
+        'lsh+inherit',
+        {
+            f'{k}': on_rois(f'K = {k}', dict(LSH, num_hashes=k))
+            for k in (128, 256, 8192)
+        },
+    ),
+    'bias': (
+        'bias of the hash functions, LSH (0)',
+        'lsh+inherit',
+        {
+            kind: on_rois(
+                f'bias: {kind}', dict(LSH, bias=kind), options=CALIBRATED
+            )
+            for kind in ('mean', 'median')
+        },
+    ),
+    'std': (
+        'standard deviation of the hash functions, LSH',
+        'lsh+inherit',
+        {
+            f'x{x:g}': on_rois(
+                f'{x:g} times that of the class layer',
+                dict(LSH, std=x * CLASS_STD),
+            )
+            for x in (0.1, 10)
+        },
+    ),
+    'draw': (
+        'other draws of the hash functions, LSH',
+        'lsh+inherit',
+        {
+            f'{seed}': on_rois(f'draw {seed}', dict(LSH, seed=seed))
+            for seed in (1, 2)
+        },
+    ),
+    'beta': (
+        'weight of LSHL2',
+        'lshl2+inherit',
+        {
+            f'x{x:g}': on_rois(f'{x:g} times', times(x, LSH), times(x, L2))
+            for x in (0.1, 0.3, 3, 10)
+        },
+    ),
+    'l2': (
+        'part of L2 in LSHL2',
+        'lshl2+inherit',
+        {
+            f'x{x:g}': on_rois(f'LSH + {x:g} L2', LSH, times(x, L2))
+            for x in (0.25, 4)
+        },
+    ),
     'rois': (
         'RoIs that are mimicked of the 16 of an image, LSHL2',
         'lshl2+inherit',
@@ -139,13 +204,22 @@ ABLATIONS: Ablations = {
                     L2,
                     options={'model.max_rois': n},
                 )
-                for n in (2, 4, 8)
+                for n in (2, 4)
             },
             'balanced': Method(
                 'all, objects and background of equal weight',
                 {'roi': dict(layer=ROI, weights='balanced')},
                 {'roi': [LSH, L2]},
             ),
+        },
+    ),
+    'connector': (
+        'linear connector on what the student gives to LSHL2',
+        'lshl2+inherit',
+        {
+            'linear': on_rois(
+                'linear connector', LSH, L2, connectors={'roi': LINEAR}
+            )
         },
     ),
 }

@@ -4,11 +4,9 @@ An arm is a config of ``configs/shapes`` and what is changed in it: those of
 ``detectors.py`` and of ``classifiers.py``.
 """
 
-from collections.abc import Callable
-
 import classifiers
 import detectors
-from arm import SIZE, Ablations, Arm, Experiment, Options, schedule
+from arm import SIZE, Arm, Experiment, Options, schedule
 from detectors import EPOCHS
 
 # Folder -> seed, images for training, images for validation, size in pixels.
@@ -56,30 +54,6 @@ def changed(options: Options, *names: str) -> dict[str, Arm]:
             options={**FASTER_RCNN[x].options, **options}
         )
         for x in names
-    }
-
-
-def ablations(
-    task: str, changes: Ablations, distilled: Callable[..., Arm]
-) -> dict[str, Experiment]:
-    """Experiments that change what an arm of a task mimics."""
-    return {
-        f'ablation_{name}': Experiment(
-            f'Ablation: {title}',
-            3,
-            f'{task}_teacher',
-            f'{task}/{base}',
-            {
-                arm: distilled(
-                    task,
-                    method,
-                    base.endswith('+inherit'),
-                    tuned_as=f'{task}/{base.removesuffix("+inherit")}+inherit',
-                )
-                for arm, method in arms.items()
-            },
-        )
-        for name, (title, base, arms) in changes.items()
     }
 
 
@@ -171,6 +145,19 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'cwd+inherit'),
         ),
     ),
-    **ablations('faster_rcnn', detectors.ABLATIONS, detectors.distilled),
-    **ablations('single', classifiers.ABLATIONS, classifiers.distilled),
+    **{
+        f'ablation_{name}': Experiment(
+            f'Ablation: {title}',
+            3,
+            'faster_rcnn_teacher',
+            f'faster_rcnn/{base}',
+            {
+                arm: detectors.distilled(
+                    'faster_rcnn', method, True, f'faster_rcnn/{base}'
+                )
+                for arm, method in arms.items()
+            },
+        )
+        for name, (title, base, arms) in detectors.ABLATIONS.items()
+    },
 }
