@@ -20,6 +20,11 @@ from lshfm_mm.files import written_whole
 PAGE = REPO / 'docs/results.md'
 IMAGES = REPO / 'docs/images'
 CONFIDENCE = 0.95
+NAMES = {
+    'coco/bbox_mAP': 'COCO box AP',
+    'accuracy/top1': 'top-1 accuracy',
+    'multi-label/mAP': 'mAP',
+}
 
 
 class Difference(NamedTuple):
@@ -193,7 +198,7 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
 def name_of(experiment: str) -> str:
     """What an experiment measures."""
     arm = next(iter(grid.EXPERIMENTS[experiment].arms.values()))
-    return 'COCO box AP' if 'coco' in arm.metric else arm.metric
+    return NAMES[arm.metric]
 
 
 def to_baseline(experiment: str) -> str:
