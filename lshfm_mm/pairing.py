@@ -36,7 +36,7 @@ MAX_HASHES = 4096
 WIDTH = 79  # of a line of code
 LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
 PAPER_WEIGHT = 7
-ROI_WEIGHT = 4  # times that of other taps; the best of docs/results.md
+ROI_WEIGHT = 4  # as chosen in docs/results.md; other taps have 1
 
 
 class Layer(NamedTuple):
@@ -90,7 +90,8 @@ def write_config(
             Defaults to those that the model zoo names for its config.
         student_ckpt (str, optional): Weights that the student starts from.
         tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
-            the first of these that the models have in common.
+            the first of these that the models have in common; to RoIs the
+            recommended recipe then adds the necks.
         loss (str): One of ``LOSSES``. Defaults to 'recommended'.
         beta (float, optional): Weight of the losses, and on the necks beside
             RoIs a quarter of it. Defaults to what the study found
@@ -265,6 +266,8 @@ def pair(
         weight = beta if beta is not None else _weight(name, loss)
         found = CHOICES[name](student, teacher, loss, weight)
         if isinstance(found, Pairing):
+            if tap is None and name == 'roi' and loss == 'recommended':
+                return _beside_rois(found, student, teacher, weight)
             return found
         reasons.append(f'{name}: {found}')
     raise ConfigError(
@@ -325,18 +328,28 @@ def _pair_rois(
         taps[name] = _tap(ours, theirs)
         connectors.update(_connector(name, ours, theirs))
         losses[name] = _losses(loss, weight)
-    why = "both classify RoIs: the teacher pools the student's"
-    necks = [x.neck and x.neck.shapes for x in (student, teacher)]
-    if loss == 'recommended' and necks[0] and necks[0] == necks[1]:
-        taps['fpn'] = "dict(layer='neck', record='output')"
-        losses['fpn'] = _losses('relative', weight / ROI_WEIGHT)
-        why += '; with L2 on the necks beside it'
     return Pairing(
         'RoIMimicDistill',
-        why,
+        "both classify RoIs: the teacher pools the student's",
         taps,
         connectors,
         losses,
+    )
+
+
+def _beside_rois(
+    pairing: Pairing, student: View, teacher: View, weight: float
+) -> Pairing:
+    """L2 on the necks, too, where these give maps of the same shapes."""
+    ours, theirs = (x.neck and x.neck.shapes for x in (student, teacher))
+    if not ours or ours != theirs:
+        return pairing
+    neck = {'fpn': "dict(layer='neck', record='output')"}
+    l2 = {'fpn': _losses('relative', weight / ROI_WEIGHT)}
+    return pairing._replace(
+        why=f'{pairing.why}; with L2 on the necks beside it',
+        taps=pairing.taps | neck,
+        losses=pairing.losses | l2,
     )
 
 

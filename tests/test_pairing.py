@@ -79,6 +79,12 @@ def test_necks_of_other_widths_are_not_mimicked_beside_rois(write):
     assert 'fpn' not in cfg.model.distiller.losses
 
 
+def test_a_tap_that_is_asked_for_is_the_only_one(write):
+    cfg = write(faster(8), faster(4), tap='roi')
+    assert [*cfg.model.distiller.taps] == [*cfg.model.distiller.losses]
+    assert [*cfg.model.distiller.taps] == ['roi']
+
+
 def test_only_the_recommended_recipe_mimics_the_neck_beside_rois(write):
     losses = write(faster(8), faster(4), loss='lshl2').model.distiller.losses
     assert [x.loss_weight for x in losses.pop('roi')] == [7, 7]

@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument(
         '--beta',
         type=float,
-        help='weight of the losses (default: 4 on RoIs, else 1; 7 for those '
-        'of the paper)',
+        help='weight of the losses, a quarter of it on the necks beside RoIs '
+        '(default: 4 on RoIs, else 1; 7 for those of the paper)',
     )
     parser.add_argument(
         '--force', action='store_true', help='overwrite the file'

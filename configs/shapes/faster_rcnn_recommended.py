@@ -1,6 +1,6 @@
 """LSH and relative L2 on RoIs, L2 on the FPN, into an inherited head.
 
-The weights are the best of a study on generated images (docs/results.md).
+The weights are those of a study on generated images (docs/results.md).
 """
 
 _base_ = 'faster_rcnn_lshfm.py'
