@@ -154,6 +154,11 @@ def test_a_new_seed_is_held_against_those_of_the_grid(some):
 
 def test_the_factor_is_the_best_on_the_validation_images(some):
     arm = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2']
+    with pytest.raises(ConfigError, match=r'factors \[16.0\]'):
+        plan.factor_of(arm, some)
+    path = 'faster_rcnn/lshl2+inherit'
+    beyond = record(path, 100, 0.2, 'val', 16.0)
+    some = some | recorded(beyond)
     assert plan.factor_of(arm, some) == FACTORS[2]
     other = grid.EXPERIMENTS['faster_rcnn'].arms['lsh']
     pattern = "--only 'faster_rcnn/lsh.inherit'"
@@ -209,7 +214,9 @@ def test_the_page_and_its_pictures_come_from_the_records():
     page = report.PAGE.read_text()
     records = runs.read_records()
     assert report.filled(page, report.parts(records)) == page
-    assert len(records) >= 53
+    # None is left out.
+    marks = re.findall('<!-- study: (.+?) -->', page)
+    assert set(report.parts(records)) <= set(marks)
     pictures = re.findall(r'images/(study_\w+)\.png', page)
     assert pictures
     for name in pictures:
@@ -270,6 +277,23 @@ def test_records_of_other_configs_and_weights_are_left_out():
     assert plan.current(fine | ends) == fine | {first: ends[first]}
     stale = {first: dict(ends[first], config='old')}
     assert plan.current(fine | stale) == fine
+    # The best at an end: what is beyond it is tried, and only then chosen.
+    edge = {
+        x.name: fine[x.name]
+        | dict(value={0.25: 0.1, 1.0: 0.2, 4.0: 0.3}[x.factor])
+        for x in planned
+    }
+    assert plan.current(edge | ends) == edge
+    (beyond,) = {x.factor for x in plan.tuning([path], edge)} - set(FACTORS)
+    assert beyond == 16
+    [run] = [x for x in plan.tuning([path], edge) if x.factor == 16]
+    last = {
+        run.name: record(path, TUNING_SEED, 0.25, 'val', 16)
+        | dict(run=run.name, config=run.fingerprint)
+    }
+    assert plan.current(edge | last | ends) == edge | last | {
+        second: ends[second]
+    }
     # Without all factors none is chosen.
     some = dict(list(fine.items())[:2])
     assert plan.current(some | ends) == some
@@ -279,6 +303,8 @@ def test_what_is_asked_for_is_what_is_planned(some):
     paths = ['ablation_hashes/128']
     asked = {(x.experiment, x.arm) for x in plan.tuning(paths)}
     assert asked == {('faster_rcnn', 'lsh+inherit')}
+    beyond = record('faster_rcnn/lshl2+inherit', 100, 0.2, 'val', 16.0)
+    some = some | recorded(beyond)
     planned = plan.final(['faster_rcnn/lshl2'], some, [7])
     assert [(x.arm, x.seed) for x in planned] == [('lshl2', 7), ('alone', 7)]
     planned = plan.final(['faster_rcnn/lshl2'], some)

@@ -113,8 +113,10 @@ def main() -> None:
         for stage in plan.needed(args.only):
             workers.do('needed', stage)
             workers.check()
-        workers.do('tuning', plan.tuning(args.only))
-        workers.check()
+        for _ in ('between the ends', 'beyond them'):
+            found = plan.current(workers.records)
+            workers.do('tuning', plan.tuning(args.only, found))
+            workers.check()
         found = plan.current(workers.records)
         final = plan.final(args.only, found, args.seeds)
         workers.do('runs', final)

@@ -9,7 +9,9 @@ Options = dict[str, Any]  # dotted keys of a config -> values
 
 WORK = 'work_dirs/study'
 SIZE = 96  # pixels
-FACTORS = (0.25, 1.0, 4.0)  # of a method's weights, tried on validation
+# Of a method's weights, tried on validation. If the best is at an end, that
+# end's square is tried, too.
+FACTORS = (0.25, 1.0, 4.0)
 TUNING_SEED = 100
 INHERITED = ', inherited head'  # end of a title
 METRICS = {'single': 'accuracy/top1', 'multi': 'multi-label/mAP'}

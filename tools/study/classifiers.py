@@ -51,6 +51,7 @@ PAIRS = (
 TASK_PAIRS = {
     'single': (
         ('lshl2+inherit', 'kl+inherit'),
+        ('lshl2', 'embedding'),
         ('lshl2_correct+inherit', 'lshl2+inherit'),
         *PAIRS,
     ),

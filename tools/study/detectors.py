@@ -46,7 +46,7 @@ def detector(epochs: int, backbone: str, within: str = 'model') -> Options:
     }
 
 
-def backbone(depth: int, channels: int, epochs: int) -> Arm:
+def backbone_of(depth: int, channels: int, epochs: int) -> Arm:
     """A classifier of crops: its backbone is that of a detector."""
     kind = dict(
         _delete_=True,
@@ -108,6 +108,11 @@ METHODS = {
         'LSHL2, RoI + PKD',
         {'roi': ROI, 'fpn': FPN},
         {'roi': [LSH, L2], 'fpn': [PKD]},
+    ),
+    'lshl2_cwd': Method(
+        'LSHL2, RoI + CWD',
+        {'roi': ROI, 'fpn': FPN},
+        {'roi': [LSH, L2], 'fpn': [CWD]},
     ),
 }
 RETINA_LSH = dict(LSH, num_hashes=1024)

@@ -33,8 +33,8 @@ TEACHERS = {
 # What others start from, by the name of its weights; a stage after the other.
 NEEDED = [
     {
-        'backbone_student': detectors.backbone(18, 12, 12),
-        'backbone_teacher': detectors.backbone(34, 32, 8),
+        'backbone_student': detectors.backbone_of(18, 12, 12),
+        'backbone_teacher': detectors.backbone_of(34, 32, 8),
         **SINGLE[0],
     },
     {**TEACHERS, **SINGLE[1], **MULTI[0]},
@@ -74,6 +74,9 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'cwd+inherit'),
             ('lshl2+inherit', 'cwd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_pkd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
+            ('kl+inherit', 'alone+inherit'),
+            ('mgd+inherit', 'alone+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_fpn'),
             ('lshl2_fpn', 'cwd'),
         ),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
+from types import MappingProxyType
 
 import grid
 import runs
@@ -36,15 +37,41 @@ def needed(only: Patterns = ALL) -> Iterator[list[Run]]:
         yield [runs.needed(x) for x in stage]
 
 
-def tuning(only: Patterns = ALL) -> list[Run]:
-    """Runs that choose the factors of arms, on validation images."""
+def tuning(
+    only: Patterns = ALL, records: Mapping[str, Record] = MappingProxyType({})
+) -> list[Run]:
+    """Runs that choose the factors of arms, on validation images.
+
+    Args:
+        only (Sequence[str]): Patterns of EXPERIMENT/ARM.
+        records (dict): What was recorded, of the grid as it is. Defaults to
+            nothing.
+
+    Returns:
+        list[Run]: These, and where records tell that the best factor is at an
+        end, the one beyond.
+    """
     paths = dict.fromkeys(arm.tuned_as for _, _, arm in chosen(only))
     return [
         Run(*path.split('/'), TUNING_SEED, 'val', factor, arm_of(path))
-        for factor in FACTORS
         for path in paths
         if path
+        for factor in factors_of(path, records)
     ]
+
+
+def factors_of(path: str, records: Mapping[str, Record]) -> tuple[float, ...]:
+    """Factors to try of EXPERIMENT/ARM, by what was recorded."""
+    values = tried(path, records)
+    if not set(FACTORS) <= set(values):
+        return FACTORS
+    best = best_of({x: values[x] for x in FACTORS})
+    return FACTORS if best == 1 else (*FACTORS, best**2)
+
+
+def best_of(values: Mapping[float, float]) -> float:
+    """The factor of the greatest value; of equals that nearest to 1."""
+    return max(values, key=lambda x: (values[x], -abs(math.log(x))))
 
 
 def arm_of(path: str) -> Arm:
@@ -96,43 +123,47 @@ def run_of(path: str, seed: int, records: Mapping[str, Record]) -> Run:
     return Run(*path.split('/'), seed, 'test', factor, arm)
 
 
-def tried(arm: Arm, records: Mapping[str, Record]) -> dict[float, float]:
-    """Factors of an arm -> what they gave on the validation images."""
+def tried(path: str, records: Mapping[str, Record]) -> dict[float, float]:
+    """Factors of EXPERIMENT/ARM -> what they gave on validation images."""
     return {
         x['factor']: x['value']
         for x in records.values()
-        if (f'{x["experiment"]}/{x["arm"]}', x['split'])
-        == (arm.tuned_as, 'val')
+        if (f'{x["experiment"]}/{x["arm"]}', x['split']) == (path, 'val')
     }
 
 
 def factor_of(arm: Arm, records: Mapping[str, Record]) -> float:
-    """The factor that was best on the validation images.
-
-    Of equals that which changes least.
-    """
+    """The factor that was best on the validation images."""
     if not arm.tuned_as:
         return 1.0
-    values = tried(arm, records)
-    if missing := set(FACTORS) - set(values):
+    if missing := missing_of(arm, records):
         raise ConfigError(
             f'{arm.tuned_as}: factors {sorted(missing)} are not tried yet; '
             f'run the study with --only {arm.tuned_as!r}'
         )
-    return max(values, key=lambda x: (values[x], -abs(math.log(x))))
+    return best_of(tried(arm.tuned_as, records))
+
+
+def missing_of(arm: Arm, records: Mapping[str, Record]) -> set[float]:
+    """Factors that have to be tried before one is chosen."""
+    if not arm.tuned_as:
+        return set()
+    values = tried(arm.tuned_as, records)
+    return set(factors_of(arm.tuned_as, records)) - set(values)
 
 
 def current(records: Mapping[str, Record]) -> dict[str, Record]:
     """What was recorded of the grid as it is, with the weights as chosen."""
     fixed = [*(x for stage in needed() for x in stage), *tuning()]
     found = _recorded(fixed, records)
+    found |= _recorded(tuning(ALL, found), records)
     paths = {f'{experiment}/{name}' for experiment, name, _ in chosen()}
     for record in records.values():
         path = f'{record["experiment"]}/{record["arm"]}'
         if path not in paths or record['split'] != 'test':
             continue
         arm = arm_of(path)
-        if not arm.tuned_as or set(FACTORS) <= set(tried(arm, found)):
+        if not missing_of(arm, found):
             run = run_of(path, record['seed'], found)
             found |= _recorded([run], records)
     return found

@@ -274,7 +274,8 @@ def cost(records: Mapping[str, Record]) -> str:
 
 def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
     """What each factor gave on the validation images, one seed."""
-    head = ['', *(f'x {x:g}' for x in FACTORS)]
+    columns = (FACTORS[0] ** 2, *FACTORS, FACTORS[-1] ** 2)
+    head = ['', *(f'x {x:g}' for x in columns)]
     lines = []
     for name, arm in grid.EXPERIMENTS[experiment].arms.items():
         tried = {
@@ -284,7 +285,7 @@ def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
             == (experiment, name, 'val')
         }
         if tried:
-            cells = [f'{tried[x]:.1f}' if x in tried else '' for x in FACTORS]
+            cells = [f'{tried[x]:.1f}' if x in tried else '' for x in columns]
             lines.append([arm.title, *cells])
     return markdown(head, lines) if lines else ''
 
@@ -294,8 +295,9 @@ def new_seeds_table(records: Mapping[str, Record], experiment: str) -> str:
     head = ['', 'seed', name_of(experiment), to_baseline(experiment)]
     head.append('expected')
     spec = grid.EXPERIMENTS[experiment]
-    known = by_seed(records, spec.baseline)
     others = by_seed(records, spec.baseline, new=True)
+    others |= by_seed(records, spec.baseline)
+    known = {x: others[x] for x in range(spec.seeds) if x in others}
     lines = []
     for name, arm in spec.arms.items():
         path = f'{experiment}/{name}'
