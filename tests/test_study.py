@@ -1,5 +1,7 @@
 """The study: its grid can be trained, its numbers come from its records."""
 
+import fcntl
+import functools
 import json
 import os
 import re
@@ -187,10 +189,87 @@ def test_a_run_is_done_once_and_again_when_its_config_changes(some):
     assert not runs.is_done(run._replace(seed=1), done)
     other = arm._replace(options={**arm.options, 'x': 1})
     assert not runs.is_done(run._replace(spec=other), done)
-    # What others need must be here too.
-    needed = run._replace(experiment='needed', arm='no_such_weights')
-    done = {needed.name: dict(config=needed.fingerprint)}
-    assert not runs.is_done(needed, done)
+
+
+def test_what_others_start_from_is_here_and_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, 'RESULTS', tmp_path / 'study.jsonl')
+    run = runs.needed('faster_rcnn_teacher')
+    path = runs.weights_of(run.arm)
+    path.parent.mkdir(parents=True)
+
+    def made(value):
+        state = dict(a=torch.tensor([value]), b=torch.arange(3))
+        torch.save(dict(state_dict=state, meta=dict(time=value)), path)
+        weights = runs.digest(path)
+        return dict(run=run.name, config=run.fingerprint, weights=weights)
+
+    records = {}
+    assert not runs.is_done(run, records)
+    runs.add(records, made(1.0))
+    assert runs.is_done(run, records)
+    runs.add(records, made(1.0))  # trained again, the same
+    assert runs.read_records() == records
+    path.unlink()
+    assert not runs.is_done(run, records)
+    other = made(2.0)
+    assert not runs.is_done(run, records)
+    with pytest.raises(ConfigError, match='other weights .* start over'):
+        runs.add(records, other)
+    assert runs.read_records() == records == {run.name: made(1.0)}
+    runs.add(records, other | dict(config='of a changed grid'))
+    assert runs.read_records()[run.name]['weights'] == other['weights']
+
+
+def test_a_gpu_that_is_not_there_and_a_second_study_are_refused(tmp_path):
+    command = [
+        *(sys.executable, '-W', 'ignore', str(REPO / 'tools/study')),
+        *('--only', 'faster_rcnn/alone'),
+    ]
+    environment = {**os.environ, 'PYTHONPATH': str(REPO)}
+    said = functools.partial(
+        subprocess.run,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    done = said([*command, '--gpus', '99'])
+    assert done.returncode and "of which ['99'] are none" in done.stderr
+    (tmp_path / WORK).mkdir(parents=True)
+    with (tmp_path / WORK / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = said(command)
+    assert done.returncode and 'another study runs there' in done.stderr
+
+
+def test_gpus_are_counted_as_this_process_sees_them(monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    assert runs.visible('1') == '1'
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,5')
+    assert runs.visible('1') == '5'
+
+
+def test_a_run_has_its_images_and_its_weights():
+    arm = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2_fpn']
+    path = 'val_dataloader.dataset.data_root'
+    for split, folder in (('test', 'test'), ('val', 'main')):
+        run = runs.Run('faster_rcnn', 'x', 0, split, 0.25, arm)
+        root = f'data/study/{folder}/'
+        assert run.options[path] == root
+        annotations = run.options['val_evaluator.ann_file']
+        assert annotations == f'{root}annotations/val.json'
+        losses = run.options['model.distiller.losses']
+        assert [x['loss_weight'] for x in losses['roi']] == [1, 1]
+        assert [x['loss_weight'] for x in losses['fpn']] == [0.25]
+    mgd = grid.EXPERIMENTS['faster_rcnn'].arms['mgd']
+    run = runs.Run('faster_rcnn', 'mgd', 0, 'test', 4.0, mgd)
+    [loss] = run.options['model.distiller.losses']['fpn']
+    assert loss['alpha_mgd'] == pytest.approx(8e-4)
+    several = grid.EXPERIMENTS['multi'].arms['lshl2']
+    run = runs.Run('multi', 'lshl2', 0, 'test', 1.0, several)
+    assert run.options[path] == 'data/study/small_test/'
 
 
 def test_each_key_that_an_arm_changes_is_one_of_its_config():

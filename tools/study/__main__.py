@@ -8,15 +8,19 @@ plots are made of that file alone.
 """
 
 import argparse
+import fcntl
 import os
 import queue
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 import plan
 import report
 import runs
+import torch
+from arm import WORK
 from runs import Record, Run
 from tqdm import tqdm
 
@@ -48,10 +52,7 @@ class Workers:
                     record = future.result()
                     bar.update()
                     if record is not None:
-                        # Others may have written since.
-                        self.records = runs.read_records()
-                        self.records[record['run']] = record
-                        runs.write_records(self.records)
+                        runs.add(self.records, record)
                         bar.write(f'{record["run"]}: {record["value"]}')
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -108,6 +109,19 @@ def main() -> None:
                 f'--only: no EXPERIMENT/ARM fits {args.only!r}; the arms are '
                 f'in tools/study/grid.py'
             )
+        seen = torch.cuda.device_count()
+        if missing := set(args.gpus) - {f'{x}' for x in range(seen)}:
+            raise ConfigError(
+                f'--gpus: torch sees {seen}, of which {sorted(missing)} are '
+                f'none; they count from 0'
+            )
+        work = Path(WORK)
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / 'lock').open('w')  # until this process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f'{work}: another study runs there') from None
         workers = Workers(args.gpus, args.jobs)
         runs.prepare_data()
         for stage in plan.needed(args.only):

@@ -128,12 +128,48 @@ def is_done(run: Run, records: Mapping[str, Record]) -> bool:
     record = records.get(run.name)
     if record is None or record['config'] != run.fingerprint:
         return False
-    return run.experiment != 'needed' or weights_of(run.arm).exists()
+    if run.experiment != 'needed':
+        return True
+    path = weights_of(run.arm)
+    return path.exists() and digest(path) == record['weights']
 
 
 def weights_of(arm: str) -> Path:
     """Where others find the weights of a run that they need."""
     return Path(WORK, f'{arm}.pth')
+
+
+def digest(path: Path) -> str:
+    """Of the weights in a checkpoint."""
+    found = hashlib.sha256()
+    state = torch.load(path, map_location='cpu', weights_only=False)
+    for key, value in sorted(state['state_dict'].items()):
+        found.update(key.encode() + value.numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+def add(records: dict[str, Record], record: Record) -> None:
+    """Record what was measured.
+
+    Args:
+        records (dict): What was recorded; changed in place.
+        record (dict): Of a run.
+
+    Raises:
+        ConfigError: If it made weights, and other ones than those that the
+            recorded runs started from.
+    """
+    old = records.get(record['run'], {})
+    if old.get('config') == record['config'] and (
+        old.get('weights') != record.get('weights')
+    ):
+        raise ConfigError(
+            f'{record["run"]}: trained again these are other weights than '
+            f'those that the runs in {RESULTS} started from (another kind of '
+            f'machine?); move that file away to start over'
+        )
+    records[record['run']] = record
+    write_records(records)
 
 
 def train(run: Run, gpu: str | None, threads: int) -> Record:
@@ -157,12 +193,12 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
     cfg.merge_from_dict(run.options)
     cfg.dump(path)
-    start, code_of = time.monotonic(), commit()
+    start, code_of, ran_on = time.monotonic(), commit(), machine(gpu)
     environment = dict(
         os.environ,
         **INSTRUCTIONS,
         OMP_NUM_THREADS=str(threads),
-        CUDA_VISIBLE_DEVICES='' if gpu is None else gpu,
+        CUDA_VISIBLE_DEVICES='' if gpu is None else visible(gpu),
     )
     log = run.folder / 'log.txt'
     with log.open('w') as file:
@@ -188,7 +224,9 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
             f'{run.name}: measured no {run.spec.metric}; see {log}'
         )
     checkpoint = Path((run.folder / 'last_checkpoint').read_text())
+    made = {}
     if run.experiment == 'needed':
+        made['weights'] = digest(checkpoint)
         checkpoint.replace(weights_of(run.arm))
         shutil.copy(path, weights_of(run.arm).with_suffix('.py'))
     checkpoint.unlink(missing_ok=True)
@@ -208,9 +246,10 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         },
         'losses': {k: round(v, 4) for k, v in last.items() if 'loss' in k},
         'seconds': round(time.monotonic() - start),
-        'machine': machine(gpu),
+        'machine': ran_on,
         'threads': threads,
         'commit': code_of,
+        **made,
     }
 
 
@@ -218,6 +257,12 @@ def stop() -> None:
     """Stop the runs that are going on."""
     for child in CHILDREN:
         child.terminate()
+
+
+def visible(gpu: str) -> str:
+    """What a GPU of this process is called for a child."""
+    mask = os.environ.get('CUDA_VISIBLE_DEVICES')
+    return mask.split(',')[int(gpu)] if mask else gpu
 
 
 def machine(gpu: str | None) -> str:
