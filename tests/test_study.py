@@ -16,6 +16,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from PIL import Image
 from scipy import stats
 
 from lshfm_mm.errors import ConfigError
@@ -299,7 +300,10 @@ def test_the_page_and_its_pictures_come_from_the_records():
     pictures = re.findall(r'images/(study_\w+)\.png', page)
     assert pictures
     for name in pictures:
-        assert (report.IMAGES / f'{name}.png').stat().st_size > 5_000
+        with Image.open(report.IMAGES / f'{name}.png') as picture:
+            drawn = picture.text['Description']
+        experiment = name.removeprefix('study_')
+        assert drawn == report.content(records, experiment)
 
 
 def test_the_records_are_of_the_grid_as_it_is():

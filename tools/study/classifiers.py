@@ -207,22 +207,19 @@ def stages_of(task: str) -> dict[str, Arm]:
     """A student that is trained already goes on, as long in all arms."""
     epochs = EPOCHS + STAGE1_EPOCHS
     student = f'{task}_student'
-    start = {'load_from': f'{WORK}/{student}.pth'}
-    alone = Arm(
-        'student alone', student, {**classifier(task, None, epochs), **start}
-    )
-    arms = {'alone': alone}
+    options = classifier(task, None, epochs)
+    options['load_from'] = f'{WORK}/{student}.pth'
+    arms = {'alone': Arm('student alone', student, options)}
     factor = f'{task}/lshl2+inherit'
     for end, inherit in (('', False), ('+inherit', True)):
         one = distilled(task, LSHL2, inherit, factor, student, epochs)
         two = distilled(task, LSHL2, inherit, factor, student)
-        stage1 = f'{task}_stage1{end.replace("+", "_")}'
-        start = {'load_from': f'{WORK}/{stage1}.pth'}
+        first = f'{task}_stage1{end.replace("+", "_")}'
         arms[f'one_stage{end}'] = one._replace(
             title=one.title.replace('LSHL2', 'LSHL2 in one stage')
         )
         arms[f'two_stages{end}'] = two._replace(
             title=two.title.replace('LSHL2', 'LSHL2 in two stages'),
-            options={**two.options, **start},
+            options={**two.options, 'load_from': f'{WORK}/{first}.pth'},
         )
     return arms

@@ -1,5 +1,6 @@
 """Tables and plots of the study, from what was recorded alone."""
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -257,8 +258,15 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         axes.set_xlabel(f'{name_of(experiment)} in %')
         axes.set_title(grid.EXPERIMENTS[experiment].title, loc='left')
         with written_whole(out) as partial:
-            figure.savefig(partial, dpi=110, facecolor='white')
+            drawn = {'Description': content(records, experiment)}
+            figure.savefig(partial, dpi=110, facecolor='white', metadata=drawn)
         plt.close(figure)
+
+
+def content(records: Mapping[str, Record], experiment: str) -> str:
+    """What a plot shows, for the file itself."""
+    shown = [teacher(records, experiment), *rows(records, experiment)]
+    return hashlib.sha256(repr(shown).encode()).hexdigest()
 
 
 def cost(records: Mapping[str, Record]) -> str:
