@@ -26,7 +26,9 @@ class BFloat16OptimWrapper(OptimWrapper):
         kwargs: Arguments of MMEngine's ``OptimWrapper``.
 
     Raises:
-        ConfigError: At the first step of a model that pools RoIs.
+        ConfigError: At the first step of a model that pools RoIs; on a CPU,
+            at a strided convolution of a map that is one pixel wide, for
+            which oneDNN's bfloat16 gradients hold uninitialised memory.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -50,9 +52,22 @@ class BFloat16OptimWrapper(OptimWrapper):
                         f'channels-last maps; use OptimWrapper, or '
                         f'AmpOptimWrapper on a GPU'
                     )
+                if isinstance(module, nn.Conv2d) and module.stride[1] > 1:
+                    module.register_forward_pre_hook(_refuse_width_1)
             model.to(memory_format=torch.channels_last)
             self._is_channels_last = True
         device = next(model.parameters()).device.type
         with super().optim_context(model):
             with torch.autocast(device, dtype=torch.bfloat16):
                 yield
+
+
+def _refuse_width_1(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    (x,) = inputs
+    is_autocast = torch.is_autocast_enabled('cpu')
+    if is_autocast and x.device.type == 'cpu' and x.shape[-1] == 1:
+        raise ConfigError(
+            f'optim_wrapper.type: BFloat16OptimWrapper cannot train {module} '
+            f'on a map of {tuple(x.shape[-2:])} pixels: its gradients would '
+            f'be wrong on a CPU; use larger images, or OptimWrapper'
+        )

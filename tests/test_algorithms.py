@@ -416,6 +416,7 @@ def test_a_dense_head_is_mimicked_on_all_levels(dense, batch):
     torch.testing.assert_close(losses['distill.loss_head_l2'], expected)
 
 
+@pytest.mark.usefixtures('_without_onednn')
 def test_losses_stay_in_float32_under_autocast(dense, batch):
     """On a dense head: mmcv has no bfloat16 RoI pooling on the CPU."""
     calls = []

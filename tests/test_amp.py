@@ -1,5 +1,7 @@
 """bfloat16 training on the CPU, where MMEngine's wrapper refuses."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -42,3 +44,28 @@ def test_a_model_that_pools_rois_is_refused(batch):
     wrapper = build_optim_wrapper(model, Config(CONFIG)._cfg_dict)
     with pytest.raises(ConfigError, match='pools RoIs .*; use OptimWrapper'):
         model.train_step(batch, wrapper)
+
+
+def gradient(model, images, context):
+    model.zero_grad()
+    with context:
+        output = model(images)
+    output.float().square().sum().backward()
+    return model[0].weight.grad.clone()
+
+
+@pytest.mark.parametrize(('kernel', 'height'), [(3, 1), (3, 2), (1, 2)])
+def test_strided_convolutions_of_narrow_maps(kernel, height):
+    """One pixel wide is refused; two have the gradients of float32."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(16, 16, kernel, 2, kernel // 2)
+    )
+    wrapper = build_optim_wrapper(model, Config(CONFIG)._cfg_dict)
+    images = torch.randn(2, 16, height, 2)
+    expected = gradient(model, images, nullcontext())
+    found = gradient(model, images, wrapper.optim_context(model))
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.2)
+    with pytest.raises(ConfigError, match=r'wrong on a CPU; use larger'):
+        gradient(model, images[..., :1], wrapper.optim_context(model))
+    model(images[..., :1])  # outside it

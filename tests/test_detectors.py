@@ -268,6 +268,7 @@ def test_dense_weights_by_box_and_by_confidence(dense, batch):
         )
 
 
+@pytest.mark.usefixtures('_without_onednn')
 def test_dense_lsh_trains_under_bfloat16(dense, batch):
     model = dense()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

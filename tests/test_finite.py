@@ -226,6 +226,7 @@ def combined(firsts, seconds, fast):
     ('weights', 'dtype'),
     combined(WEIGHTS, AUTOCAST, [*zip(WEIGHTS, AUTOCAST, strict=True)]),
 )
+@pytest.mark.usefixtures('_without_onednn')
 def test_dense_detectors_of_little(batch, weights, name, dtype):
     taps = dict(cls=dict(layer='bbox_head.retina_cls', weights=weights))
     losses = dict(cls=FEATURES)
@@ -243,6 +244,7 @@ def test_dense_detectors_of_little(batch, weights, name, dtype):
 
 
 @pytest.mark.parametrize('dtype', AUTOCAST[1:], ids=str)
+@pytest.mark.usefixtures('_without_onednn')
 def test_a_dense_detector_of_ignored_locations_in_half(batch, dtype):
     model = distil(
         retinanet(4),
