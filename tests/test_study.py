@@ -477,11 +477,10 @@ def small(arms, only='*'):
 def test_the_second_stage_goes_on_from_the_first(tmp_path):
     """Student, teacher, embedding alone, then all; each a real training."""
     arms = {
-        'single': ['lshl2+inherit'],
-        'single_stages': ['alone', 'two_stages+inherit'],
+        'single': ['lshl2+inherit', 'two_stages+inherit'],
     }
     done = subprocess.run(
-        small(arms, 'single_stages/*'),
+        small(arms, 'single/two_stages*'),
         cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(REPO)},
         capture_output=True,
@@ -491,8 +490,8 @@ def test_the_second_stage_goes_on_from_the_first(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     lines = (tmp_path / 'study.jsonl').read_text().splitlines()
     records = {x['run']: x for x in map(json.loads, lines)}
-    # 3 needed, 3 of tuning, 2 arms of 2 seeds.
-    assert len(records) == 10
+    # 3 needed, 3 of tuning, 2 seeds.
+    assert len(records) == 8
     assert all(0 <= x['value'] <= 100 for x in records.values())
     work = tmp_path / WORK
     student, teacher, stage1 = (
@@ -506,7 +505,7 @@ def test_the_second_stage_goes_on_from_the_first(tmp_path):
         assert torch.equal(student[key], stage1[f'architecture.{key}'])
     head = 'head.fc.weight'
     assert torch.equal(teacher[head], stage1[f'architecture.{head}'])
-    [log] = work.glob('single_stages/test/two_stages+inherit_x*/0/log.txt')
+    [log] = work.glob('single/test/two_stages+inherit_x*/0/log.txt')
     text = log.read_text()
     assert 'single_stage1_inherit.pth' in text
     assert 'inherit: ' in text

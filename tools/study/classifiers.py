@@ -1,7 +1,9 @@
 """Classifiers of the study: crops with one label, images with several.
 
-Those of several labels start from the backbones of those of one, as elsewhere
-from ImageNet.
+All students start from one that has learnt alone and go on for as long, with
+a teacher or without: from random weights, seeds differ by more than methods.
+Teacher and student of several labels start from the backbones of those of one,
+as elsewhere from ImageNet.
 """
 
 from typing import Any
@@ -20,7 +22,7 @@ from arm import (
 EPOCHS = 6
 SIZES = {'single': 16, 'multi': 32}  # pixels; objects of about 12
 FOLDERS = {'single': ('crops', 'main'), 'multi': ('small', 'small')}
-STAGE1_EPOCHS = 3
+STAGE1_EPOCHS = 2  # of these
 EMBEDDED = 'student alone, with the embedding'
 WIDTHS = dict(in_channels=32, out_channels=128)  # of the embedding
 CLASSES = 'head.fc'
@@ -47,6 +49,8 @@ PAIRS = (
     ('lshl2+inherit', 'l2+inherit'),
     ('lshl2+inherit', 'lsh+inherit'),
     ('lshl2+inherit', 'lshl2'),
+    ('two_stages', 'lshl2'),
+    ('two_stages+inherit', 'lshl2+inherit'),
 )
 TASK_PAIRS = {
     'single': (
@@ -57,10 +61,6 @@ TASK_PAIRS = {
     ),
     'multi': (('lshl2+inherit', 'logits_l2+inherit'), *PAIRS),
 }
-STAGE_PAIRS = (
-    ('two_stages', 'one_stage'),
-    ('two_stages+inherit', 'one_stage+inherit'),
-)
 LSHL2 = on_features('LSHL2', LSH, L2, options=CALIBRATED)
 METHODS = {
     'l2': on_features('L2', L2),
@@ -125,22 +125,17 @@ def classifier(
     return options
 
 
-def start_of(task: str, role: str) -> str | None:
-    """Whose backbone it starts from."""
-    return f'single_{role}' if task == 'multi' else None
-
-
 def distilled(
     task: str,
     method: Method,
     inherit: bool,
     tuned_as: str = '',
-    backbone: str | None = None,
     epochs: int = EPOCHS,
 ) -> Arm:
-    """A distillation of a classifier; a linear embedding widens it."""
+    """The student alone learns from a teacher; an embedding widens it."""
+    start = f'{task}_student'
     options = {
-        **classifier(task, backbone, epochs, 'model.architecture'),
+        **classifier(task, start, epochs, 'model.architecture'),
         'custom_hooks': [],
         'load_from': None,
         'model.teacher.cfg_path': f'{WORK}/{task}_teacher.py',
@@ -152,14 +147,8 @@ def distilled(
 
 
 def stage1(task: str, inherit: bool) -> Arm:
-    """The embedding alone learns, on the backbone of the student alone."""
-    arm = distilled(
-        task,
-        LSHL2,
-        inherit,
-        backbone=f'{task}_student',
-        epochs=STAGE1_EPOCHS,
-    )
+    """The embedding alone learns."""
+    arm = distilled(task, LSHL2, inherit, epochs=STAGE1_EPOCHS)
     changed = {
         'model.calculate_student_loss': False,
         'model.student_trainable': ['neck'],
@@ -169,13 +158,13 @@ def stage1(task: str, inherit: bool) -> Arm:
 
 def needed_of(task: str) -> list[dict[str, Arm]]:
     """Teacher and student, then first stages, by the names of the weights."""
+    first = {}
+    for role in ('student', 'teacher'):
+        start = f'single_{role}' if task == 'multi' else None
+        name = f'{task}_{role}'
+        first[name] = Arm(role, name, classifier(task, start))
     return [
-        {
-            f'{task}_{role}': Arm(
-                role, f'{task}_{role}', classifier(task, start_of(task, role))
-            )
-            for role in ('student', 'teacher')
-        },
+        first,
         {
             f'{task}_stage1': stage1(task, False),
             f'{task}_stage1_inherit': stage1(task, True),
@@ -185,41 +174,30 @@ def needed_of(task: str) -> list[dict[str, Arm]]:
 
 def arms_of(task: str) -> dict[str, Arm]:
     """Each method, without and with the teacher's classifier."""
-    start = start_of(task, 'student')
-    alone = Arm('student alone', f'{task}_student', classifier(task, start))
+    student = f'{task}_student'
+    options = classifier(task, None)
+    options['load_from'] = f'{WORK}/{student}.pth'
+    embedding = NOTHING._replace(title=EMBEDDED)
     arms = {
-        'alone': alone,
-        'embedding': distilled(
-            task, NOTHING._replace(title=EMBEDDED), False, backbone=start
-        ),
-        'alone+inherit': distilled(task, NOTHING, True, backbone=start),
+        'alone': Arm('student alone', student, options),
+        'embedding': distilled(task, embedding, False),
+        'alone+inherit': distilled(task, NOTHING, True),
     }
     for name, method in TASK_METHODS[task].items():
         tuned_as = f'{task}/{name}+inherit'
         for end, inherit in (('', False), ('+inherit', True)):
-            arms[name + end] = distilled(
-                task, method, inherit, tuned_as, start
-            )
-    return arms
-
-
-def stages_of(task: str) -> dict[str, Arm]:
-    """A student that is trained already goes on, as long in all arms."""
-    epochs = EPOCHS + STAGE1_EPOCHS
-    student = f'{task}_student'
-    options = classifier(task, None, epochs)
-    options['load_from'] = f'{WORK}/{student}.pth'
-    arms = {'alone': Arm('student alone', student, options)}
-    factor = f'{task}/lshl2+inherit'
+            arms[name + end] = distilled(task, method, inherit, tuned_as)
     for end, inherit in (('', False), ('+inherit', True)):
-        one = distilled(task, LSHL2, inherit, factor, student, epochs)
-        two = distilled(task, LSHL2, inherit, factor, student)
         first = f'{task}_stage1{end.replace("+", "_")}'
-        arms[f'one_stage{end}'] = one._replace(
-            title=one.title.replace('LSHL2', 'LSHL2 in one stage')
+        arm = distilled(
+            task,
+            LSHL2._replace(title='LSHL2 in two stages'),
+            inherit,
+            f'{task}/lshl2+inherit',
+            EPOCHS - STAGE1_EPOCHS,
         )
-        arms[f'two_stages{end}'] = two._replace(
-            title=two.title.replace('LSHL2', 'LSHL2 in two stages'),
-            options={**two.options, 'load_from': f'{WORK}/{first}.pth'},
+        loaded = {'load_from': f'{WORK}/{first}.pth'}
+        arms[f'two_stages{end}'] = arm._replace(
+            options={**arm.options, **loaded}
         )
     return arms

@@ -107,17 +107,6 @@ EXPERIMENTS = {
         )
         for task, labels in LABELS.items()
     },
-    **{
-        f'{task}_stages': Experiment(
-            f'Classification, {labels}, a trained student goes on',
-            5,
-            f'{task}_teacher',
-            f'{task}_stages/alone',
-            classifiers.stages_of(task),
-            classifiers.STAGE_PAIRS,
-        )
-        for task, labels in LABELS.items()
-    },
     'long': Experiment(
         'Faster R-CNN, students as long as their teacher',
         3,
