@@ -171,28 +171,26 @@ def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
 
 def table(records: Mapping[str, Record], experiment: str) -> str:
     """A Markdown table of an experiment."""
-    head = [
-        *('', 'seeds', name_of(experiment), to_baseline(experiment)),
-        *('gap closed', 'weights'),
-    ]
+    head = ['', 'seeds', name_of(experiment), to_baseline(experiment)]
     lines = []
     best = teacher(records, experiment)
     if best is not None:
+        head.append('gap closed')
         lines.append([best[0], '1', f'{best[1]:.1f}', '', '', ''])
+    head.append('weights')
     for row in rows(records, experiment):
         spread = ''
         if len(row.values) > 1:
             spread = f' ± {np.std(row.values, ddof=1):.1f}'
-        lines.append(
-            [
-                row.title,
-                str(len(row.values)),
-                f'{np.mean(row.values):.1f}{spread}',
-                '' if row.gain is None else said(row.gain),
-                '' if row.closed is None else f'{row.closed:.0f} %',
-                f'{row.factor:g}',
-            ]
-        )
+        cells = [
+            row.title,
+            str(len(row.values)),
+            f'{np.mean(row.values):.1f}{spread}',
+            '' if row.gain is None else said(row.gain),
+        ]
+        if best is not None:
+            cells.append('' if row.closed is None else f'{row.closed:.0f} %')
+        lines.append([*cells, f'{row.factor:g}'])
     return markdown(head, lines)
 
 
