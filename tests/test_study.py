@@ -408,12 +408,22 @@ def test_each_arm_trains(tmp_path, monkeypatch):
             cfg.experiment_name = run.arm
             model = Runner.from_cfg(cfg).model
             torch.save(model.state_dict(), f'{WORK}/{run.arm}.pth')
+    starts = {}
     for experiment, name in ARMS:
         arm = grid.EXPERIMENTS[experiment].arms[name]
         run = runs.Run(experiment, name, 0, 'test', 1.0, arm)
         cfg = config_of(run, tmp_path)
         cfg.experiment_name = run.name.replace('/', '_')
         runner = Runner.from_cfg(cfg)
+        runner.model.init_weights()
+        if arm.metric == 'coco/bbox_mAP':  # as alone, but for the head
+            student = getattr(runner.model, 'student', runner.model)
+            detector = arm.config.rpartition('_')[0]
+            start = starts.setdefault(detector, copied(student))
+            inherits = arm.options.get('model.inherit', False)
+            for key, value in copied(student).items():
+                if key.startswith('backbone.') or not inherits:
+                    assert torch.equal(value, start[key]), (run.name, key)
         loader = runner.build_dataloader(cfg.train_dataloader)
         optimizer = runner.build_optim_wrapper(cfg.optim_wrapper)
         for batch, _ in zip(loader, range(2), strict=False):
@@ -422,6 +432,10 @@ def test_each_arm_trains(tmp_path, monkeypatch):
         mimic = [v for k, v in losses.items() if k.startswith('distill.')]
         if not name.startswith(('alone', 'embedding')):
             assert mimic and all(x > 0 for x in mimic), run.name
+
+
+def copied(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
 
 
 def config_of(run, folder):
