@@ -52,6 +52,7 @@ def record(arm, seed, value, split='test', factor=1.0, **rest):
         threads=1,
         machine='a machine',
         commit='abc',
+        alignment={},
         **rest,
     )
 
@@ -116,6 +117,27 @@ def test_a_row_says_what_was_measured(some):
     assert f'| {b.mean():.1f} ± {b.std(ddof=1):.1f} |' in line
     assert f'{ours.gain.mean:+.1f} [{ours.gain.low:+.1f}, ' in line
     assert '| teacher | 1 | 40.0 |' in report.table(some, 'faster_rcnn')
+
+
+def test_ablations_tell_angles_and_norms():
+    path, changed = 'faster_rcnn/lsh+inherit', 'ablation_hashes/128'
+    found = recorded(
+        record('needed/faster_rcnn_teacher', 0, 0.4),
+        *(record(path, i, 0.3) for i in (0, 1, 4)),
+        *(record(changed, i, x) for i, x in ((0, 0.2), (1, 0.3), (7, 0.9))),
+    )
+    for each in found.values():
+        i = each['seed']
+        each['alignment'] = {'roi.angle': 20.0 + i, 'roi.norm_ratio': i}
+    lines = report.table(found, 'ablation_hashes').splitlines()
+    assert '| angle | norm |' in lines[0]
+    # The third seed of the baseline is the fifth of its own experiment, and
+    # the last of the arm's is somebody's.
+    assert '| 2 | 30.0 ± 0.0 |  | 20° | 0.50 |' in lines[2]
+    assert '| 2 | 25.0 ± 7.1 | -5.0 [' in lines[3]
+    assert '] | 20° | 0.50 |' in lines[3]
+    # Where there is a teacher the gap is told.
+    assert 'angle' not in report.table(found, 'faster_rcnn')
 
 
 def test_seeds_of_others_and_of_tuning_do_not_count(some):

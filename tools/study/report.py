@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,9 @@ class Row(NamedTuple):
         gain (Difference, optional): To the student alone, seed by seed; None
             of that itself.
         closed (float, optional): Share of the gap to the teacher, in %.
+        angle (float, optional): Between features of RoIs of student and
+            teacher, in degrees.
+        norm (float, optional): Of the student's, over the teacher's.
         factor (float): Of the method's weights.
     """
 
@@ -52,6 +55,8 @@ class Row(NamedTuple):
     values: list[float]
     gain: Difference | None
     closed: float | None
+    angle: float | None
+    norm: float | None
     factor: float
 
 
@@ -75,6 +80,27 @@ def by_seed(
         if (x['experiment'], x['arm'], x['split']) == (experiment, arm, 'test')
         and (x['seed'] not in seeds) is new
     }
+
+
+def alignment(
+    records: Mapping[str, Record], path: str, seeds: Container[int], key: str
+) -> float | None:
+    """Mean of what EXPERIMENT/ARM had last in training, None of nothing.
+
+    Args:
+        records (dict): What was recorded.
+        path (str): EXPERIMENT/ARM.
+        seeds (Container[int]): That count.
+        key (str): Of the log, as 'roi.angle'.
+    """
+    found = [
+        x['alignment'][key]
+        for x in records.values()
+        if (f'{x["experiment"]}/{x["arm"]}', x['split']) == (path, 'test')
+        and x['seed'] in seeds
+        and key in x['alignment']
+    ]
+    return float(np.mean(found)) if found else None
 
 
 def percent(arm: Arm, value: float) -> float:
@@ -163,6 +189,8 @@ def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
                 [values[x] for x in sorted(values)],
                 gain,
                 closed,
+                alignment(records, path, values, 'roi.angle'),
+                alignment(records, path, values, 'roi.norm_ratio'),
                 max(factors),
             )
         )
@@ -174,7 +202,9 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
     head = ['', 'seeds', name_of(experiment), to_baseline(experiment)]
     lines = []
     best = teacher(records, experiment)
-    if best is not None:
+    if best is None:
+        head += ['angle', 'norm']
+    else:
         head.append('gap closed')
         lines.append([best[0], '1', f'{best[1]:.1f}', '', '', ''])
     head.append('weights')
@@ -190,6 +220,9 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
         ]
         if best is not None:
             cells.append('' if row.closed is None else f'{row.closed:.0f} %')
+        else:
+            cells.append('' if row.angle is None else f'{row.angle:.0f}°')
+            cells.append('' if row.norm is None else f'{row.norm:.2f}')
         lines.append([*cells, f'{row.factor:g}'])
     return markdown(head, lines)
 
