@@ -252,6 +252,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
     best = teacher(records, experiment)
     titles = [x.title.removesuffix(INHERITED) for x in found]
     lines = list(dict.fromkeys(titles))
+    heads: dict[str, str] = {}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             figsize=(7.2, 1.2 + 0.27 * len(lines)), layout='constrained'
@@ -259,6 +260,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         for row, title in zip(found, titles, strict=True):
             inherits = row.title != title
             colour = LIGHT.series[1 if inherits else 2]
+            heads['inherited head' if inherits else 'own head'] = colour
             place = lines.index(title)
             axes.plot(
                 row.values,
@@ -268,8 +270,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
                 alpha=0.45,
             )
             axes.plot(np.mean(row.values), place, 'D', color=colour, ms=5)
-        for label, place in (('own head', 2), ('inherited head', 1)):
-            colour = LIGHT.series[place]
+        for label, colour in heads.items():
             axes.plot([], [], 'D', color=colour, ms=5, label=label)
         axes.axvline(
             np.mean(found[0].values), color=LIGHT.muted, ls=(0, (2, 2)), lw=0.9
