@@ -27,8 +27,9 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     Raises:
         ConfigError: At the first step of a model that pools RoIs; on a CPU,
-            at a strided convolution of a map that is one pixel wide, for
-            which oneDNN's bfloat16 gradients hold uninitialised memory.
+            where a padded convolution trains on a map that is narrower than
+            its stride, for which oneDNN's bfloat16 gradients may hold
+            uninitialised memory.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -52,8 +53,9 @@ class BFloat16OptimWrapper(OptimWrapper):
                         f'channels-last maps; use OptimWrapper, or '
                         f'AmpOptimWrapper on a GPU'
                     )
+            for module in model.modules():
                 if isinstance(module, nn.Conv2d) and module.stride[1] > 1:
-                    module.register_forward_pre_hook(_refuse_width_1)
+                    module.register_forward_pre_hook(_refuse_narrow_maps)
             model.to(memory_format=torch.channels_last)
             self._is_channels_last = True
         device = next(model.parameters()).device.type
@@ -62,12 +64,17 @@ class BFloat16OptimWrapper(OptimWrapper):
                 yield
 
 
-def _refuse_width_1(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+def _refuse_narrow_maps(
+    module: nn.Conv2d, inputs: tuple[torch.Tensor]
+) -> None:
     (x,) = inputs
-    is_autocast = torch.is_autocast_enabled('cpu')
-    if is_autocast and x.device.type == 'cpu' and x.shape[-1] == 1:
+    is_trained = torch.is_grad_enabled() and module.weight.requires_grad
+    is_half = x.device.type == 'cpu' and torch.is_autocast_enabled('cpu')
+    is_padded = module.padding not in ('valid', (0, 0))
+    is_narrow = x.shape[-1] < module.stride[1]
+    if is_trained and is_half and is_padded and is_narrow:
         raise ConfigError(
             f'optim_wrapper.type: BFloat16OptimWrapper cannot train {module} '
-            f'on a map of {tuple(x.shape[-2:])} pixels: its gradients would '
-            f'be wrong on a CPU; use larger images, or OptimWrapper'
+            f'on a map of {tuple(x.shape[-2:])} pixels: its gradients may be '
+            f'wrong on a CPU; use larger images, or OptimWrapper'
         )

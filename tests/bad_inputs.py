@@ -451,6 +451,15 @@ ROWS = [
             ),
             True,
         ),
+        (
+            'bfloat16 of images too small for it on a CPU',
+            lambda x: x.train(
+                'retinanet_student',
+                optim_wrapper__type='mmrazor.BFloat16OptimWrapper',
+                train_dataloader__dataset__pipeline__2__scale=(32, 32),
+            ),
+            True,
+        ),
     ),
     *rows(
         'Checkpoints',

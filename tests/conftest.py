@@ -34,7 +34,7 @@ def _scope():
 
 @pytest.fixture
 def _without_onednn():
-    """Its bfloat16 gradients are wrong of strided maps one pixel wide."""
+    """Its bfloat16 gradients of maps narrower than a stride are wrong."""
     with torch.backends.mkldnn.flags(enabled=False):
         yield
 
