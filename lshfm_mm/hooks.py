@@ -622,9 +622,8 @@ class LossScaleHook(Hook):
     Args:
         num_batches (int): How many. Each costs a backward pass per loss.
             Defaults to 10.
-        limit (float): Greatest ratio that needs no advice. Defaults to 50: in
-            docs/results.md the best weights on an FPN pull up to 20 times as
-            hard in these batches, and 30 times does no harm.
+        limit (float): Greatest ratio that needs no advice. Defaults to 50, a
+            rule of thumb: good weights on an FPN pull 10 times as hard.
 
     Raises:
         ConfigError: If an argument is out of its range.
