@@ -1,7 +1,8 @@
 """Classifiers of the study: crops with one label, images with several.
 
-All students start from one that has learnt alone and go on for as long, with
-a teacher or without: from random weights, seeds differ by more than methods.
+All students start from the backbone of one that has learnt alone and go on
+for as long, with a teacher or without: from random weights, seeds differ as
+much as methods. The student alone keeps its classifier, too.
 Teacher and student of several labels start from the backbones of those of one,
 as elsewhere from ImageNet.
 """

@@ -75,6 +75,7 @@ EXPERIMENTS = {
             ('lshl2+inherit', 'cwd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_pkd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
+            ('lshl2_cwd+inherit', 'cwd+inherit'),
             ('kl+inherit', 'alone+inherit'),
             ('mgd+inherit', 'alone+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_fpn'),
@@ -114,9 +115,14 @@ EXPERIMENTS = {
         'long/alone',
         changed(
             schedule(2 * EPOCHS),
-            *('alone', 'lshl2_fpn+inherit', 'cwd+inherit'),
+            *('alone', 'alone+inherit', 'lshl2_fpn+inherit'),
+            *('cwd+inherit', 'lshl2_cwd+inherit'),
         ),
-        (('lshl2_fpn+inherit', 'cwd+inherit'),),
+        (
+            ('lshl2_fpn+inherit', 'alone+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
+        ),
     ),
     'few_images': Experiment(
         'Faster R-CNN, student with 64 of 640 images',

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,25 +45,20 @@ class Row(NamedTuple):
         gain (Difference, optional): To the student alone, seed by seed; None
             of that itself.
         closed (float, optional): Share of the gap to the teacher, in %.
-        angle (float, optional): Between features of RoIs of student and
-            teacher, in degrees.
-        norm (float, optional): Of the student's, over the teacher's.
-        factor (float): Of the method's weights.
+        records (list[Record]): Of these seeds.
     """
 
     title: str
     values: list[float]
     gain: Difference | None
     closed: float | None
-    angle: float | None
-    norm: float | None
-    factor: float
+    records: list[Record]
 
 
-def by_seed(
+def measured(
     records: Mapping[str, Record], path: str, new: bool = False
-) -> dict[int, float]:
-    """Seed -> what EXPERIMENT/ARM measured on the test images, in %.
+) -> dict[int, Record]:
+    """Seed -> what was recorded of EXPERIMENT/ARM on the test images.
 
     Args:
         records (dict): What was recorded.
@@ -73,34 +68,21 @@ def by_seed(
     """
     experiment, _, arm = path.partition('/')
     seeds = range(grid.EXPERIMENTS[experiment].seeds)
-    spec = grid.EXPERIMENTS[experiment].arms[arm]
     return {
-        x['seed']: percent(spec, x['value'])
+        x['seed']: x
         for x in records.values()
         if (x['experiment'], x['arm'], x['split']) == (experiment, arm, 'test')
         and (x['seed'] not in seeds) is new
     }
 
 
-def alignment(
-    records: Mapping[str, Record], path: str, seeds: Container[int], key: str
-) -> float | None:
-    """Mean of what EXPERIMENT/ARM had last in training, None of nothing.
-
-    Args:
-        records (dict): What was recorded.
-        path (str): EXPERIMENT/ARM.
-        seeds (Container[int]): That count.
-        key (str): Of the log, as 'roi.angle'.
-    """
-    found = [
-        x['alignment'][key]
-        for x in records.values()
-        if (f'{x["experiment"]}/{x["arm"]}', x['split']) == (path, 'test')
-        and x['seed'] in seeds
-        and key in x['alignment']
-    ]
-    return float(np.mean(found)) if found else None
+def by_seed(
+    records: Mapping[str, Record], path: str, new: bool = False
+) -> dict[int, float]:
+    """Seed -> the metric of EXPERIMENT/ARM, in %; as :func:`measured`."""
+    found = measured(records, path, new)
+    spec = plan.arm_of(path)
+    return {seed: percent(spec, x['value']) for seed, x in found.items()}
 
 
 def percent(arm: Arm, value: float) -> float:
@@ -144,7 +126,7 @@ def teacher(
 
     None of experiments that change an arm of another one.
     """
-    if not grid.EXPERIMENTS[experiment].baseline.startswith(f'{experiment}/'):
+    if is_ablation(experiment):
         return None
     name = grid.EXPERIMENTS[experiment].teacher
     arms = {k: v for stage in grid.NEEDED for k, v in stage.items()}
@@ -157,74 +139,80 @@ def teacher(
 def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
     """The baseline and the arms that have been run, in the grid's order."""
     spec = grid.EXPERIMENTS[experiment]
-    others = {
-        seed: value
-        for seed, value in by_seed(records, spec.baseline).items()
-        if seed < spec.seeds
+    paths = dict.fromkeys(f'{experiment}/{x}' for x in spec.arms)
+    values = {
+        path: {
+            k: v for k, v in by_seed(records, path).items() if k < spec.seeds
+        }
+        for path in [spec.baseline, *paths]
     }
+    others = values[spec.baseline]
     best = teacher(records, experiment)
     found = []
-    for path in dict.fromkeys(
-        [spec.baseline, *(f'{experiment}/{x}' for x in spec.arms)]
-    ):
-        values = others
+    for path, ours in values.items():
+        if not ours:
+            continue
         gain = closed = None
         if path != spec.baseline:
-            values = by_seed(records, path)
-            gain = difference(values, others)
-        if not values:
-            continue
+            gain = difference(ours, others)
         if gain and best:
-            start = float(np.mean([others[x] for x in values if x in others]))
+            start = float(np.mean([others[x] for x in ours if x in others]))
             closed = 100 * gain.mean / (best[1] - start)
-        name, _, arm = path.partition('/')
-        factors = {
-            x['factor']
-            for x in records.values()
-            if (x['experiment'], x['arm'], x['split']) == (name, arm, 'test')
-        }
+        told = measured(records, path)
         found.append(
             Row(
-                grid.EXPERIMENTS[name].arms[arm].title,
-                [values[x] for x in sorted(values)],
+                plan.arm_of(path).title,
+                [ours[x] for x in sorted(ours)],
                 gain,
                 closed,
-                alignment(records, path, values, 'roi.angle'),
-                alignment(records, path, values, 'roi.norm_ratio'),
-                max(factors),
+                [told[x] for x in sorted(ours)],
             )
         )
     return found
 
 
+def is_ablation(experiment: str) -> bool:
+    """Whether its arms change an arm of another experiment."""
+    baseline = grid.EXPERIMENTS[experiment].baseline
+    return not baseline.startswith(f'{experiment}/')
+
+
 def table(records: Mapping[str, Record], experiment: str) -> str:
     """A Markdown table of an experiment."""
+    more = ['angle', 'norm'] if is_ablation(experiment) else ['gap closed']
     head = ['', 'seeds', name_of(experiment), to_baseline(experiment)]
+    head += [*more, 'weights']
     lines = []
-    best = teacher(records, experiment)
-    if best is None:
-        head += ['angle', 'norm']
-    else:
-        head.append('gap closed')
+    if best := teacher(records, experiment):
         lines.append([best[0], '1', f'{best[1]:.1f}', '', '', ''])
-    head.append('weights')
     for row in rows(records, experiment):
         spread = ''
         if len(row.values) > 1:
             spread = f' ± {np.std(row.values, ddof=1):.1f}'
-        cells = [
-            row.title,
-            str(len(row.values)),
-            f'{np.mean(row.values):.1f}{spread}',
-            '' if row.gain is None else said(row.gain),
-        ]
-        if best is not None:
-            cells.append('' if row.closed is None else f'{row.closed:.0f} %')
+        if is_ablation(experiment):
+            cells = [
+                logged(row, 'roi.angle', '.1f', '°'),
+                logged(row, 'roi.norm_ratio', '.2f'),
+            ]
         else:
-            cells.append('' if row.angle is None else f'{row.angle:.0f}°')
-            cells.append('' if row.norm is None else f'{row.norm:.2f}')
-        lines.append([*cells, f'{row.factor:g}'])
+            cells = ['' if row.closed is None else f'{row.closed:.0f} %']
+        lines.append(
+            [
+                row.title,
+                str(len(row.values)),
+                f'{np.mean(row.values):.1f}{spread}',
+                '' if row.gain is None else said(row.gain),
+                *cells,
+                f'{row.records[0]["factor"]:g}',
+            ]
+        )
     return markdown(head, lines)
+
+
+def logged(row: Row, key: str, form: str, unit: str = '') -> str:
+    """Mean of what the log had last of features, in words; '' of nothing."""
+    found = [x['alignment'][key] for x in row.records if key in x['alignment']]
+    return f'{np.mean(found):{form}}{unit}' if found else ''
 
 
 def name_of(experiment: str) -> str:
@@ -297,7 +285,8 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
 
 def content(records: Mapping[str, Record], experiment: str) -> str:
     """What a plot shows, for the file itself."""
-    shown = [teacher(records, experiment), *rows(records, experiment)]
+    drawn = [(x.title, x.values) for x in rows(records, experiment)]
+    shown = [teacher(records, experiment), *drawn]
     return hashlib.sha256(repr(shown).encode()).hexdigest()
 
 
