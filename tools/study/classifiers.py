@@ -133,7 +133,7 @@ def distilled(
     tuned_as: str = '',
     epochs: int = EPOCHS,
 ) -> Arm:
-    """The student alone learns from a teacher; an embedding widens it."""
+    """A student that learnt alone goes on with a teacher, and wider."""
     start = f'{task}_student'
     options = {
         **classifier(task, start, epochs, 'model.architecture'),

@@ -80,7 +80,11 @@ def by_seed(
     records: Mapping[str, Record], path: str, new: bool = False
 ) -> dict[int, float]:
     """Seed -> the metric of EXPERIMENT/ARM, in %; as :func:`measured`."""
-    found = measured(records, path, new)
+    return values_of(path, measured(records, path, new))
+
+
+def values_of(path: str, found: Mapping[int, Record]) -> dict[int, float]:
+    """Seed -> the metric, in %, of records of EXPERIMENT/ARM."""
     spec = plan.arm_of(path)
     return {seed: percent(spec, x['value']) for seed, x in found.items()}
 
@@ -139,36 +143,34 @@ def teacher(
 def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
     """The baseline and the arms that have been run, in the grid's order."""
     spec = grid.EXPERIMENTS[experiment]
-    paths = dict.fromkeys(f'{experiment}/{x}' for x in spec.arms)
-    values = {
-        path: {
-            k: v for k, v in by_seed(records, path).items() if k < spec.seeds
-        }
-        for path in [spec.baseline, *paths]
-    }
-    others = values[spec.baseline]
+    arms = [f'{experiment}/{x}' for x in spec.arms]
+    found = {}
+    for path in [spec.baseline, *arms]:
+        told = measured(records, path)
+        found[path] = {k: told[k] for k in sorted(told) if k < spec.seeds}
+    others = values_of(spec.baseline, found[spec.baseline])
     best = teacher(records, experiment)
-    found = []
-    for path, ours in values.items():
-        if not ours:
+    listed = []
+    for path, told in found.items():
+        if not told:
             continue
+        values = values_of(path, told)
         gain = closed = None
         if path != spec.baseline:
-            gain = difference(ours, others)
+            gain = difference(values, others)
         if gain and best:
-            start = float(np.mean([others[x] for x in ours if x in others]))
+            start = float(np.mean([others[x] for x in values if x in others]))
             closed = 100 * gain.mean / (best[1] - start)
-        told = measured(records, path)
-        found.append(
+        listed.append(
             Row(
                 plan.arm_of(path).title,
-                [ours[x] for x in sorted(ours)],
+                [*values.values()],
                 gain,
                 closed,
-                [told[x] for x in sorted(ours)],
+                [*told.values()],
             )
         )
-    return found
+    return listed
 
 
 def is_ablation(experiment: str) -> bool:
