@@ -46,6 +46,7 @@ def on_features(
 
 # Of both tasks.
 PAIRS = (
+    ('lshl2', 'embedding'),
     ('lshl2+inherit', 'alone+inherit'),
     ('lshl2+inherit', 'l2+inherit'),
     ('lshl2+inherit', 'lsh+inherit'),
@@ -56,11 +57,14 @@ PAIRS = (
 TASK_PAIRS = {
     'single': (
         ('lshl2+inherit', 'kl+inherit'),
-        ('lshl2', 'embedding'),
         ('lshl2_correct+inherit', 'lshl2+inherit'),
         *PAIRS,
     ),
-    'multi': (('lshl2+inherit', 'logits_l2+inherit'), *PAIRS),
+    'multi': (
+        ('lshl2+inherit', 'logits_l2+inherit'),
+        ('lsh', 'embedding'),
+        *PAIRS,
+    ),
 }
 LSHL2 = on_features('LSHL2', LSH, L2, options=CALIBRATED)
 METHODS = {
