@@ -154,7 +154,7 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
         },
     ),
     'bias': (
-        'bias of the hash functions, LSH (0)',
+        'bias of the hash functions, LSH (0 above)',
         'lsh+inherit',
         {
             kind: on_rois(
