@@ -117,11 +117,16 @@ def main() -> None:
             )
         work = Path(WORK)
         work.mkdir(parents=True, exist_ok=True)
-        lock = (work / 'lock').open('w')  # until this process ends
+        # Until this process ends, and what it trains if it is killed.
+        lock = (work / 'lock').open('w')
+        os.set_inheritable(lock.fileno(), True)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ConfigError(f'{work}: another study runs there') from None
+            raise ConfigError(
+                f'{work}: another study runs there, or a training that a '
+                f'killed one has left; wait for it, or end it'
+            ) from None
         workers = Workers(args.gpus, args.jobs)
         runs.prepare_data()
         for stage in plan.needed(args.only):

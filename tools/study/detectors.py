@@ -121,6 +121,11 @@ RETINA_METHODS = {
     'lshl2': Method(
         'LSHL2, class tower', {'cls': RETINA}, {'cls': [RETINA_LSH, L2]}
     ),
+    'lshl2_fpn': Method(
+        'LSHL2, class tower + L2, FPN',
+        {'cls': RETINA, 'fpn': FPN},
+        {'cls': [RETINA_LSH, L2], 'fpn': [FPN_L2]},
+    ),
     'pkd': METHODS['pkd'],
     'cwd': METHODS['cwd'],
 }

@@ -95,6 +95,9 @@ EXPERIMENTS = {
             ('lshl2+inherit', 'l2+inherit'),
             ('lshl2+inherit', 'pkd+inherit'),
             ('lshl2+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_fpn'),
         ),
     ),
     **{

@@ -211,6 +211,7 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
+            close_fds=False,  # the study's lock
         )
         CHILDREN.append(child)
         code = child.wait()
