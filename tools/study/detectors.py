@@ -17,6 +17,7 @@ from arm import (
 EPOCHS = 8
 
 ROI = 'roi_head.bbox_head.fc_cls'
+FC1, FC2 = (f'roi_head.bbox_head.shared_fcs.{x}' for x in (0, 1))
 RETINA = 'bbox_head.retina_cls'
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
@@ -136,6 +137,18 @@ def on_rois(title: str, *losses: Options, **kwargs: Any) -> Method:
     return Method(title, {'roi': ROI}, {'roi': [*losses]}, **kwargs)
 
 
+def on_layers(title: str, **layers: str) -> Method:
+    """LSHL2 on the inputs of layers of the box head."""
+    losses = [dict(LSH, num_hashes=1024), L2]
+    return Method(title, layers, dict.fromkeys(layers, losses))
+
+
+def stopped(epochs: int) -> Options:
+    """Nothing but the task after some epochs."""
+    hook = dict(type='mmrazor.StopDistillHook', stop_epoch=epochs)
+    return {'custom_hooks': [hook]}
+
+
 def times(factor: float, loss: Options) -> Options:
     """A loss with another weight."""
     return dict(loss, loss_weight=factor * loss['loss_weight'])
@@ -221,6 +234,25 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
                 {'roi': dict(layer=ROI, weights='balanced')},
                 {'roi': [LSH, L2]},
             ),
+        },
+    ),
+    'tap': (
+        'layers whose inputs LSHL2 compares (class layer above)',
+        'lshl2+inherit',
+        {
+            'fc2': on_layers('second FC', fc2=FC2),
+            'fc1': on_layers('first FC: pooled RoI', fc1=FC1),
+            'class_fc1': on_layers('class layer, first FC', roi=ROI, fc1=FC1),
+        },
+    ),
+    'stop': (
+        'epochs, of the 8, in which LSHL2 counts',
+        'lshl2+inherit',
+        {
+            f'{epochs}': on_rois(
+                f'first {epochs}', LSH, L2, options=stopped(epochs)
+            )
+            for epochs in (4, 6)
         },
     ),
     'connector': (
