@@ -25,8 +25,10 @@ REPO = Path(__file__).parent.parent
 sys.path.insert(0, str(REPO / 'tools/study'))
 
 import grid  # noqa: E402
+import markdown_tables as tables  # noqa: E402
 import plan  # noqa: E402
 import report  # noqa: E402
+import results  # noqa: E402
 import runs  # noqa: E402
 from arm import FACTORS, TUNING_SEED, WORK  # noqa: E402
 
@@ -83,18 +85,18 @@ def some():
 
 
 def test_intervals_are_those_of_a_paired_t_test(some):
-    alone = report.by_seed(some, 'faster_rcnn/alone')
-    ours = report.by_seed(some, 'faster_rcnn/lshl2')
+    alone = results.by_seed(some, 'faster_rcnn/alone')
+    ours = results.by_seed(some, 'faster_rcnn/lshl2')
     assert alone[3] == pytest.approx(100 * some_value(some, 'alone', 3))
-    found = report.difference(ours, alone)
+    found = results.difference(ours, alone)
     expected = stats.ttest_rel([*ours.values()], [*alone.values()])
     interval = expected.confidence_interval(0.95)
     assert found.low == pytest.approx(interval.low)
     assert found.high == pytest.approx(interval.high)
     # Only seeds that both have; without an interval if there is but one.
-    one = report.difference({7: 3.0, 1: 2.5}, {1: 2.0, 2: 9.0})
+    one = results.difference({7: 3.0, 1: 2.5}, {1: 2.0, 2: 9.0})
     assert one == (0.5, None, None)
-    assert report.difference({1: 1.0}, {2: 1.0}) is None
+    assert results.difference({1: 1.0}, {2: 1.0}) is None
 
 
 def some_value(some, arm, seed):
@@ -107,16 +109,16 @@ def some_value(some, arm, seed):
 
 
 def test_a_row_says_what_was_measured(some):
-    alone, ours = report.rows(some, 'faster_rcnn')
+    alone, ours = results.rows(some, 'faster_rcnn')
     assert alone.title == 'student alone' and alone.gain is None
     a, b = (np.array(x.values) for x in (alone, ours))
     assert len(a) == len(b) == 5
     share = 100 * (b.mean() - a.mean()) / (40 - a.mean())
     assert ours.closed == pytest.approx(share)
-    line = report.table(some, 'faster_rcnn').splitlines()[-1]
+    line = tables.table(some, 'faster_rcnn').splitlines()[-1]
     assert f'| {b.mean():.1f} ± {b.std(ddof=1):.1f} |' in line
     assert f'{ours.gain.mean:+.1f} [{ours.gain.low:+.1f}, ' in line
-    assert '| teacher | 1 | 40.0 |' in report.table(some, 'faster_rcnn')
+    assert '| teacher | 1 | 40.0 |' in tables.table(some, 'faster_rcnn')
 
 
 def test_ablations_tell_angles_and_norms():
@@ -129,7 +131,7 @@ def test_ablations_tell_angles_and_norms():
     for each in found.values():
         i = each['seed']
         each['alignment'] = {'roi.angle': 20.1 + i, 'roi.norm_ratio': i}
-    lines = report.table(found, 'ablation_hashes').splitlines()
+    lines = tables.table(found, 'ablation_hashes').splitlines()
     assert '| angle | norm |' in lines[0]
     # The third seed of the baseline is the fifth of its own experiment, and
     # the last of the arm's is somebody's.
@@ -137,7 +139,29 @@ def test_ablations_tell_angles_and_norms():
     assert '| 2 | 25.0 ± 7.1 | -5.0 [' in lines[3]
     assert '] | 20.6° | 0.50 |' in lines[3]
     # Where there is a teacher the gap is told.
-    assert 'angle' not in report.table(found, 'faster_rcnn')
+    assert 'angle' not in tables.table(found, 'faster_rcnn')
+
+
+def test_the_short_table_has_the_recipe_beside_student_and_peer(some):
+    assert len(tables.short(some).splitlines()) == 2  # no recipe yet
+    ours, cwd = (0.31, 0.35, 0.33), (0.30, 0.32)
+    more = some | recorded(
+        *(
+            record(f'faster_rcnn/{arm}+inherit', i, x)
+            for arm, values in (('lshl2_fpn', ours), ('cwd', cwd))
+            for i, x in enumerate(values)
+        )
+    )
+    alone = results.by_seed(some, 'faster_rcnn/alone')
+    pairs = [100 * x - alone[i] for i, x in enumerate(ours)]
+    reach = stats.t.ppf(0.975, 2) * np.std(pairs, ddof=1) / np.sqrt(3)
+    gain = np.mean(pairs)
+    [line] = tables.short(more).splitlines()[2:]
+    assert line == (
+        f'| Faster R-CNN: COCO box AP | {np.mean([*alone.values()]):.1f} |  '
+        f'| 33.0 | {gain:+.1f} [{gain - reach:+.1f}, {gain + reach:+.1f}] '
+        f'| 31.0 | 40.0 |'
+    )
 
 
 def test_seeds_of_others_and_of_tuning_do_not_count(some):
@@ -145,7 +169,9 @@ def test_seeds_of_others_and_of_tuning_do_not_count(some):
         record('faster_rcnn/alone', 7, 0.9),
         record('faster_rcnn/alone', 100, 0.9, 'val'),
     )
-    assert report.rows(more, 'faster_rcnn') == report.rows(some, 'faster_rcnn')
+    assert results.rows(more, 'faster_rcnn') == results.rows(
+        some, 'faster_rcnn'
+    )
 
 
 def test_arms_are_held_against_each_other(some, monkeypatch):
@@ -153,9 +179,9 @@ def test_arms_are_held_against_each_other(some, monkeypatch):
     pairs = (('lshl2', 'alone'), ('lshl2', 'pkd'))
     changed = {'faster_rcnn': spec._replace(pairs=pairs)}
     monkeypatch.setattr(grid, 'EXPERIMENTS', changed)
-    _, ours = report.rows(some, 'faster_rcnn')
-    [line] = report.pairs_table(some, 'faster_rcnn').splitlines()[2:]
-    said = report.said(ours.gain)
+    _, ours = results.rows(some, 'faster_rcnn')
+    [line] = tables.pairs_table(some, 'faster_rcnn').splitlines()[2:]
+    said = tables.said(ours.gain)
     assert line == f'| LSHL2, RoI | student alone | {said} |'
 
 
@@ -165,16 +191,16 @@ def test_a_new_seed_is_held_against_those_of_the_grid(some):
         *(record(f'faster_rcnn/{arm}', 7, x) for arm, x in new),
         record('faster_rcnn/lshl2', 8, 0.5),  # without a student alone
     )
-    alone, ours = report.rows(some, 'faster_rcnn')
+    alone, ours = results.rows(some, 'faster_rcnn')
     pairs = np.subtract(ours.values, alone.values)
     scale = pairs.std(ddof=1) * np.sqrt(1 + 1 / 5)
     low, high = stats.t.interval(0.95, 4, pairs.mean(), scale)
-    lines = report.new_seeds_table(more, 'faster_rcnn').splitlines()[2:]
+    lines = tables.new_seeds_table(more, 'faster_rcnn').splitlines()[2:]
     title = grid.EXPERIMENTS['faster_rcnn'].arms['lshl2'].title
     assert lines == [
         f'| {title} | 7 | 33.0 | +12.0 | {low:+.1f} to {high:+.1f} |'
     ]
-    assert not report.new_seeds_table(some, 'faster_rcnn')
+    assert not tables.new_seeds_table(some, 'faster_rcnn')
 
 
 def test_the_factor_is_the_best_on_the_validation_images(some):
@@ -312,14 +338,16 @@ def test_each_key_that_an_arm_changes_is_one_of_its_config():
                 part = part[step]
 
 
-def test_the_page_and_its_pictures_come_from_the_records():
-    page = report.PAGE.read_text()
+def test_the_pages_and_their_pictures_come_from_the_records():
     records = runs.read_records()
-    assert report.filled(page, report.parts(records)) == page
+    parts = report.parts(records)
+    text = ''
+    for page in report.PAGES:
+        text += page.read_text()
+        assert report.filled(page.read_text(), parts) == page.read_text()
     # None is left out.
-    marks = re.findall('<!-- study: (.+?) -->', page)
-    assert set(report.parts(records)) <= set(marks)
-    pictures = re.findall(r'images/(study_\w+)\.png', page)
+    assert set(parts) == set(re.findall('<!-- study: (.+?) -->', text))
+    pictures = re.findall(r'images/(study_\w+)\.png', text)
     assert pictures
     for name in pictures:
         with Image.open(report.IMAGES / f'{name}.png') as picture:
@@ -558,11 +586,11 @@ def test_the_second_stage_goes_on_from_the_first(tmp_path):
 @pytest.mark.slow
 def test_stopped_it_goes_on_where_it_was(tmp_path):
     command = small({'faster_rcnn': ['alone', 'lshl2+inherit']})
-    results = tmp_path / 'study.jsonl'
+    written = tmp_path / 'study.jsonl'
     environment = {**os.environ, 'PYTHONPATH': str(REPO)}
 
     def lines():
-        text = results.read_text() if results.exists() else ''
+        text = written.read_text() if written.exists() else ''
         return [json.loads(x) for x in text.splitlines()]
 
     log = tmp_path / 'log.txt'

@@ -82,35 +82,6 @@ EXPERIMENTS = {
             ('lshl2_fpn', 'cwd'),
         ),
     ),
-    'retinanet': Experiment(
-        'RetinaNet',
-        3,
-        'retinanet_teacher',
-        'retinanet/alone',
-        detectors.arms_of(
-            'retinanet', detectors.RETINA, detectors.RETINA_METHODS
-        ),
-        (
-            ('lshl2+inherit', 'alone+inherit'),
-            ('lshl2+inherit', 'l2+inherit'),
-            ('lshl2+inherit', 'pkd+inherit'),
-            ('lshl2+inherit', 'cwd+inherit'),
-            ('lshl2_fpn+inherit', 'lshl2+inherit'),
-            ('lshl2_fpn+inherit', 'cwd+inherit'),
-            ('lshl2_fpn+inherit', 'lshl2_fpn'),
-        ),
-    ),
-    **{
-        task: Experiment(
-            f'Classification, {labels}',
-            5,
-            f'{task}_teacher',
-            f'{task}/alone',
-            classifiers.arms_of(task),
-            classifiers.TASK_PAIRS[task],
-        )
-        for task, labels in LABELS.items()
-    },
     'long': Experiment(
         'Faster R-CNN, students as long as their teacher',
         3,
@@ -146,6 +117,35 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'cwd+inherit'),
         ),
     ),
+    'retinanet': Experiment(
+        'RetinaNet',
+        3,
+        'retinanet_teacher',
+        'retinanet/alone',
+        detectors.arms_of(
+            'retinanet', detectors.RETINA, detectors.RETINA_METHODS
+        ),
+        (
+            ('lshl2+inherit', 'alone+inherit'),
+            ('lshl2+inherit', 'l2+inherit'),
+            ('lshl2+inherit', 'pkd+inherit'),
+            ('lshl2+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_fpn'),
+        ),
+    ),
+    **{
+        task: Experiment(
+            f'Classification, {labels}',
+            5,
+            f'{task}_teacher',
+            f'{task}/alone',
+            classifiers.arms_of(task),
+            classifiers.TASK_PAIRS[task],
+        )
+        for task, labels in LABELS.items()
+    },
     **{
         f'ablation_{name}': Experiment(
             f'Ablation: {title}',
