@@ -67,7 +67,7 @@ bench: env  ## time training steps, write docs/benchmarks.md
 	$(VENV)/bin/python tools/benchmark.py --json docs/benchmarks.json \
 		--out docs/benchmarks.md
 
-study: env  ## run the study, write docs/results.md and its plots
+study: env  ## run the study, write docs/results.md, plots, README.md's
 	$(VENV)/bin/python tools/study
 
 api: env  ## write the list of public names, tests/api.txt

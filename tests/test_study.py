@@ -3,18 +3,22 @@
 import fcntl
 import functools
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 from scipy import stats
@@ -24,6 +28,7 @@ from lshfm_mm.errors import ConfigError
 REPO = Path(__file__).parent.parent
 sys.path.insert(0, str(REPO / 'tools/study'))
 
+import detectors  # noqa: E402
 import grid  # noqa: E402
 import markdown_tables as tables  # noqa: E402
 import plan  # noqa: E402
@@ -142,13 +147,16 @@ def test_ablations_tell_angles_and_norms():
     assert 'angle' not in tables.table(found, 'faster_rcnn')
 
 
-def test_the_short_table_has_the_recipe_beside_student_and_peer(some):
-    assert len(tables.short(some).splitlines()) == 2  # no recipe yet
+def test_the_short_table_has_lshl2_beside_student_and_peer(some):
+    assert len(tables.short(some).splitlines()) == 2  # nothing is whole yet
     ours, cwd = (0.31, 0.35, 0.33), (0.30, 0.32)
     more = some | recorded(
         *(
             record(f'faster_rcnn/{arm}+inherit', i, x)
-            for arm, values in (('lshl2_fpn', ours), ('cwd', cwd))
+            for arm, values in (
+                *(('lshl2_fpn', ours), ('cwd', cwd)),
+                ('alone', (0.25, 0.27)),
+            )
             for i, x in enumerate(values)
         )
     )
@@ -158,9 +166,10 @@ def test_the_short_table_has_the_recipe_beside_student_and_peer(some):
     gain = np.mean(pairs)
     [line] = tables.short(more).splitlines()[2:]
     assert line == (
-        f'| Faster R-CNN: COCO box AP | {np.mean([*alone.values()]):.1f} |  '
-        f'| 33.0 | {gain:+.1f} [{gain - reach:+.1f}, {gain + reach:+.1f}] '
-        f'| 31.0 | 40.0 |'
+        f'| Faster R-CNN: COCO box AP | 3 | {np.mean([*alone.values()]):.1f} '
+        f'| 26.0 | 33.0 '
+        f'| {gain:+.1f} [{gain - reach:+.1f}, {gain + reach:+.1f}] '
+        f'| 31.0 (CWD) | 40.0 |'
     )
 
 
@@ -284,6 +293,8 @@ def test_a_gpu_that_is_not_there_and_a_second_study_are_refused(tmp_path):
         text=True,
         check=False,
     )
+    done = said([*command, '--jobs', '0'])
+    assert done.returncode and '--jobs: must be' in done.stderr
     done = said([*command, '--gpus', '99'])
     assert done.returncode and "of which ['99'] are none" in done.stderr
     (tmp_path / WORK).mkdir(parents=True)
@@ -316,6 +327,11 @@ def test_a_run_has_its_images_and_its_weights():
     run = runs.Run('faster_rcnn', 'mgd', 0, 'test', 4.0, mgd)
     [loss] = run.options['model.distiller.losses']['fpn']
     assert loss['alpha_mgd'] == pytest.approx(8e-4)
+    two = grid.EXPERIMENTS['ablation_tap'].arms['class_fc1']
+    run = runs.Run('ablation_tap', 'class_fc1', 0, 'test', 4.0, two)
+    losses = run.options['model.distiller.losses']
+    found = {k: [x['loss_weight'] for x in losses[k]] for k in ('roi', 'fc1')}
+    assert found == {'roi': [16, 16], 'fc1': [16, 16]}
     several = grid.EXPERIMENTS['multi'].arms['lshl2']
     run = runs.Run('multi', 'lshl2', 0, 'test', 1.0, several)
     assert run.options[path] == 'data/study/small_test/'
@@ -344,6 +360,7 @@ def test_the_pages_and_their_pictures_come_from_the_records():
     text = ''
     for page in report.PAGES:
         text += page.read_text()
+        assert '<!-- study: short -->' in page.read_text()
         assert report.filled(page.read_text(), parts) == page.read_text()
     # None is left out.
     assert set(parts) == set(re.findall('<!-- study: (.+?) -->', text))
@@ -427,6 +444,9 @@ def test_records_of_other_configs_and_weights_are_left_out():
     assert plan.current(edge | last | ends) == edge | last | {
         second: ends[second]
     }
+    # Equals as near to 1: always the same, in whatever order they came.
+    for values in ({0.25: 0.4, 1: 0.3, 4: 0.4}, {4: 0.4, 1: 0.3, 0.25: 0.4}):
+        assert plan.best_of(values) == 0.25
     # Without all factors none is chosen.
     some = dict(list(fine.items())[:2])
     assert plan.current(some | ends) == some
@@ -442,6 +462,30 @@ def test_what_is_asked_for_is_what_is_planned(some):
     assert [(x.arm, x.seed) for x in planned] == [('lshl2', 7), ('alone', 7)]
     planned = plan.final(['faster_rcnn/lshl2'], some)
     assert [x.seed for x in planned] == [0, 1, 2, 3, 4]
+
+
+def test_a_stopped_study_starts_no_more_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, 'STOPPED', threading.Event())
+    runs.stop()
+    alone = grid.EXPERIMENTS['faster_rcnn'].arms['alone']
+    run = runs.Run('faster_rcnn', 'alone', 0, 'test', 1.0, alone)
+    with pytest.raises(ConfigError, match='not started, the study stops'):
+        runs.train(run, None, 1)
+
+
+def test_distillation_stops_after_the_epochs_of_an_arm(tmp_path):
+    for name, epochs in (('4', 4), ('6', 6)):
+        arm = grid.EXPERIMENTS['ablation_stop'].arms[name]
+        run = runs.Run('ablation_stop', name, 0, 'test', 1.0, arm)
+        [hook] = map(HOOKS.build, run.options['custom_hooks'])
+        model = torch.nn.Module()
+        model.distillation_stopped = False
+        logger = logging.getLogger(name)
+        for epoch in range(detectors.EPOCHS):
+            runner = SimpleNamespace(epoch=epoch, model=model, logger=logger)
+            hook.before_train_epoch(runner)
+            assert model.distillation_stopped == (epoch >= epochs)
 
 
 @pytest.mark.slow
@@ -594,6 +638,15 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
         return [json.loads(x) for x in text.splitlines()]
 
     log = tmp_path / 'log.txt'
+    go_on = functools.partial(
+        subprocess.run,
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     with log.open('w') as file:
         first = subprocess.Popen(
             command,
@@ -607,18 +660,15 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
         while len(lines()) < 6 and first.poll() is None:
             assert time.monotonic() < until, log.read_text()[-2000:]
             time.sleep(0.5)
-        os.killpg(first.pid, signal.SIGKILL)
+        time.sleep(2)  # the next trainings have begun
+        first.kill()
         first.wait()
+        said = go_on()  # they write where the next study would
+        os.killpg(first.pid, signal.SIGKILL)
+    assert said.returncode and 'that a killed one has left' in said.stderr
     before = lines()
     assert 6 <= len(before) < 10, log.read_text()[-2000:]
-    said = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    said = go_on()
     assert said.returncode == 0, said.stderr[-2000:]
     after = {x['run']: x for x in lines()}
     # 3 needed, 3 of tuning, 2 arms of 2 seeds; what was done stays.

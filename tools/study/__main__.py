@@ -3,8 +3,8 @@
 Generates the images, trains what others need (backbones, teachers), then the
 runs of ``grid.py``, several side by side. What a run has measured is written
 to ``docs/study.jsonl`` as soon as it ends: stop it whenever you like, and
-start it again. A run whose config has changed since is done again. Tables and
-plots are made of that file alone.
+start it again. A run whose entry in the grid has changed since is done again.
+Tables and plots are made of that file alone.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument(
         '--jobs',
         type=int,
-        default=os.cpu_count(),
+        default=os.cpu_count() or 1,
         help='runs side by side on the CPU',
     )
     parser.add_argument(
@@ -108,6 +108,10 @@ def main() -> None:
             raise ConfigError(
                 f'--only: no EXPERIMENT/ARM fits {args.only!r}; the arms are '
                 f'in tools/study/grid.py'
+            )
+        if args.jobs < 1:
+            raise ConfigError(
+                f'--jobs: must be 1 or more, but got {args.jobs}'
             )
         seen = torch.cuda.device_count()
         if missing := set(args.gpus) - {f'{x}' for x in range(seen)}:

@@ -74,12 +74,14 @@ class Experiment(NamedTuple):
     """Arms that are compared.
 
     Attributes:
-        title (str): Of its plot.
+        title (str): Of its plot, and of its row in the short table.
         seeds (int): Of each arm, from 0 on.
         teacher (str): Name of its weights.
         baseline (str): What the arms are compared to, EXPERIMENT/ARM.
         arms (dict): Name -> arm.
         pairs (tuple): Names of arms to be held against each other, too.
+        short (tuple): Names of arms for the short table: without a teacher,
+            with LSHL2, with the best loss of others. Defaults to no row.
     """
 
     title: str
@@ -88,6 +90,7 @@ class Experiment(NamedTuple):
     baseline: str
     arms: dict[str, Arm]
     pairs: tuple[tuple[str, str], ...] = ()
+    short: tuple[str, ...] = ()
 
 
 def loader_options(folder: str, scale: int | None) -> Options:
@@ -123,7 +126,8 @@ def schedule(epochs: int) -> Options:
 
 def with_losses(method: Method, factor: float) -> Options:
     """The distiller of a method, its weights times a factor."""
-    losses = copy.deepcopy(method.losses)
+    # Taps may share losses; each gets its own to be changed.
+    losses = {k: [dict(x) for x in v] for k, v in method.losses.items()}
     for loss in (x for listed in losses.values() for x in listed):
         key = 'alpha_mgd' if 'alpha_mgd' in loss else 'loss_weight'
         loss[key] = factor * loss.get(key, 1)

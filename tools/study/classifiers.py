@@ -58,13 +58,21 @@ TASK_PAIRS = {
     'single': (
         ('lshl2+inherit', 'kl+inherit'),
         ('lshl2_correct+inherit', 'lshl2+inherit'),
+        ('alone+inherit', 'embedding'),
+        ('lshl2', 'kl'),
         *PAIRS,
     ),
     'multi': (
         ('lshl2+inherit', 'logits_l2+inherit'),
         ('lsh', 'embedding'),
+        ('lsh+inherit', 'alone+inherit'),
         *PAIRS,
     ),
+}
+# For the short table.
+TASK_SHORT = {
+    'single': ('embedding', 'lshl2', 'kl'),
+    'multi': ('embedding', 'lshl2', 'logits_l2'),
 }
 LSHL2 = on_features('LSHL2', LSH, L2, options=CALIBRATED)
 METHODS = {

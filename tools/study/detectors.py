@@ -80,6 +80,8 @@ def retinanet(role: str, epochs: int, within: str) -> Options:
     return detector(epochs, f'backbone_{role}', within)
 
 
+# For the short table.
+SHORT = ('alone', 'lshl2_fpn+inherit', 'cwd+inherit')
 DETECTORS = {'faster_rcnn': faster_rcnn, 'retinanet': retinanet}
 
 
@@ -127,8 +129,14 @@ RETINA_METHODS = {
         {'cls': RETINA, 'fpn': FPN},
         {'cls': [RETINA_LSH, L2], 'fpn': [FPN_L2]},
     ),
+    'fpn_l2': METHODS['fpn_l2'],
     'pkd': METHODS['pkd'],
     'cwd': METHODS['cwd'],
+    'lshl2_cwd': Method(
+        'LSHL2, class tower + CWD',
+        {'cls': RETINA, 'fpn': FPN},
+        {'cls': [RETINA_LSH, L2], 'fpn': [CWD]},
+    ),
 }
 
 

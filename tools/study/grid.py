@@ -81,6 +81,7 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'lshl2_fpn'),
             ('lshl2_fpn', 'cwd'),
         ),
+        detectors.SHORT,
     ),
     'long': Experiment(
         'Faster R-CNN, students as long as their teacher',
@@ -97,6 +98,7 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'cwd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
         ),
+        detectors.SHORT,
     ),
     'few_images': Experiment(
         'Faster R-CNN, student with 64 of 640 images',
@@ -116,6 +118,7 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'alone+inherit'),
             ('lshl2_fpn+inherit', 'cwd+inherit'),
         ),
+        detectors.SHORT,
     ),
     'retinanet': Experiment(
         'RetinaNet',
@@ -133,7 +136,10 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'lshl2+inherit'),
             ('lshl2_fpn+inherit', 'cwd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_fpn'),
+            ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
+            ('lshl2_cwd+inherit', 'cwd+inherit'),
         ),
+        detectors.SHORT,
     ),
     **{
         task: Experiment(
@@ -143,6 +149,7 @@ EXPERIMENTS = {
             f'{task}/alone',
             classifiers.arms_of(task),
             classifiers.TASK_PAIRS[task],
+            classifiers.TASK_SHORT[task],
         )
         for task, labels in LABELS.items()
     },

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import grid
 import numpy as np
 import plan
-from arm import FACTORS
+from arm import FACTORS, INHERITED
 from results import (
     Difference,
     Row,
@@ -26,33 +26,35 @@ NAMES = {
     'multi-label/mAP': 'mAP',
 }
 
-# What we recommend, the first of these that an experiment has.
-RECOMMENDED = ('lshl2_fpn+inherit', 'lshl2+inherit')
-
 
 def short(records: Mapping[str, Record]) -> str:
-    """A row an experiment: what one gets, beside the best peer's method."""
-    head = ['', 'student alone', "with the teacher's head", 'recommended']
-    head += ['its gain', 'CWD, same head', 'teacher']
+    """A row an experiment: LSHL2 beside a student alone and the best peer."""
+    head = ['', 'seeds', 'student alone', "with the teacher's head", 'LSHL2']
+    head += ['its gain', 'best peer', 'teacher']
     lines = []
     for name, spec in grid.EXPERIMENTS.items():
-        if is_ablation(name):
+        if not spec.short:
             continue
-        [ours, *_] = [x for x in RECOMMENDED if x in spec.arms]
-        found = {x.title: x for x in rows(records, name)}
-        row = found.get(spec.arms[ours].title)
+        found = {
+            x: by_seed(records, f'{name}/{x}')
+            for x in (*spec.short, 'alone+inherit')
+        }
         best = teacher(records, name)
-        if row is None or row.gain is None or best is None:
+        if not all(found.values()) or best is None:
             continue
-        means = [
-            f'{np.mean(found[spec.arms[x].title].values):.1f}'
-            if x in spec.arms and spec.arms[x].title in found
-            else ''
-            for x in ('alone', 'alone+inherit', ours, 'cwd+inherit')
-        ]
-        title = f'{spec.title}: {name_of(name)}'
-        cells = [*means[:3], said(row.gain), means[3], f'{best[1]:.1f}']
-        lines.append([title, *cells])
+        alone, ours, peer = spec.short
+        means = {x: f'{np.mean([*found[x].values()]):.1f}' for x in found}
+        title = spec.arms[peer].title.removesuffix(INHERITED)
+        gain = difference(found[ours], found[alone])
+        assert gain is not None  # the seeds are the same
+        lines.append(
+            [
+                f'{spec.title}: {name_of(name)}',
+                *(str(len(found[ours])), means[alone], means['alone+inherit']),
+                *(means[ours], said(gain), f'{means[peer]} ({title})'),
+                f'{best[1]:.1f}',
+            ]
+        )
     return markdown(head, lines)
 
 
@@ -131,10 +133,10 @@ def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
     lines = []
     for name, arm in grid.EXPERIMENTS[experiment].arms.items():
         tried = {
-            x['factor']: percent(arm, x['value'])
-            for x in records.values()
-            if (x['experiment'], x['arm'], x['split'])
-            == (experiment, name, 'val')
+            factor: percent(arm, value)
+            for factor, value in plan.tried(
+                f'{experiment}/{name}', records
+            ).items()
         }
         if tried:
             cells = [f'{tried[x]:.1f}' if x in tried else '' for x in columns]

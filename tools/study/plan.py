@@ -70,8 +70,11 @@ def factors_of(path: str, records: Mapping[str, Record]) -> tuple[float, ...]:
 
 
 def best_of(values: Mapping[float, float]) -> float:
-    """The factor of the greatest value; of equals that nearest to 1."""
-    return max(values, key=lambda x: (values[x], -abs(math.log(x))))
+    """The factor of the greatest value; of equals that nearest to 1.
+
+    Of those that are as near, the smaller.
+    """
+    return max(values, key=lambda x: (values[x], -abs(math.log(x)), -x))
 
 
 def arm_of(path: str) -> Arm:

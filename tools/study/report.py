@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from arm import INHERITED
 from results import rows, teacher
-from runs import REPO, RESULTS, Record
+from runs import REPO, Record
 
 from lshfm_mm.charts import LIGHT, STYLE
 from lshfm_mm.files import written_whole
@@ -119,7 +119,7 @@ def write(records: Mapping[str, Record]) -> Sequence[Path]:
         text = filled(page.read_text(), found)
         with written_whole(page) as partial:
             partial.write_text(text)
-    written = [RESULTS, *PAGES]
+    written = [*PAGES]
     for name in grid.EXPERIMENTS:
         if len(rows(records, name)) > 1:
             written.append(IMAGES / f'study_{name}.png')

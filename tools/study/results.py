@@ -28,8 +28,8 @@ class Row(NamedTuple):
     Attributes:
         title (str): Of the arm.
         values (list[float]): Of its seeds, in %.
-        gain (Difference, optional): To the student alone, seed by seed; None
-            of that itself.
+        gain (Difference, optional): To the experiment's baseline, seed by
+            seed; None of that itself.
         closed (float, optional): Share of the gap to the teacher, in %.
         records (list[Record]): Of these seeds.
     """

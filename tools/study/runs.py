@@ -29,6 +29,8 @@ RESULTS = REPO / 'docs/study.jsonl'
 Record = dict[str, Any]
 READING = threading.Lock()  # MMEngine's config reader wants one thread
 CHILDREN: list[subprocess.Popen[bytes]] = []
+STARTING = threading.Lock()  # of children, so that none starts after a stop
+STOPPED = threading.Event()
 # CPUs with AVX-512 would give other numbers than those without.
 INSTRUCTIONS = {'ATEN_CPU_CAPABILITY': 'avx2', 'ONEDNN_MAX_CPU_ISA': 'AVX2'}
 ALIGNMENT = ('angle', 'norm_ratio', 'equal_codes')
@@ -201,7 +203,9 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         CUDA_VISIBLE_DEVICES='' if gpu is None else visible(gpu),
     )
     log = run.folder / 'log.txt'
-    with log.open('w') as file:
+    with log.open('w') as file, STARTING:
+        if STOPPED.is_set():
+            raise ConfigError(f'{run.name}: not started, the study stops')
         child = subprocess.Popen(
             [
                 *(sys.executable, '-W', 'ignore'),
@@ -214,8 +218,8 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
             close_fds=False,  # the study's lock
         )
         CHILDREN.append(child)
-        code = child.wait()
-        CHILDREN.remove(child)
+    code = child.wait()
+    CHILDREN.remove(child)
     if code:
         raise ConfigError(f'{run.name}: failed; see {log}')
     curves = read_curves(run.folder)
@@ -255,9 +259,11 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
 
 
 def stop() -> None:
-    """Stop the runs that are going on."""
-    for child in CHILDREN:
-        child.terminate()
+    """Stop the runs that are going on, and start no more."""
+    with STARTING:
+        STOPPED.set()
+        for child in [*CHILDREN]:
+            child.terminate()
 
 
 def visible(gpu: str) -> str:
