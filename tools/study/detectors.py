@@ -118,6 +118,35 @@ METHODS = {
         {'roi': [LSH, L2], 'fpn': [CWD]},
     ),
 }
+FC1_LSH = dict(LSH, num_hashes=1024)  # 4 D would be 12544
+# With the teacher's head alone: more taps than the class layer.
+MORE_TAPS = {
+    'fc2_fpn': Method(
+        'LSHL2, second FC + L2, FPN',
+        {'fc2': FC2, 'fpn': FPN},
+        {'fc2': [LSH, L2], 'fpn': [FPN_L2]},
+    ),
+    'fcs_fpn': Method(
+        'LSHL2, second FC, class layer + L2, FPN',
+        {'fc2': FC2, 'roi': ROI, 'fpn': FPN},
+        {'fc2': [LSH, L2], 'roi': [LSH, L2], 'fpn': [FPN_L2]},
+    ),
+    'fcs_cwd': Method(
+        'LSHL2, second FC, class layer + CWD',
+        {'fc2': FC2, 'roi': ROI, 'fpn': FPN},
+        {'fc2': [LSH, L2], 'roi': [LSH, L2], 'fpn': [CWD]},
+    ),
+    'all_fpn': Method(
+        'LSHL2, both FCs, class layer + L2, FPN',
+        {'fc1': FC1, 'fc2': FC2, 'roi': ROI, 'fpn': FPN},
+        {
+            'fc1': [FC1_LSH, L2],
+            'fc2': [LSH, L2],
+            'roi': [LSH, L2],
+            'fpn': [FPN_L2],
+        },
+    ),
+}
 RETINA_LSH = dict(LSH, num_hashes=1024)
 RETINA_METHODS = {
     'l2': Method('L2, class tower', {'cls': RETINA}, {'cls': [L2]}),

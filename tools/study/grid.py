@@ -43,6 +43,12 @@ NEEDED = [
 
 FASTER_RCNN = {
     **detectors.arms_of('faster_rcnn', detectors.ROI, detectors.METHODS),
+    **{
+        f'{name}+inherit': detectors.distilled(
+            'faster_rcnn', method, True, f'faster_rcnn/{name}+inherit'
+        )
+        for name, method in detectors.MORE_TAPS.items()
+    },
     'paper': detectors.distilled('faster_rcnn', detectors.PAPER, False),
 }
 
