@@ -154,7 +154,7 @@ def test_the_short_table_has_lshl2_beside_student_and_peer(some):
         *(
             record(f'faster_rcnn/{arm}+inherit', i, x)
             for arm, values in (
-                *(('lshl2_fpn', ours), ('cwd', cwd)),
+                *(('fc2_fpn', ours), ('cwd', cwd)),
                 ('alone', (0.25, 0.27)),
             )
             for i, x in enumerate(values)

@@ -80,8 +80,6 @@ def retinanet(role: str, epochs: int, within: str) -> Options:
     return detector(epochs, f'backbone_{role}', within)
 
 
-# For the short table.
-SHORT = ('alone', 'lshl2_fpn+inherit', 'cwd+inherit')
 DETECTORS = {'faster_rcnn': faster_rcnn, 'retinanet': retinanet}
 
 
@@ -119,7 +117,7 @@ METHODS = {
     ),
 }
 FC1_LSH = dict(LSH, num_hashes=1024)  # 4 D would be 12544
-# With the teacher's head alone: more taps than the class layer.
+# Other taps than the class layer, with the teacher's head.
 MORE_TAPS = {
     'fc2_fpn': Method(
         'LSHL2, second FC + L2, FPN',

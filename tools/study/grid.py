@@ -49,6 +49,12 @@ FASTER_RCNN = {
         )
         for name, method in detectors.MORE_TAPS.items()
     },
+    'fc2_fpn': detectors.distilled(
+        'faster_rcnn',
+        detectors.MORE_TAPS['fc2_fpn'],
+        False,
+        'faster_rcnn/fc2_fpn+inherit',
+    ),
     'paper': detectors.distilled('faster_rcnn', detectors.PAPER, False),
 }
 
@@ -84,10 +90,16 @@ EXPERIMENTS = {
             ('lshl2_cwd+inherit', 'cwd+inherit'),
             ('kl+inherit', 'alone+inherit'),
             ('mgd+inherit', 'alone+inherit'),
+            ('fc2_fpn+inherit', 'alone+inherit'),
+            ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
+            ('fc2_fpn+inherit', 'lshl2_cwd+inherit'),
+            ('fc2_fpn+inherit', 'cwd+inherit'),
+            ('fc2_fpn+inherit', 'fc2_fpn'),
             ('lshl2_fpn+inherit', 'lshl2_fpn'),
             ('lshl2_fpn', 'cwd'),
+            ('fc2_fpn', 'cwd'),
         ),
-        detectors.SHORT,
+        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
     ),
     'long': Experiment(
         'Faster R-CNN, students as long as their teacher',
@@ -97,14 +109,16 @@ EXPERIMENTS = {
         changed(
             schedule(2 * EPOCHS),
             *('alone', 'alone+inherit', 'lshl2_fpn+inherit'),
-            *('cwd+inherit', 'lshl2_cwd+inherit'),
+            *('fc2_fpn+inherit', 'cwd+inherit', 'lshl2_cwd+inherit'),
         ),
         (
             ('lshl2_fpn+inherit', 'alone+inherit'),
             ('lshl2_fpn+inherit', 'cwd+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
+            ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
+            ('fc2_fpn+inherit', 'cwd+inherit'),
         ),
-        detectors.SHORT,
+        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
     ),
     'few_images': Experiment(
         'Faster R-CNN, student with 64 of 640 images',
@@ -118,13 +132,15 @@ EXPERIMENTS = {
                 'train_dataloader.dataset.indices': 64,
             },
             *('alone', 'alone+inherit', 'lshl2+inherit'),
-            *('lshl2_fpn+inherit', 'cwd+inherit'),
+            *('lshl2_fpn+inherit', 'fc2_fpn+inherit', 'cwd+inherit'),
         ),
         (
             ('lshl2_fpn+inherit', 'alone+inherit'),
             ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
+            ('fc2_fpn+inherit', 'cwd+inherit'),
         ),
-        detectors.SHORT,
+        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
     ),
     'retinanet': Experiment(
         'RetinaNet',
@@ -145,7 +161,7 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
             ('lshl2_cwd+inherit', 'cwd+inherit'),
         ),
-        detectors.SHORT,
+        ('alone', 'lshl2_fpn+inherit', 'cwd+inherit'),
     ),
     **{
         task: Experiment(
