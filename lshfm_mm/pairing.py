@@ -51,11 +51,12 @@ class View(NamedTuple):
     """What there is to mimic in a model; None where there is no such."""
 
     kind: str
-    rois: list[Layer]
+    rois: list[Layer]  # the class layers of the stages of a RoI head
     dense: Layer | None
     neck: Layer | None
     pooled: Layer | None
     one_label: bool = False  # to an image
+    fcs: Sequence[Layer | None] = ()  # of each stage, the last shared FC
 
 
 class Pairing(NamedTuple):
@@ -231,6 +232,7 @@ def look(field: str, model: BaseModel) -> View:
         _neck(calls),
         _source(calls, [result]) if is_classifier else None,
         is_classifier and type(model.head).__name__ == 'LinearClsHead',
+        _last_fcs(model),
     )
 
 
@@ -325,6 +327,11 @@ def _pair_rois(
     taps, connectors, losses = {}, {}, {}
     for index, (ours, theirs) in enumerate(stages):
         name = 'roi' if len(stages) == 1 else f'roi{index}'
+        fcs = student.fcs[index], teacher.fcs[index]
+        if loss == 'recommended' and fcs[0] and fcs[1]:
+            # They are the better tap (docs/results.md), without a connector.
+            if not _connector(name, fcs[0], fcs[1]):
+                ours, theirs = fcs[0], fcs[1]
         taps[name] = _tap(ours, theirs)
         connectors.update(_connector(name, ours, theirs))
         losses[name] = _losses(loss, weight)
@@ -487,20 +494,35 @@ def _neck(calls: list[Any]) -> Layer | None:
     return None
 
 
-def _box_layers(model: BaseModel) -> list[Layer]:
-    """The class layer of each stage of a RoI head."""
+def _box_heads(model: BaseModel) -> list[tuple[str, nn.Module]]:
+    """The box head of each stage of a RoI head, with its name."""
     if not has_rois(model):
         return []
-    heads = model.roi_head.bbox_head
-    many = isinstance(heads, nn.ModuleList)
+    heads, name = model.roi_head.bbox_head, 'roi_head.bbox_head'
+    if isinstance(heads, nn.ModuleList):
+        return [(f'{name}.{i}', head) for i, head in enumerate(heads)]
+    return [(name, heads)]
+
+
+def _box_layers(model: BaseModel) -> list[Layer]:
+    """The class layer of each stage of a RoI head."""
     layers = []
-    for index, head in enumerate(heads if many else [heads]):
+    for name, head in _box_heads(model):
         layer = getattr(head, 'fc_cls', None)
         if not isinstance(layer, nn.Linear):
             return []
-        stage = f'.{index}' if many else ''
-        name = f'roi_head.bbox_head{stage}.fc_cls'
-        layers.append(Layer(name, layer, []))
+        layers.append(Layer(f'{name}.fc_cls', layer, []))
+    return layers
+
+
+def _last_fcs(model: BaseModel) -> list[Layer | None]:
+    """The last shared FC of each stage; None where there are not several."""
+    layers: list[Layer | None] = []
+    for name, head in _box_heads(model):
+        fcs = getattr(head, 'shared_fcs', ())
+        last = len(fcs) - 1
+        path = f'{name}.shared_fcs.{last}'
+        layers.append(Layer(path, fcs[last], []) if last > 0 else None)
     return layers
 
 

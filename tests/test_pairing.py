@@ -54,7 +54,7 @@ def test_two_stage_detectors_mimic_rois(write):
     cfg = write(faster(8), faster(4))
     assert cfg.model.type == 'RoIMimicDistill'
     assert cfg.model.distiller.taps == dict(
-        roi='roi_head.bbox_head.fc_cls',
+        roi='roi_head.bbox_head.shared_fcs.1',
         fpn=dict(layer='neck', record='output'),
     )
     assert cfg.model.distiller.losses == dict(
@@ -79,6 +79,19 @@ def test_necks_of_other_widths_are_not_mimicked_beside_rois(write):
     assert 'fpn' not in cfg.model.distiller.losses
 
 
+def test_where_fcs_differ_or_there_is_one_the_class_layer_is_mimicked(write):
+    teacher = faster(8)
+    teacher.roi_head.bbox_head.fc_out_channels *= 2
+    model = write(teacher, faster(4)).model
+    assert model.distiller.taps.roi == 'roi_head.bbox_head.fc_cls'
+    assert [*model.distiller.connectors] == ['roi']
+    one = faster(8)
+    one.roi_head.bbox_head.update(type='ConvFCBBoxHead', num_shared_fcs=1)
+    for models in ((one, one), (one, faster(4)), (faster(8), one)):
+        model = write(*models, force=True).model
+        assert model.distiller.taps.roi == 'roi_head.bbox_head.fc_cls'
+
+
 def test_a_tap_that_is_asked_for_is_the_only_one(write):
     cfg = write(faster(8), faster(4), tap='roi')
     assert [*cfg.model.distiller.taps] == [*cfg.model.distiller.losses]
@@ -89,6 +102,11 @@ def test_only_the_recommended_recipe_mimics_the_neck_beside_rois(write):
     losses = write(faster(8), faster(4), loss='lshl2').model.distiller.losses
     assert [x.loss_weight for x in losses.pop('roi')] == [7, 7]
     assert not losses
+    for loss in ('lshl2', 'lsh', 'l2'):
+        cfg = write(faster(8), faster(4), loss=loss, force=True)
+        assert cfg.model.distiller.taps == dict(
+            roi='roi_head.bbox_head.fc_cls'
+        )
 
 
 def test_a_data_set_that_may_order_its_classes_otherwise(tmp_path, write):
@@ -110,13 +128,15 @@ def test_a_data_set_that_may_order_its_classes_otherwise(tmp_path, write):
 def test_cascades_mimic_stage_by_stage(write):
     cfg = write(cascade(8), cascade(4))
     assert cfg.model.distiller.taps == {
-        **{f'roi{i}': f'roi_head.bbox_head.{i}.fc_cls' for i in range(3)},
+        **{
+            f'roi{i}': f'roi_head.bbox_head.{i}.shared_fcs.1' for i in range(3)
+        },
         'fpn': dict(layer='neck', record='output'),
     }
     mixed = write(cascade(8), faster(4), force=True)
     assert mixed.model.distiller.taps.roi == dict(
-        student='roi_head.bbox_head.fc_cls',
-        teacher='roi_head.bbox_head.0.fc_cls',
+        student='roi_head.bbox_head.shared_fcs.1',
+        teacher='roi_head.bbox_head.0.shared_fcs.1',
     )
 
 

@@ -1,6 +1,6 @@
 """LSH and relative L2 on RoIs, L2 on the FPN, into an inherited head.
 
-The weights are those of a study on generated images (docs/results.md).
+Layers and weights are those of a study on generated images (docs/results.md).
 """
 
 _base_ = 'faster_rcnn_lshfm.py'
@@ -8,7 +8,10 @@ _base_ = 'faster_rcnn_lshfm.py'
 model = dict(
     inherit=True,
     distiller=dict(
-        taps=dict(fpn=dict(layer='neck', record='output')),
+        taps=dict(
+            roi='roi_head.bbox_head.shared_fcs.1',  # before the class layer
+            fpn=dict(layer='neck', record='output'),
+        ),
         losses=dict(
             roi=[
                 dict(type='LSHLoss', loss_weight=4),
