@@ -33,6 +33,7 @@ STARTING = threading.Lock()  # of children, so that none starts after a stop
 STOPPED = threading.Event()
 # CPUs with AVX-512 would give other numbers than those without.
 INSTRUCTIONS = {'ATEN_CPU_CAPABILITY': 'avx2', 'ONEDNN_MAX_CPU_ISA': 'AVX2'}
+READ = ('.', ':!docs', ':!README.md')  # the rest is what a study writes
 ALIGNMENT = ('angle', 'norm_ratio', 'equal_codes')
 
 
@@ -282,7 +283,7 @@ def machine(gpu: str | None) -> str:
 
 
 def commit() -> str:
-    """Of this repository, '+' if files outside docs/ differ from it."""
+    """Of this repository, '+' if files that a study may not write differ."""
 
     def git(*args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -293,6 +294,6 @@ def commit() -> str:
             check=False,
         )
 
-    differs = git('status', '--porcelain', '--', '.', ':!docs').stdout
+    differs = git('status', '--porcelain', '--', *READ).stdout
     found = git('rev-parse', '--short', 'HEAD').stdout.strip()
     return found + ('+' if differs else '')
