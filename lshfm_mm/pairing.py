@@ -329,7 +329,7 @@ def _pair_rois(
         name = 'roi' if len(stages) == 1 else f'roi{index}'
         fcs = student.fcs[index], teacher.fcs[index]
         if loss == 'recommended' and fcs[0] and fcs[1]:
-            # They are the better tap (docs/results.md), without a connector.
+            # The better tap (docs/results.md), if it needs no connector.
             if not _connector(name, fcs[0], fcs[1]):
                 ours, theirs = fcs[0], fcs[1]
         taps[name] = _tap(ours, theirs)

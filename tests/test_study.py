@@ -474,7 +474,7 @@ def test_a_stopped_study_starts_no_more_runs(monkeypatch, tmp_path):
         runs.train(run, None, 1)
 
 
-def test_distillation_stops_after_the_epochs_of_an_arm(tmp_path):
+def test_distillation_stops_after_the_epochs_of_an_arm():
     for name, epochs in (('4', 4), ('6', 6)):
         arm = grid.EXPERIMENTS['ablation_stop'].arms[name]
         run = runs.Run('ablation_stop', name, 0, 'test', 1.0, arm)

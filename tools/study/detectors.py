@@ -22,6 +22,7 @@ RETINA = 'bbox_head.retina_cls'
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
 LSH = dict(type='LSHLoss', loss_weight=4)
+LSH_1024 = dict(LSH, num_hashes=1024)  # where 4 D would be too many
 L2 = dict(type='RelativeL2Loss', loss_weight=4)
 FPN_LSH = dict(type='LSHLoss', std=0.1)  # no class layer to take it from
 FPN_L2 = dict(type='RelativeL2Loss')
@@ -116,7 +117,6 @@ METHODS = {
         {'roi': [LSH, L2], 'fpn': [CWD]},
     ),
 }
-FC1_LSH = dict(LSH, num_hashes=1024)  # 4 D would be 12544
 # Other taps than the class layer, with the teacher's head.
 MORE_TAPS = {
     'fc2_fpn': Method(
@@ -138,23 +138,22 @@ MORE_TAPS = {
         'LSHL2, both FCs, class layer + L2, FPN',
         {'fc1': FC1, 'fc2': FC2, 'roi': ROI, 'fpn': FPN},
         {
-            'fc1': [FC1_LSH, L2],
+            'fc1': [LSH_1024, L2],
             'fc2': [LSH, L2],
             'roi': [LSH, L2],
             'fpn': [FPN_L2],
         },
     ),
 }
-RETINA_LSH = dict(LSH, num_hashes=1024)
 RETINA_METHODS = {
     'l2': Method('L2, class tower', {'cls': RETINA}, {'cls': [L2]}),
     'lshl2': Method(
-        'LSHL2, class tower', {'cls': RETINA}, {'cls': [RETINA_LSH, L2]}
+        'LSHL2, class tower', {'cls': RETINA}, {'cls': [LSH_1024, L2]}
     ),
     'lshl2_fpn': Method(
         'LSHL2, class tower + L2, FPN',
         {'cls': RETINA, 'fpn': FPN},
-        {'cls': [RETINA_LSH, L2], 'fpn': [FPN_L2]},
+        {'cls': [LSH_1024, L2], 'fpn': [FPN_L2]},
     ),
     'fpn_l2': METHODS['fpn_l2'],
     'pkd': METHODS['pkd'],
@@ -162,7 +161,7 @@ RETINA_METHODS = {
     'lshl2_cwd': Method(
         'LSHL2, class tower + CWD',
         {'cls': RETINA, 'fpn': FPN},
-        {'cls': [RETINA_LSH, L2], 'fpn': [CWD]},
+        {'cls': [LSH_1024, L2], 'fpn': [CWD]},
     ),
 }
 
@@ -174,8 +173,7 @@ def on_rois(title: str, *losses: Options, **kwargs: Any) -> Method:
 
 def on_layers(title: str, **layers: str) -> Method:
     """LSHL2 on the inputs of layers of the box head."""
-    losses = [dict(LSH, num_hashes=1024), L2]
-    return Method(title, layers, dict.fromkeys(layers, losses))
+    return Method(title, layers, dict.fromkeys(layers, [LSH_1024, L2]))
 
 
 def stopped(epochs: int) -> Options:
