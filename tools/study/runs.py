@@ -22,7 +22,7 @@ from mmengine.config import Config
 from lshfm_mm import shapes
 from lshfm_mm.curves import read_curves
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.files import written_whole
+from lshfm_mm.files import atomic_write
 
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = REPO / 'docs/study.jsonl'
@@ -122,7 +122,7 @@ def read_records() -> dict[str, Record]:
 def write_records(records: Mapping[str, Record]) -> None:
     """Write all that was measured, a line a run."""
     lines = [json.dumps(records[x], sort_keys=True) for x in sorted(records)]
-    with written_whole(RESULTS) as partial:
+    with atomic_write(RESULTS) as partial:
         partial.write_text('\n'.join(lines) + '\n')
 
 
