@@ -68,6 +68,11 @@ class Run(NamedTuple):
         return Path(WORK) / self.name
 
     @property
+    def lock(self) -> Path:
+        """What its training holds."""
+        return self.folder.with_suffix('.lock')
+
+    @property
     def options(self) -> Options:
         """What is changed in the config of the arm."""
         options = copy.deepcopy(self.spec.options)
@@ -210,13 +215,13 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         child = subprocess.Popen(
             [
                 *(sys.executable, '-W', 'ignore'),
+                *(str(REPO / 'tools/study/locked.py'), str(run.lock)),
                 *(str(REPO / 'tools/train.py'), str(path)),
                 *('--work-dir', str(run.folder)),
             ],
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
-            close_fds=False,  # the study's lock
         )
         CHILDREN.append(child)
     code = child.wait()
