@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.device import utils
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
 
@@ -122,6 +123,16 @@ def mend_loaders() -> None:
     # Those of torchvision:// and open-mmlab:// call it by its name.
     checkpoint.load_from_http = load_from_http
     logger.debug('MMEngine loads files and URLs with weights_only=True')
+
+
+def mend_device() -> None:
+    """Let MMEngine compute on the CPU of a Mac, not on its GPU (MPS).
+
+    MPS has no float64, which sums of mimicking are made in.
+    """
+    if utils.DEVICE == 'mps':
+        utils.DEVICE = 'cpu'
+        logger.debug('MMEngine computes on the CPU, for MPS has no float64')
 
 
 def name_configs() -> None:

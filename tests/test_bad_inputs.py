@@ -79,13 +79,15 @@ def line_of(row, bench) -> str:
     if isinstance(error.value, SystemExit):
         assert text.startswith('error: '), text
         text = text.removeprefix('error: ')
+    if os.name == 'nt':
+        text = re.sub(r'\\+', '/', text)
     for path, name in (
-        (f'{bench.folder}/', ''),
-        (bench.shapes, 'data/shapes'),
-        (f'{bench.teacher.parent}/', ''),
-        (Path(mmdet.__file__).parent.parent, 'site-packages'),
+        (f'{bench.folder.as_posix()}/', ''),
+        (bench.shapes.as_posix(), 'data/shapes'),
+        (f'{bench.teacher.parent.as_posix()}/', ''),
+        (Path(mmdet.__file__).parent.parent.as_posix(), 'site-packages'),
     ):
-        text = text.replace(str(path), name)
+        text = text.replace(path, name)
     # torch's own words, of this release or that.
     return re.sub(r'(readable checkpoint) \(.*\);', r'\1 (...);', text)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith('linux'), reason='reads memory from /proc'
+)
 
 
 def run(tmp_path, *arguments):

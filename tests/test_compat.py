@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 
 from lshfm_mm import compat
@@ -72,6 +73,15 @@ def test_it_says_what_it_did_at_debug_level():
         text=True,
     )
     assert 'lshfm_mm' not in quiet.stderr
+
+
+@pytest.mark.parametrize(
+    ('found', 'left'), [('mps', 'cpu'), ('cuda', 'cuda'), ('cpu', 'cpu')]
+)
+def test_a_mac_computes_on_its_cpu(found, left, monkeypatch):
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', found)
+    compat.mend_device()
+    assert get_device() == left
 
 
 def test_a_module_that_imports_is_left_alone(monkeypatch):

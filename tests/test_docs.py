@@ -48,7 +48,7 @@ def test_the_metafile_lists_each_config_and_claims_no_result(folder):
     models = yaml.safe_load(path.read_text())['Models']
     listed = {x['Config'] for x in models}
     found = {
-        str(x.relative_to(REPO))
+        x.relative_to(REPO).as_posix()
         for x in (REPO / f'configs/{folder}').glob('*.py')
     }
     assert listed == found

@@ -629,6 +629,9 @@ def test_the_second_stage_goes_on_from_the_first(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform == 'win32', reason='kills a group of processes'
+)
 def test_stopped_it_goes_on_where_it_was(tmp_path):
     command = small({'faster_rcnn': ['alone', 'lshl2+inherit']})
     written = tmp_path / 'study.jsonl'

@@ -612,6 +612,11 @@ def page(result: dict[str, Any]) -> str:
 
 def check(options: argparse.Namespace) -> None:
     """Raise unless there is something to measure, and a place for it."""
+    if options.device == 'cpu' and platform.system() != 'Linux':
+        raise ConfigError(
+            f"device: the CPU's memory is read from /proc, which "
+            f'{platform.system()} does not have; run it on Linux, or on cuda'
+        )
     for field in ('images', 'size', 'rounds', 'loss_shape'):
         value = getattr(options, field)
         if min(value if isinstance(value, list) else [value]) < 1:
