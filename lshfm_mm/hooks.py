@@ -294,8 +294,8 @@ class WholeCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 record = Path(runner.work_dir) / 'last_checkpoint'
-                with atomic_write(record) as partial:
-                    partial.write_text(self.last_ckpt)
+                with atomic_write(record) as partial:  # as MMEngine reads it
+                    partial.write_text(self.last_ckpt, encoding=None)
 
     @contextmanager
     def _removed_last(self) -> Iterator[list[str]]:
@@ -506,7 +506,7 @@ class NonFiniteHook(Hook):
             path = path.with_stem(f'{path.stem}_rank{dist.get_rank()}')
         report = describe_nonfinite(self._losses, self._seen, self._batch)
         with atomic_write(path) as partial:
-            partial.write_text(json.dumps(report, indent=1))
+            partial.write_text(json.dumps(report, indent=1), 'utf-8')
         wrong = ', '.join(report['not_finite']) or 'that of another rank'
         message = (
             f'iteration {runner.iter}: not finite is {wrong}; its images, '

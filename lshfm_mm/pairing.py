@@ -162,7 +162,7 @@ def write_config(
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as partial:
-        partial.write_text(text)
+        partial.write_text(text, 'utf-8')
         _try_out(partial, models[0])
     return f'{views[0].kind} -> {views[1].kind}: {pairing.why}'
 

@@ -37,14 +37,14 @@ def bench(make_config, shapes_root, teacher_checkpoint, tmp_path, monkeypatch):
 def page() -> Iterator[dict[tuple[str, str], str]]:
     """What the page says; written anew afterwards, if asked for."""
     shown, group = {}, ''
-    for line in PAGE.read_text().splitlines() if PAGE.exists() else []:
+    for line in PAGE.read_text('utf-8').splitlines() if PAGE.exists() else []:
         if line.startswith('## '):
             group = line[3:]
         elif found := re.fullmatch(r'\| (.*?) \| `` (.*) `` \|', line):
             shown[group, found[1]] = found[2].replace('\\|', '|')
     yield shown
     if WRITE:
-        PAGE.write_text(written())
+        PAGE.write_text(written(), 'utf-8')
 
 
 def written() -> str:
@@ -115,4 +115,4 @@ def test_the_page_has_these_rows_and_no_others(page):
     assert len(expected) == len(set(expected)) >= 60
     if not WRITE:
         assert list(page) == expected
-        assert PAGE.read_text().startswith(TOP)
+        assert PAGE.read_text('utf-8').startswith(TOP)

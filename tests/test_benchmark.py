@@ -31,7 +31,7 @@ def run(tmp_path, *arguments):
         check=False,
     )
     assert process.returncode == 0, process.stderr[-2000:]
-    return json.loads(figures.read_text()), page.read_text()
+    return json.loads(figures.read_text('utf-8')), page.read_text('utf-8')
 
 
 @pytest.mark.slow

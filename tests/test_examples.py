@@ -27,11 +27,13 @@ PETS = ('cat', 'dog', 'bird')
 
 @pytest.mark.parametrize('name', EXAMPLES)
 def test_an_example_is_short_and_says_what_it_is_for(name):
-    text = (FOLDER / f'{name}.py').read_text()
+    text = (FOLDER / f'{name}.py').read_text('utf-8')
     assert len(text.splitlines()) < 30
     assert text.startswith('"""')
     assert '# ' in text or name == 'export_onnx'
-    assert f'[{name}.py]({name}.py)' in (FOLDER / 'README.md').read_text()
+    assert f'[{name}.py]({name}.py)' in (FOLDER / 'README.md').read_text(
+        'utf-8'
+    )
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +47,7 @@ def pets(shapes_root, tmp_path_factory) -> Path:
     for split in ('train', 'val'):
         (coco / split).symlink_to(shapes_root / split)
         file = shapes_root / f'annotations/{split}.json'
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text('utf-8'))
         kept = [x['id'] for x in content['categories'][: len(PETS)]]
         content['categories'] = [
             dict(id=i, name=n) for i, n in zip(kept, PETS, strict=True)

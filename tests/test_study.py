@@ -360,9 +360,11 @@ def test_the_pages_and_their_pictures_come_from_the_records():
     parts = report.parts(records)
     text = ''
     for page in report.PAGES:
-        text += page.read_text()
-        assert '<!-- study: short -->' in page.read_text()
-        assert report.filled(page.read_text(), parts) == page.read_text()
+        text += page.read_text('utf-8')
+        assert '<!-- study: short -->' in page.read_text('utf-8')
+        assert report.filled(page.read_text('utf-8'), parts) == page.read_text(
+            'utf-8'
+        )
     # None is left out.
     assert set(parts) == set(re.findall('<!-- study: (.+?) -->', text))
     pictures = re.findall(r'images/(study_\w+)\.png', text)
@@ -600,7 +602,7 @@ def test_the_second_stage_goes_on_from_the_first(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    lines = (tmp_path / 'study.jsonl').read_text().splitlines()
+    lines = (tmp_path / 'study.jsonl').read_text('utf-8').splitlines()
     records = {x['run']: x for x in map(json.loads, lines)}
     # 3 needed, 3 of tuning or one more, 3 arms of 2 seeds.
     assert len(records) in (12, 13)
@@ -623,7 +625,7 @@ def test_the_second_stage_goes_on_from_the_first(tmp_path):
         ('two_stages+inherit', 'single_stage1_inherit.pth'),
     ):
         [log] = work.glob(f'single/test/{arm}_x*/0/log.txt')
-        text = log.read_text()
+        text = log.read_text('utf-8')
         assert re.search(f'(?i)load.* {WORK}/{path}', text), arm
         assert ('inherit: ' in text) == ('inherit' in arm)
 
@@ -638,7 +640,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
     environment = {**os.environ, 'PYTHONPATH': str(REPO)}
 
     def lines():
-        text = written.read_text() if written.exists() else ''
+        text = written.read_text('utf-8') if written.exists() else ''
         return [json.loads(x) for x in text.splitlines()]
 
     log = tmp_path / 'log.txt'
@@ -662,16 +664,17 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
         )
         until = time.monotonic() + 400
         while len(lines()) < 6 and first.poll() is None:
-            assert time.monotonic() < until, log.read_text()[-2000:]
+            assert time.monotonic() < until, log.read_text('utf-8')[-2000:]
             time.sleep(0.5)
         time.sleep(2)  # the next trainings have begun
         first.kill()
         first.wait()
-        said = go_on()  # they write where the next study would
+        os.killpg(first.pid, signal.SIGSTOP)  # they last as long as need be
+        said = go_on()  # and write where the next study would
         os.killpg(first.pid, signal.SIGKILL)
     assert said.returncode and 'that a killed one has left' in said.stderr
     before = lines()
-    assert 6 <= len(before) < 10, log.read_text()[-2000:]
+    assert 6 <= len(before) < 10, log.read_text('utf-8')[-2000:]
     said = go_on()
     assert said.returncode == 0, said.stderr[-2000:]
     after = {x['run']: x for x in lines()}

@@ -37,8 +37,9 @@ def test_workers_that_are_spawned_load_what_others_load(make_config):
         loader = {
             'train_dataloader.num_workers': 1,
             'train_dataloader.multiprocessing_context': start,
+            'train_dataloader.batch_size': 4,
         }
-        cfg = make_config('faster_rcnn_lsh_median', {**epochs(1), **loader})
+        cfg = make_config('faster_rcnn_recommended', {**epochs(1), **loader})
         states.append(train(cfg).model.state_dict())
     for key, value in states[0].items():
         assert torch.equal(value, states[1][key]), key
