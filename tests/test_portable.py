@@ -20,7 +20,7 @@ def without_encoding(code: str) -> list[str]:
         if not isinstance(call, ast.Call):
             continue
         name = ast.unparse(call.func)
-        if name.startswith('os.') or any(
+        if name.startswith(('os.', 'tarfile.', 'zipfile.')) or any(
             x.arg == 'encoding' for x in call.keywords
         ):
             continue
