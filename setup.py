@@ -1,13 +1,31 @@
 """Setup of lshfm_mm; the tested versions are in requirements.lock."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).resolve().parent
 version: dict[str, str] = {}
-exec((here / 'lshfm_mm' / 'version.py').read_text(), version)
+exec((here / 'lshfm_mm' / 'version.py').read_text('utf-8'), version)
 readme = here / 'README.md'
+
+
+class BuildPy(build_py):
+    """Copies what .mim links to; on Windows git makes text files of links."""
+
+    def run(self) -> None:
+        super().run()
+        for name in ('configs', 'tools'):
+            if not (here / 'lshfm_mm/.mim' / name).is_dir():
+                shutil.copytree(
+                    here / name,
+                    Path(self.build_lib, 'lshfm_mm/.mim', name),
+                    ignore=shutil.ignore_patterns('__pycache__'),
+                    dirs_exist_ok=True,
+                )
+
 
 setup(
     name='lshfm_mm',
@@ -19,6 +37,7 @@ setup(
     author='The lshfm_mm authors',
     license='Apache-2.0',
     packages=['lshfm_mm'],
+    cmdclass={'build_py': BuildPy},
     # .mim links to configs/ and tools/; packages get copies.
     package_data={
         'lshfm_mm': ['report.html']

@@ -16,6 +16,7 @@ if not {'lshfm_mm.doctor', 'install_mmcv'}.intersection(sys.orig_argv):
     compat.mend_mmrazor()
     compat.mend_checkpoints()
     compat.mend_loaders()
+    compat.mend_device()
     compat.name_configs()
 
     from . import (

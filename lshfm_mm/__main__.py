@@ -2,9 +2,10 @@
 
 import runpy
 import sys
-from pathlib import Path
 
-TOOLS = Path(__file__).parent / '.mim' / 'tools'
+from .shipped import shipped
+
+TOOLS = shipped('tools')
 
 
 def main() -> None:

@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.device import utils
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
 
 from .checkpoints import REMOTE, load_from_http, load_from_local
+from .shipped import shipped
 
 # MMRazor's quantization uses private names that torch 2.0 removed, and
 # importing any part of MMRazor's models imports it. Distillation needs none.
@@ -123,6 +125,16 @@ def mend_loaders() -> None:
     logger.debug('MMEngine loads files and URLs with weights_only=True')
 
 
+def mend_device() -> None:
+    """Let MMEngine compute on the CPU of a Mac, not on its GPU (MPS).
+
+    MPS has no float64, which sums of mimicking are made in.
+    """
+    if utils.DEVICE == 'mps':
+        utils.DEVICE = 'cpu'
+        logger.debug('MMEngine computes on the CPU, for MPS has no float64')
+
+
 def name_configs() -> None:
     """Let ``'lshfm_mm::path'`` name our configs, as ``'mmdet::path'`` does.
 
@@ -136,8 +148,10 @@ def name_configs() -> None:
     find = Config._get_cfg_path
 
     def find_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        path, scope = find(cfg_path, filename)
-        return path, None if scope == 'lshfm_mm' else scope
+        package, _, name = cfg_path.rpartition('::')
+        if package == 'lshfm_mm':
+            return str(shipped('configs') / name), None
+        return find(cfg_path, filename)
 
     Config._get_cfg_path = staticmethod(find_ours)
 

@@ -29,7 +29,7 @@ from .averaging import average_checkpoints
 from .calibration import calibrate
 from .distillers import Seen
 from .errors import ConfigError, NonFiniteError
-from .files import WholeBackend, remove_partials, written_whole
+from .files import WholeBackend, atomic_write, remove_partials
 from .losses import LSHLoss
 from .nonfinite import describe_nonfinite
 from .resuming import Progress, evaluation_is_due, obstacles
@@ -294,8 +294,8 @@ class WholeCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 record = Path(runner.work_dir) / 'last_checkpoint'
-                with written_whole(record) as partial:
-                    partial.write_text(self.last_ckpt)
+                with atomic_write(record) as partial:  # as MMEngine reads it
+                    partial.write_text(self.last_ckpt, encoding=None)
 
     @contextmanager
     def _removed_last(self) -> Iterator[list[str]]:
@@ -505,8 +505,8 @@ class NonFiniteHook(Hook):
         if dist.get_rank():
             path = path.with_stem(f'{path.stem}_rank{dist.get_rank()}')
         report = describe_nonfinite(self._losses, self._seen, self._batch)
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(report, indent=1))
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(report, indent=1), 'utf-8')
         wrong = ', '.join(report['not_finite']) or 'that of another rank'
         message = (
             f'iteration {runner.iter}: not finite is {wrong}; its images, '

@@ -305,7 +305,9 @@ def _checkpoints(cfg: Config, folder: Path) -> list[Path]:
 
     found.sort(key=number, reverse=True)
     record = folder / 'last_checkpoint'
-    named = Path(record.read_text().strip()) if record.is_file() else None
+    named = None
+    if record.is_file():  # in the encoding in which MMEngine writes it
+        named = Path(record.read_text(encoding=None).strip())
     if named is not None and not named.is_file():
         named = folder / named.name
     if named is None or not named.is_file():

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 
 from lshfm_mm import compat
@@ -74,6 +75,15 @@ def test_it_says_what_it_did_at_debug_level():
     assert 'lshfm_mm' not in quiet.stderr
 
 
+@pytest.mark.parametrize(
+    ('found', 'left'), [('mps', 'cpu'), ('cuda', 'cuda'), ('cpu', 'cpu')]
+)
+def test_a_mac_computes_on_its_cpu(found, left, monkeypatch):
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', found)
+    compat.mend_device()
+    assert get_device() == left
+
+
 def test_a_module_that_imports_is_left_alone(monkeypatch):
     monkeypatch.setitem(
         sys.modules, compat.QUANTIZATION[0], sys.modules['mmrazor']
@@ -101,7 +111,8 @@ def test_what_could_run_code_is_refused(tmp_path, kind):
     torch.save({'state_dict': {'x': content}}, path)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path)
-    match = 'holds io.open, which' if kind == 'code' else 'not a readable'
+    name = f'{open.__module__}.open'  # io, or _io
+    match = f'holds {name}, which' if kind == 'code' else 'not a readable'
     with pytest.raises(ConfigError, match=match):
         read_checkpoint('teacher_ckpt', str(path))
     assert not marker.exists()

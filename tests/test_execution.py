@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -449,6 +450,12 @@ def test_a_backbone_that_does_not_compile_is_said(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not any(
+        map(shutil.which, (os.environ.get('CXX', 'g++'), 'clang++', 'cl'))
+    ),
+    reason='needs a C++ compiler',
+)
 def test_a_compiled_backbone_gives_the_same_features():
     found = run_compiled(2)
     difference, scale = (float(x) for x in found.stdout.split()[-2:])

@@ -21,6 +21,12 @@ from pathlib import Path
 import pytest
 import torch
 
+if sys.platform == 'win32':
+    pytest.skip(
+        'kills groups of processes, which Windows does not have',
+        allow_module_level=True,
+    )
+
 REPO = Path(__file__).parent.parent
 RUNS = 20
 PARTS = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')

@@ -2,8 +2,8 @@
 
 import os
 import random
-import resource
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from lshfm_mm.resuming import (
     seed_random,
 )
 
+REPO = Path(__file__).parent.parent
 EXACT = [dict(type='ExactResumeHook')]
 
 
@@ -208,18 +209,29 @@ def test_what_cannot_be_exact_is_said(make_config, overrides, message):
     assert reason.startswith(message)
 
 
+DIES = """
+import os
+from pathlib import Path
+from lshfm_mm import files
+
+def half(path, content):
+    with path.open('wb') as file:
+        file.write(content[:5000])
+    os._exit(9)  # nothing more runs, as after a kill
+
+Path.write_bytes = half
+files.WholeBackend().put(bytes(10000), 'epoch_1.pth')
+"""
+
+
 @pytest.fixture
 def killed_amid_a_write(tmp_path):
     """A folder with a whole file, and a process killed writing it anew."""
     (tmp_path / 'epoch_1.pth').write_bytes(b'before')
-    child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-        files.WholeBackend().put(bytes(10000), tmp_path / 'epoch_1.pth')
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGXFSZ
+    command = [sys.executable, '-W', 'ignore', '-c', DIES]
+    path = {'PYTHONPATH': str(REPO)}
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **path})
+    assert done.returncode == 9
     return tmp_path
 
 

@@ -233,7 +233,7 @@ class Meter:
             run()
             return torch.cuda.max_memory_allocated() - before
         ctypes.CDLL('libc.so.6').malloc_trim(0)
-        Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
+        Path('/proc/self/clear_refs').write_text('5', 'utf-8')  # resets VmHWM
         before = self._status('VmRSS')
         run()
         return self._status('VmHWM') - before
@@ -243,7 +243,7 @@ class Meter:
             torch.cuda.synchronize()
 
     def _status(self, key: str) -> int:
-        for line in Path('/proc/self/status').read_text().splitlines():
+        for line in Path('/proc/self/status').read_text('utf-8').splitlines():
             if line.startswith(key):
                 return int(line.split()[1]) * 1024
         raise AssertionError(key)
@@ -499,7 +499,7 @@ def machine(options: Any) -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     cpu = Path('/proc/cpuinfo')
     if cpu.is_file():
-        lines = cpu.read_text().splitlines()
+        lines = cpu.read_text('utf-8').splitlines()
         models = [x for x in lines if x.startswith('model name')]
         name = models[0].split(':')[1].strip() if models else name
     if options.device == 'cuda':
@@ -612,6 +612,11 @@ def page(result: dict[str, Any]) -> str:
 
 def check(options: argparse.Namespace) -> None:
     """Raise unless there is something to measure, and a place for it."""
+    if options.device == 'cpu' and platform.system() != 'Linux':
+        raise ConfigError(
+            f"device: the CPU's memory is read from /proc, which "
+            f'{platform.system()} does not have; run it on Linux, or on cuda'
+        )
     for field in ('images', 'size', 'rounds', 'loss_shape'):
         value = getattr(options, field)
         if min(value if isinstance(value, list) else [value]) < 1:
@@ -679,9 +684,9 @@ def main() -> None:
     text = page(result)
     print(text)
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1))
+        Path(options.json).write_text(json.dumps(result, indent=1), 'utf-8')
     if options.out:
-        Path(options.out).write_text(text)
+        Path(options.out).write_text(text, 'utf-8')
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ from mmengine.config import Config
 from lshfm_mm import shapes
 from lshfm_mm.curves import read_curves
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.files import written_whole
+from lshfm_mm.files import atomic_write
 
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = REPO / 'docs/study.jsonl'
@@ -66,6 +66,11 @@ class Run(NamedTuple):
     def folder(self) -> Path:
         """Of its log."""
         return Path(WORK) / self.name
+
+    @property
+    def lock(self) -> Path:
+        """What its training holds."""
+        return self.folder.with_suffix('.lock')
 
     @property
     def options(self) -> Options:
@@ -115,15 +120,15 @@ def read_records() -> dict[str, Record]:
     """What was measured, by the names of the runs."""
     if not RESULTS.exists():
         return {}
-    lines = RESULTS.read_text().splitlines()
+    lines = RESULTS.read_text('utf-8').splitlines()
     return {x['run']: x for x in map(json.loads, lines)}
 
 
 def write_records(records: Mapping[str, Record]) -> None:
     """Write all that was measured, a line a run."""
     lines = [json.dumps(records[x], sort_keys=True) for x in sorted(records)]
-    with written_whole(RESULTS) as partial:
-        partial.write_text('\n'.join(lines) + '\n')
+    with atomic_write(RESULTS) as partial:
+        partial.write_text('\n'.join(lines) + '\n', 'utf-8')
 
 
 def is_done(run: Run, records: Mapping[str, Record]) -> bool:
@@ -204,19 +209,19 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         CUDA_VISIBLE_DEVICES='' if gpu is None else visible(gpu),
     )
     log = run.folder / 'log.txt'
-    with log.open('w') as file, STARTING:
+    with log.open('wb') as file, STARTING:
         if STOPPED.is_set():
             raise ConfigError(f'{run.name}: not started, the study stops')
         child = subprocess.Popen(
             [
                 *(sys.executable, '-W', 'ignore'),
+                *(str(REPO / 'tools/study/locked.py'), str(run.lock)),
                 *(str(REPO / 'tools/train.py'), str(path)),
                 *('--work-dir', str(run.folder)),
             ],
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
-            close_fds=False,  # the study's lock
         )
         CHILDREN.append(child)
     code = child.wait()
@@ -229,7 +234,9 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         raise ConfigError(
             f'{run.name}: measured no {run.spec.metric}; see {log}'
         )
-    checkpoint = Path((run.folder / 'last_checkpoint').read_text())
+    checkpoint = Path(
+        (run.folder / 'last_checkpoint').read_text(encoding=None)
+    )
     made = {}
     if run.experiment == 'needed':
         made['weights'] = digest(checkpoint)
