@@ -3,9 +3,10 @@
 import importlib
 import runpy
 import sys
-from pathlib import Path
 
-TOOLS = Path(__file__).parent / '.mim' / 'tools'
+from .shipped import shipped
+
+TOOLS = shipped('tools')
 SET_UP = ('doctor', 'install_mmcv')
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import ConfigError
-from .files import save, written_whole
+from .files import atomic_write, save
 from .teacher import read_checkpoint
 
 
@@ -49,5 +49,5 @@ def average_checkpoints(checkpoints: Sequence[str], out: str) -> None:
         )
         for key, value in state.items()
     }
-    with written_whole(Path(out)) as partial:
+    with atomic_write(Path(out)) as partial:
         save({'meta': content.get('meta', {}), 'state_dict': mean}, partial)

@@ -22,6 +22,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
 
 from .checkpoints import REMOTE, load_from_http, load_from_local
+from .shipped import shipped
 
 # MMRazor's quantization uses private names that torch 2.0 removed, and
 # importing any part of MMRazor's models imports it. Distillation needs none.
@@ -136,8 +137,10 @@ def name_configs() -> None:
     find = Config._get_cfg_path
 
     def find_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        path, scope = find(cfg_path, filename)
-        return path, None if scope == 'lshfm_mm' else scope
+        package, _, name = cfg_path.rpartition('::')
+        if package == 'lshfm_mm':
+            return str(shipped('configs') / name), None
+        return find(cfg_path, filename)
 
     Config._get_cfg_path = staticmethod(find_ours)
 

@@ -17,7 +17,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from .errors import ConfigError
-from .files import save, written_whole
+from .files import atomic_write, save
 from .folding import fold_embedding, has_embedding
 from .teacher import (
     check_finite,
@@ -154,7 +154,7 @@ def export_student(
     target.parent.mkdir(parents=True, exist_ok=True)
     # The checkpoint is renamed last: where it is, its config is.
     with ExitStack() as stack:
-        partials = [stack.enter_context(written_whole(x)) for x in targets]
+        partials = [stack.enter_context(atomic_write(x)) for x in targets]
         save({'meta': plain, 'state_dict': student}, partials[0])
         if cfg is not None:
             cfg.dump(partials[1])

@@ -15,7 +15,7 @@ PARTIAL = '_partial_'
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Write beside a file, and rename once all is on the disk.
 
     Args:
@@ -23,6 +23,10 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Yields:
         Path: Where to write, with the same suffix; it is gone afterwards.
+
+    Raises:
+        PermissionError: On Windows, if another program has the file open; it
+            stays as it was.
     """
     partial = path.with_name(f'{PARTIAL}{os.getpid()}_{path.name}')
     try:
@@ -64,7 +68,7 @@ class WholeBackend(LocalBackend):
             filepath (str | Path): The file; its folder is made.
         """
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(Path(filepath)) as partial:
+        with atomic_write(Path(filepath)) as partial:
             partial.write_bytes(obj)
 
     def remove(self, filepath: str | Path) -> None:
@@ -81,7 +85,11 @@ class WholeBackend(LocalBackend):
 
 def _flush(path: Path) -> None:
     """Wait until a file or the names in a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    is_folder = path.is_dir()
+    if is_folder and os.name == 'nt':  # Windows opens none as a file
+        return
+    # It flushes only what is open for writing, too.
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -93,7 +101,7 @@ def save(content: Any, path: Path) -> None:
 
     Args:
         content (Any): What to save.
-        path (Path): Where, see :func:`written_whole`.
+        path (Path): Where, see :func:`atomic_write`.
 
     Raises:
         ConfigError: If the disk is full or cannot be written.

@@ -29,7 +29,7 @@ from .averaging import average_checkpoints
 from .calibration import calibrate
 from .distillers import Seen
 from .errors import ConfigError, NonFiniteError
-from .files import WholeBackend, remove_partials, written_whole
+from .files import WholeBackend, atomic_write, remove_partials
 from .losses import LSHLoss
 from .nonfinite import describe_nonfinite
 from .resuming import Progress, evaluation_is_due, obstacles
@@ -294,7 +294,7 @@ class WholeCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 record = Path(runner.work_dir) / 'last_checkpoint'
-                with written_whole(record) as partial:
+                with atomic_write(record) as partial:
                     partial.write_text(self.last_ckpt)
 
     @contextmanager
@@ -505,7 +505,7 @@ class NonFiniteHook(Hook):
         if dist.get_rank():
             path = path.with_stem(f'{path.stem}_rank{dist.get_rank()}')
         report = describe_nonfinite(self._losses, self._seen, self._batch)
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(json.dumps(report, indent=1))
         wrong = ', '.join(report['not_finite']) or 'that of another rank'
         message = (

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .algorithms import has_rois
 from .errors import ConfigError
-from .files import written_whole
+from .files import atomic_write
 from .folding import HEADS
 from .losses import check_loss_weight
 from .taps import connector_config, width_of, window_of_layer
@@ -161,7 +161,7 @@ def write_config(
         widths,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(target) as partial:
+    with atomic_write(target) as partial:
         partial.write_text(text)
         _try_out(partial, models[0])
     return f'{views[0].kind} -> {views[1].kind}: {pairing.why}'

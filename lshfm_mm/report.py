@@ -14,7 +14,7 @@ import numpy as np
 from . import charts
 from .analysis import TEACHER
 from .curves import ALIGNED
-from .files import written_whole
+from .files import atomic_write
 
 SMALL = 320  # pixels of the longer side up to which an image is kept as it is
 LARGE = 720  # pixels of the longer side to which larger ones are shrunk
@@ -44,11 +44,11 @@ def write_report(
     files = [
         folder / x for x in ('analysis.json', 'directions.png', 'report.html')
     ]
-    with written_whole(files[0]) as partial:
+    with atomic_write(files[0]) as partial:
         partial.write_text(json.dumps(analysis, allow_nan=False) + '\n')
-    with written_whole(files[1]) as partial:
+    with atomic_write(files[1]) as partial:
         charts.draw_directions(analysis, partial)
-    with written_whole(files[2]) as partial:
+    with atomic_write(files[2]) as partial:
         partial.write_text(page(analysis, images))
     return files
 

@@ -30,7 +30,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from .errors import ConfigError
-from .files import written_whole
+from .files import atomic_write
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -713,7 +713,7 @@ def _describe(held: Any, info: dict[str, Any]) -> str:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding='utf-8')
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT
@@ -120,7 +119,7 @@ def read_config(field: str, path: str) -> Config:
     )
     if '::' in path:
         try:
-            config = get_config(path)
+            config = Config.fromfile(Config._get_cfg_path(path, '')[0])
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(absent) from error
     elif Path(path).is_file():

@@ -45,12 +45,22 @@ def python(*args, at=sys.executable, cwd=REPO) -> str:
 
 
 @pytest.fixture(scope='module')
-def sdist(tmp_path_factory) -> Path:
-    """Built from a copy of the tracked files, as of a clean clone."""
-    copy = tmp_path_factory.mktemp('clone')
-    for path in TRACKED:
-        (copy / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPO / path, copy / path, follow_symlinks=False)
+def make_clone(tmp_path_factory):
+    """Copy the tracked files, as of a clean clone."""
+
+    def make() -> Path:
+        copy = tmp_path_factory.mktemp('clone')
+        for path in TRACKED:
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPO / path, copy / path, follow_symlinks=False)
+        return copy
+
+    return make
+
+
+@pytest.fixture(scope='module')
+def sdist(make_clone) -> Path:
+    copy = make_clone()
     python(
         *(
             '-c',
@@ -163,6 +173,29 @@ def test_the_package_names_its_configs():
     assert Path(cfg.filename) == path / 'faster_rcnn_lshfm.py'
     # An editable installation has its metadata elsewhere.
     assert compat.MODULE2PACKAGE['lshfm_mm'] == 'lshfm_mm.compat'
+
+
+def test_a_clone_without_links_is_complete(make_clone):
+    """On Windows git writes the target of a link into a text file."""
+    clone = make_clone()
+    for name in ('configs', 'tools'):
+        link = clone / 'lshfm_mm/.mim' / name
+        link.unlink()
+        link.write_text(f'../../{name}', 'utf-8')
+    name = 'shapes/faster_rcnn_recommended.py'
+    code = (
+        'import lshfm_mm.__main__, lshfm_mm.teacher as t; '
+        f'print(t.read_config("config", "lshfm_mm::{name}").filename); '
+        'print(lshfm_mm.__main__.TOOLS)'
+    )
+    said = python('-c', code, cwd=clone).splitlines()[-2:]
+    assert said == [str(clone / 'configs' / name), str(clone / 'tools')]
+    code = 'from setuptools import build_meta as b; b.build_wheel("out")'
+    python('-c', code, cwd=clone)
+    (wheel,) = (clone / 'out').iterdir()
+    with zipfile.ZipFile(wheel) as file:
+        found = {x for x in file.namelist() if '.dist-info/' not in x}
+    assert found == SHIPPED
 
 
 def test_the_index_lists_each_metafile():

@@ -1,6 +1,5 @@
 """The study: its grid can be trained, its numbers come from its records."""
 
-import fcntl
 import functools
 import json
 import logging
@@ -17,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from mmengine.config import Config
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -297,11 +297,12 @@ def test_a_gpu_that_is_not_there_and_a_second_study_are_refused(tmp_path):
     assert done.returncode and '--jobs: must be' in done.stderr
     done = said([*command, '--gpus', '99'])
     assert done.returncode and "of which ['99'] are none" in done.stderr
-    (tmp_path / WORK).mkdir(parents=True)
-    with (tmp_path / WORK / 'lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = said(command)
-    assert done.returncode and 'another study runs there' in done.stderr
+    run = runs.Run('x', 'y', 0, 'test', 1.0, None)
+    for lock in (Path(WORK, 'lock'), run.lock):
+        (tmp_path / lock).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(tmp_path / lock):
+            done = said(command)
+        assert done.returncode and 'another study runs there' in done.stderr
 
 
 def test_gpus_are_counted_as_this_process_sees_them(monkeypatch):

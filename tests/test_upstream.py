@@ -566,7 +566,7 @@ def test_mmengine_reads_all_files_through_registered_loaders(monkeypatch):
     assert seen[-2:] == ['b.pth', 'c.pth']
 
 
-@used_by('cli (read_config)', 'teacher', 'pairing')
+@used_by('pairing')
 def test_get_config_tells_what_is_not_there():
     for path in ('mmdet::no/such.py', 'mmdet::retinanet/no.py'):
         with pytest.raises((FileNotFoundError, ValueError)):
@@ -575,10 +575,16 @@ def test_get_config_tells_what_is_not_there():
     assert get_config(path, pretrained=True).model_path.endswith('.pth')
 
 
-@used_by('tests/conftest.py')
+@used_by('compat', 'teacher', 'tests/conftest.py')
 def test_config_finds_its_bases_by_a_function_of_its_own():
     assert isinstance(Config.__dict__['_get_cfg_path'], staticmethod)
     assert names(Config._get_cfg_path) == ['cfg_path', 'filename']
+    for path in ('mmdet::no/such.py', 'mmdet::retinanet/no.py'):
+        with pytest.raises((FileNotFoundError, ValueError)):
+            Config._get_cfg_path(path, '')
+    path = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+    found, scope = Config._get_cfg_path(path, '')
+    assert scope == 'mmdet' and get_config(path).filename == found
 
 
 @used_by('cli (start_processes)')

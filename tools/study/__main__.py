@@ -8,7 +8,6 @@ Tables and plots are made of that file alone.
 """
 
 import argparse
-import fcntl
 import os
 import queue
 import signal
@@ -21,6 +20,7 @@ import report
 import runs
 import torch
 from arm import WORK
+from filelock import FileLock, Timeout
 from runs import Record, Run
 from tqdm import tqdm
 
@@ -121,12 +121,13 @@ def main() -> None:
             )
         work = Path(WORK)
         work.mkdir(parents=True, exist_ok=True)
-        # Until this process ends, and what it trains if it is killed.
-        lock = (work / 'lock').open('w')
-        os.set_inheritable(lock.fileno(), True)
+        lock = FileLock(work / 'lock', timeout=0)  # until this process ends
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock.acquire()
+            for path in work.rglob('*.lock'):
+                with FileLock(path, timeout=0):
+                    pass
+        except Timeout:
             raise ConfigError(
                 f'{work}: another study runs there, or a training that a '
                 f'killed one has left; wait for it, or end it'

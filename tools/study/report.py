@@ -14,7 +14,7 @@ from results import rows, teacher
 from runs import REPO, Record
 
 from lshfm_mm.charts import LIGHT, STYLE
-from lshfm_mm.files import written_whole
+from lshfm_mm.files import atomic_write
 
 PAGES = (REPO / 'docs/results.md', REPO / 'README.md')
 IMAGES = REPO / 'docs/images'
@@ -63,7 +63,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         axes.tick_params(axis='y', length=0)
         axes.set_xlabel(f'{tables.name_of(experiment)} in %')
         axes.set_title(grid.EXPERIMENTS[experiment].title, loc='left')
-        with written_whole(out) as partial:
+        with atomic_write(out) as partial:
             drawn = {'Description': content(records, experiment)}
             figure.savefig(partial, dpi=110, facecolor='white', metadata=drawn)
         plt.close(figure)
@@ -117,7 +117,7 @@ def write(records: Mapping[str, Record]) -> Sequence[Path]:
     found = parts(records)
     for page in PAGES:
         text = filled(page.read_text(), found)
-        with written_whole(page) as partial:
+        with atomic_write(page) as partial:
             partial.write_text(text)
     written = [*PAGES]
     for name in grid.EXPERIMENTS:

@@ -22,7 +22,7 @@ from mmengine.config import Config
 from lshfm_mm import shapes
 from lshfm_mm.curves import read_curves
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.files import written_whole
+from lshfm_mm.files import atomic_write
 
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = REPO / 'docs/study.jsonl'
@@ -66,6 +66,11 @@ class Run(NamedTuple):
     def folder(self) -> Path:
         """Of its log."""
         return Path(WORK) / self.name
+
+    @property
+    def lock(self) -> Path:
+        """What its training holds."""
+        return self.folder.with_suffix('.lock')
 
     @property
     def options(self) -> Options:
@@ -122,7 +127,7 @@ def read_records() -> dict[str, Record]:
 def write_records(records: Mapping[str, Record]) -> None:
     """Write all that was measured, a line a run."""
     lines = [json.dumps(records[x], sort_keys=True) for x in sorted(records)]
-    with written_whole(RESULTS) as partial:
+    with atomic_write(RESULTS) as partial:
         partial.write_text('\n'.join(lines) + '\n')
 
 
@@ -210,13 +215,13 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         child = subprocess.Popen(
             [
                 *(sys.executable, '-W', 'ignore'),
+                *(str(REPO / 'tools/study/locked.py'), str(run.lock)),
                 *(str(REPO / 'tools/train.py'), str(path)),
                 *('--work-dir', str(run.folder)),
             ],
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
-            close_fds=False,  # the study's lock
         )
         CHILDREN.append(child)
     code = child.wait()
