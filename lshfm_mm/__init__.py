@@ -8,8 +8,10 @@ import sys
 
 from .version import __version__
 
-if sys.version_info < (3, 10):
-    raise ImportError(  # one with a name, python -m tells in one line
+# pip knows what we need, a clone does not. An error with a name is told in one
+# line by python -m.
+if sys.version_info < (3, 10):  # noqa: UP036
+    raise ImportError(
         f'this is Python {sys.version_info[0]}.{sys.version_info[1]}, '
         f'lshfm_mm needs 3.10 or later; name another one, for example '
         f'"make env PYTHON=python3.11"',

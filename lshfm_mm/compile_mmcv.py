@@ -162,9 +162,7 @@ def fetch_source(stack: Stack, folder: Path) -> Path:
         print(f'mmcv: going on with the build in {source}', flush=True)
         return source
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        archive = download(
-            stack.source, Path(scratch), '--no-build-isolation'
-        )
+        archive = download(stack.source, Path(scratch), '--no-build-isolation')
         unpacked = archive.with_name('unpacked')
         shutil.unpack_archive(archive, unpacked)
         # A rename within one folder: the source is whole or absent.
@@ -241,7 +239,9 @@ def install_compiled(stack: Stack) -> None:
     """Install a wheel with compiled operators for the torch that is here."""
     from filelock import FileLock  # comes with torch
 
-    answer, _ = run_python(PROBE_TORCH)
+    answer, error = run_python(PROBE_TORCH)
+    if error:
+        sys.exit(f'error: torch: cannot be imported ({error})')
     torch, cuda, has_gpu = answer.split()
     # mmcv's setup reads this name: ops for the GPU on a machine without.
     gpu = has_gpu == 'True' or os.environ.get('FORCE_CUDA') == '1'
@@ -262,6 +262,8 @@ def install_compiled(stack: Stack) -> None:
         if wheel is None:
             sys.exit(f'error: mmcv: no usable wheel came into {folder}')
         error = install(wheel)
+        if error and run_python('import mmcv')[1]:
+            sys.exit(f'error: mmcv: cannot be imported ({error})')
         if error:
             wheel.unlink()
             sys.exit(

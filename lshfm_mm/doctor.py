@@ -20,16 +20,19 @@ from importlib import metadata
 
 from . import compile_mmcv, stacks
 from .install_mmcv import LOCAL
-from .stacks import OPENMMLAB, PYTHON, Stack, satisfies, version
+from .stacks import OPENMMLAB, PYTHON, Stack, dist_version, satisfies
 
 INSTALL_MMCV = 'python -m lshfm_mm install_mmcv'
 OPENCV_MEND = 'install it, for example "apt-get install libgl1 libglib2.0-0"'
 # Imports each module it is given, and says how that went in one line each.
+# MMRazor refuses OneDL's mmcv by its version; lshfm_mm.compat hides it, too.
 PROBE = r"""
 import importlib, sys, traceback
 for name in sys.argv[1:]:
     error = ''
     try:
+        if name == 'mmrazor':
+            importlib.import_module('mmcv').__version__ = '2.1.0'
         importlib.import_module(name)
     except BaseException as e:
         error = ''.join(traceback.format_exception_only(type(e), e))
@@ -164,7 +167,7 @@ def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
     Returns:
         Check: Its ``mend`` points at the first part it lacks, if one fails.
     """
-    found = version(*part.dists)
+    found = dist_version(*part.dists)
     needed, name = part.spec or 'any', part.dists[0]
     wanted = name + part.spec
     missing = re.search(r"No module named '(\w+)", error)
@@ -224,9 +227,10 @@ def check_stack() -> list[Check]:
     error, mend = stacks.mixture()
     stack = OPENMMLAB if error else stacks.choose()
     names = [x.name for x in stacks.STACKS.values() if x.installed()]
+    found = ' + '.join(names) or 'none'
     checks = {
         'python': check_python(),
-        'stack': Check('stack', ' + '.join(names) or 'none', 'one', error, mend),
+        'stack': Check('stack', found, 'one', error, mend),
     }
     if error:  # what else is found would be about files of the other one
         return list(checks.values())
@@ -236,7 +240,7 @@ def check_stack() -> list[Check]:
         if part.module != 'torchvision':
             checks[part.module] = check_part(part, error, checks)
             continue
-        torch, torchvision = version('torch'), version(part.module)
+        torch, torchvision = map(dist_version, ('torch', 'torchvision'))
         checks[part.module] = check_part(part, '', checks)
         if torch and torchvision and not errors['torch']:
             checks['pair'] = check_pair(
@@ -297,9 +301,7 @@ def main() -> int:
     classification = (
         'classification needs mmpretrain' if lacking else 'and classification'
     )
-    print(
-        f'\nall required parts are fine: detection runs, {classification}'
-    )
+    print(f'\nall required parts are fine: detection runs, {classification}')
     return 0
 
 

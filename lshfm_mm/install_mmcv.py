@@ -207,7 +207,7 @@ def in_place(stack: Stack) -> str:
         '' when there is no mmcv, one that does not work, or an older one.
     """
     name, spec = stack.packages['mmcv']
-    version = stacks.version(name)
+    version = stacks.dist_version(name)
     if not version or not stacks.satisfies(version, spec):
         return ''
     module, error = run_python(PROBE)
@@ -235,9 +235,6 @@ def install(wheel: Path) -> str:
         sys.exit(f'error: mmcv: pip could not install {wheel}')
     if not pip('install', '--quiet', *lock, str(wheel)):
         sys.exit('error: mmcv: its requirements could not be installed')
-    error = run_python('import mmcv')[1]
-    if error:
-        sys.exit(f'error: mmcv: is installed but cannot be imported ({error})')
     error = run_python(PROBE)[1]
     if not error:
         print(f'mmcv: installed {wheel}')
@@ -282,12 +279,12 @@ def main() -> None:
     if kind == 'compiled' or (kind and not args.compiled):
         print(f'mmcv: {stack.mmcv} with {kind} operators is in place')
         return
-    error = run_python('import torch, torchvision')[1]
-    if error:
-        sys.exit(
-            f'error: torch: torch and torchvision cannot be imported by '
-            f'{sys.executable} ({error}); install them first'
-        )
+    for name in ('torch', 'torchvision'):
+        if not stacks.dist_version(name):
+            sys.exit(
+                f'error: {name}: is not installed for {sys.executable}; '
+                f'install torch and torchvision first'
+            )
     if args.compiled:
         from . import compile_mmcv
 

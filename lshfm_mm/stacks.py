@@ -55,7 +55,8 @@ class Stack:
     def installed(self) -> dict[str, str]:
         """Return the versions of its distributions that are installed."""
         names = [name for name, _ in self.packages.values() if 'mm' in name]
-        return {name: version(name) for name in names if version(name)}
+        found = {name: dist_version(name) for name in names}
+        return {name: version for name, version in found.items() if version}
 
     def requirements(self) -> list[str]:
         """Return what pip can install: all but mmcv, see install_mmcv."""
@@ -104,7 +105,7 @@ ONEDL = Stack(
 STACKS = {stack.name: stack for stack in (OPENMMLAB, ONEDL)}
 
 
-def version(*names: str) -> str:
+def dist_version(*names: str) -> str:
     """Return the version of the first distribution that is there, or ''."""
     for name in names:
         try:
@@ -112,6 +113,19 @@ def version(*names: str) -> str:
         except metadata.PackageNotFoundError:
             continue
     return ''
+
+
+def version(module: str) -> str:
+    """Return the version of the distribution that a module is of, or ''.
+
+    Args:
+        module (str): Name of a module, such as mmdet.
+
+    Returns:
+        str: As its metadata tell, whichever stack it is of.
+    """
+    names = (x.packages.get(module, (module,))[0] for x in STACKS.values())
+    return dist_version(module, *names)
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -144,10 +158,10 @@ def mixture() -> tuple[str, str]:
         are empty when nothing is.
     """
     both = {name: s.installed() for name, s in STACKS.items()}
-    others = {name: version(name) for name in OTHER_MMCV if version(name)}
+    others = {x: dist_version(x) for x in OTHER_MMCV if dist_version(x)}
     if not others and not all(both.values()):
         return '', ''
-    found = {k: v for some in (*both.values(), others) for k, v in some.items()}
+    found = {**both[OPENMMLAB.name], **both[ONEDL.name], **others}
     told = ', '.join(f'{name} {number}' for name, number in found.items())
     install = ', or '.join(
         f'"{pip_install(*stack.requirements())}" for {stack.name}'
