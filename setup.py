@@ -1,14 +1,16 @@
 """Setup of lshfm_mm; the tested versions are in requirements.lock."""
 
+import runpy
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 here = Path(__file__).resolve().parent
 version: dict[str, str] = {}
 exec((here / 'lshfm_mm' / 'version.py').read_text('utf-8'), version)
+stacks = runpy.run_path(str(here / 'lshfm_mm' / 'stacks.py'))
 readme = here / 'README.md'
 
 
@@ -36,23 +38,19 @@ setup(
     long_description_content_type='text/markdown',
     author='The lshfm_mm authors',
     license='Apache-2.0',
-    packages=['lshfm_mm'],
+    packages=find_packages(include=['lshfm_mm*']),
     cmdclass={'build_py': BuildPy},
     # .mim links to configs/ and tools/; packages get copies.
     package_data={
         'lshfm_mm': ['report.html']
         + [f'.mim/**/*.{kind}' for kind in ('py', 'sh', 'yml', 'md')]
     },
-    python_requires='>=3.10,<3.13',
+    python_requires=stacks['PYTHON'],
     install_requires=[
         'torch>=2.6',
         'torchvision',
         'filelock',
-        'mmengine>=0.10.3,<1',
-        'mmcv>=2.0.0,<=2.1.0',
-        'mmdet>=3.3,<3.4',
         'mmrazor==1.0.0',
-        'setuptools<81',  # MMEngine imports pkg_resources
         'joblib',  # MMRazor imports it and does not say so
         'pycocotools',
         'opencv-python',
@@ -62,7 +60,11 @@ setup(
         'tqdm',
     ],
     extras_require={
-        'cls': ['mmpretrain>=1.2,<1.3'],
+        # One of the two stacks; mmcv comes with lshfm_mm.install_mmcv.
+        **{
+            name: stack.requirements()
+            for name, stack in stacks['STACKS'].items()
+        },
         'dev': [
             *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'mypy'),
             *('onnx', 'onnxscript', 'onnxruntime'),

@@ -8,9 +8,35 @@ import sys
 
 from .version import __version__
 
-# ``python -m lshfm_mm.doctor`` and ``python -m lshfm_mm install_mmcv`` must
-# run where the rest cannot be imported.
-if not {'lshfm_mm.doctor', 'install_mmcv'}.intersection(sys.orig_argv):
+# pip knows what we need, a clone does not. An error with a name is told in one
+# line by python -m.
+if sys.version_info < (3, 10):  # noqa: UP036
+    raise ImportError(
+        f'this is Python {sys.version_info[0]}.{sys.version_info[1]}, '
+        f'lshfm_mm needs 3.10 or later; name another one, for example '
+        f'"make env PYTHON=python3.11"',
+        name=__name__,
+    )
+
+
+def _is_set_up() -> bool:
+    """Whether ``python -m`` is about to run the doctor or the installer.
+
+    They must run where the rest cannot be imported. While Python locates the
+    module of ``-m NAME``, ``sys.argv[0]`` is ``-m``, and NAME stands before
+    the arguments, alone or in one word with the option.
+    """
+    if sys.argv[:1] != ['-m']:
+        return False
+    name = sys.orig_argv[-len(sys.argv)]
+    if name.startswith('-'):
+        name = name.partition('m')[2]
+    package, _, tool = name.partition('.')
+    tool = tool or ''.join(sys.argv[1:2])
+    return package == 'lshfm_mm' and tool in ('doctor', 'install_mmcv')
+
+
+if not _is_set_up():
     from . import compat
 
     compat.mend_mmrazor()

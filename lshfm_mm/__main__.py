@@ -1,19 +1,25 @@
 """``python -m lshfm_mm train CONFIG``: the tools, wherever this lies."""
 
+import importlib
 import runpy
 import sys
 
 from .shipped import shipped
 
 TOOLS = shipped('tools')
+SET_UP = ('doctor', 'install_mmcv')
 
 
 def main() -> None:
     """Run the tool that the first argument names on the others."""
-    names = sorted(x.stem for x in TOOLS.glob('*.py'))
+    names = sorted([*SET_UP, *(x.stem for x in TOOLS.glob('*.py'))])
     if len(sys.argv) < 2 or sys.argv[1] not in names:
         sys.exit(f'usage: python -m lshfm_mm {{{",".join(names)}}} ...')
-    tool = TOOLS / f'{sys.argv[1]}.py'
+    name = sys.argv[1]
+    if name in SET_UP:
+        sys.argv[:2] = [f'{__package__} {name}']
+        sys.exit(importlib.import_module(f'.{name}', __package__).main())
+    tool = TOOLS / f'{name}.py'
     sys.argv[:2] = [str(tool)]
     runpy.run_path(str(tool), run_name='__main__')
 

@@ -81,7 +81,7 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f'config: {paths[0]} needs a package that is not installed '
-            f"({error}); for classifiers pip install -e '.[cls]'"
+            f'({error}); python -m lshfm_mm doctor says what installs it'
         ) from error
     scope = cfg.get('default_scope')
     package = 'mmpretrain' if scope == 'mmpretrain' else 'mmdet'

@@ -1,41 +1,38 @@
 """Look at the installed stack, and name the command that mends each part.
 
-Run ``python -m lshfm_mm.doctor`` in the environment to look at; its exit
-status is 0 when all required parts are fine. Before anything is downloaded,
-``python3 -I lshfm_mm/doctor.py --machine`` looks at the machine alone. Only
-the standard library is used, so that it runs where torch and co are broken.
+Run ``python -m lshfm_mm doctor`` in the environment to look at; its exit
+status is 0 when all required parts are fine. ``--machine`` looks at what must
+be there before anything is installed. Only the standard library is used, so
+that it runs where torch and co are broken.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import operator
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
-PYTHON = '>=3.10,<3.13'
-INSTALL_MMCV = 'python tools/install_mmcv.py'
+from . import compile_mmcv, stacks
+from .install_mmcv import LOCAL
+from .stacks import OPENMMLAB, PYTHON, Stack, dist_version, satisfies
+
+INSTALL_MMCV = 'python -m lshfm_mm install_mmcv'
 OPENCV_MEND = 'install it, for example "apt-get install libgl1 libglib2.0-0"'
-COMPARE = {
-    '>=': operator.ge, '<=': operator.le, '==': operator.eq,
-    '!=': operator.ne, '>': operator.gt, '<': operator.lt,
-}  # fmt: skip
 # Imports each module it is given, and says how that went in one line each.
+# MMRazor refuses OneDL's mmcv by its version; lshfm_mm.compat hides it, too.
 PROBE = r"""
 import importlib, sys, traceback
 for name in sys.argv[1:]:
     error = ''
     try:
+        if name == 'mmrazor':
+            importlib.import_module('mmcv').__version__ = '2.1.0'
         importlib.import_module(name)
     except BaseException as e:
         error = ''.join(traceback.format_exception_only(type(e), e))
@@ -71,48 +68,33 @@ class Part:
 
 
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python')
-MMCV = ('mmcv', 'mmcv.ops')
-PARTS = (  # in the order in which they need each other
-    Part('pkg_resources', ('setuptools',), '<81'),  # MMEngine imports it
+COMMON = (  # in the order in which they need each other
     Part('numpy', ('numpy',)),
     Part('cv2', OPENCV, '', ('numpy',)),
     Part('joblib', ('joblib',)),
     Part('pycocotools.mask', ('pycocotools',), '', ('numpy',)),
     Part('torch', ('torch',), '>=2.6'),
     Part('torchvision', ('torchvision',), '', ('torch',)),
-    Part('mmengine', ('mmengine',), '>=0.10.3,<1', ('cv2', 'torch')),
-    Part('mmcv', ('mmcv',), '>=2.0.0,<=2.1.0', ('mmengine',)),
-    Part('mmcv.ops', ('mmcv',), '', ('mmcv',)),
-    Part('mmdet', ('mmdet',), '>=3.3,<3.4', MMCV),
-    Part('mmrazor', ('mmrazor',), '==1.0.0', MMCV),
-    Part('mmpretrain', ('mmpretrain',), '>=1.2,<1.3', ('pair', *MMCV), False),
 )
+NEEDS = {
+    'mmengine': ('cv2', 'torch'),
+    'mmcv': ('mmengine',),
+    'mmdet': ('mmcv', 'mmcv.ops'),
+    'mmpretrain': ('pair', 'mmcv', 'mmcv.ops'),
+}
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version such as ``2.1.0+cpu``: ``(2, 1)``."""
-    release = re.match(r'\d+(\.\d+)*', version)
-    text = re.sub(r'(\.0+)+$', '', release.group() if release else '0')
-    return tuple(map(int, text.split('.')))
-
-
-def satisfies(version: str, spec: str) -> bool:
-    """Whether a version is in a range such as ``>=2.0.0,<=2.1.0``."""
-    bounds = re.findall(r'([<>=!]+)\s*([\w.]+)', spec)
-    return all(
-        COMPARE[sign](numbers(version), numbers(bound))
-        for sign, bound in bounds
-    )
-
-
-def installed(*dists: str) -> str:
-    """Return the version of the first installed of ``dists``, or ''."""
-    for dist in dists:
-        try:
-            return metadata.version(dist)
-        except metadata.PackageNotFoundError:
-            continue
-    return ''
+def parts(stack: Stack) -> list[Part]:
+    """Return all packages, each after those that it needs."""
+    found = [*COMMON]
+    for module, (dist, spec) in stack.packages.items():
+        needs = NEEDS.get(module, ())
+        required = module != 'mmpretrain'
+        found.append(Part(module, (dist,), spec, needs, required))
+        if module == 'mmcv':
+            found.append(Part('mmcv.ops', (dist,), '', ('pair', 'mmcv')))
+    found.append(Part('mmrazor', ('mmrazor',), '==1.0.0', NEEDS['mmdet']))
+    return found
 
 
 def torch_for_torchvision() -> str:
@@ -153,43 +135,16 @@ def probe(modules: Sequence[str]) -> dict[str, str]:
 
 def check_python() -> Check:
     """Check the version of this interpreter."""
-    version = '.'.join(map(str, sys.version_info[:3]))
-    if satisfies(version, PYTHON):
-        return Check('Python', version, PYTHON)
-    error = f'this is {version}, needed is {PYTHON}'
+    here = '.'.join(map(str, sys.version_info[:3]))
+    if satisfies(here, PYTHON):
+        return Check('Python', here, PYTHON)
+    error = f'this is {here}, needed is {PYTHON}'
     mend = 'name another one, for example "make env PYTHON=python3.11"'
-    return Check('Python', version, PYTHON, error, mend)
+    return Check('Python', here, PYTHON, error, mend)
 
 
-def check_compiler() -> Check:
-    """Check for a C++ compiler ($CXX, else c++ or g++) and Python.h."""
-    named = os.environ.get('CXX', '').strip()
-    commands = [shlex.split(named)] if named else [['c++'], ['g++']]
-    found = [command for command in commands if shutil.which(command[0])]
-    headers = Path(sysconfig.get_path('include'))
-    error = mend = ''
-    if not found:
-        error = f'no C++ compiler found (CXX {named or "unset"})'
-        mend = 'install one, for example "apt-get install g++", or set CXX'
-    elif subprocess.run(
-        [*found[0], '-std=c++20', '-fsyntax-only', '-x', 'c++', os.devnull],
-        capture_output=True,
-    ).returncode:
-        error = f'{shlex.join(found[0])} cannot compile C++20'
-        mend = 'install g++ 10 or later, or set CXX to another compiler'
-    elif not (headers / 'Python.h').is_file():
-        error = f'no Python.h in {headers}'
-        mend = f'install it, for example "apt-get install {headers.name}-dev"'
-    name = shlex.join(found[0]) if found else 'none'
-    return Check('compiler', name, 'C++20', error, mend)
-
-
-def check_machine() -> list[Check]:
-    """Check what must be there before anything is downloaded."""
-    checks = [check_python(), check_compiler()]
-    if not shutil.which('git'):
-        mend = 'install it, for example "apt-get install git"'
-        checks.append(Check('git', 'none', 'any', 'not found', mend))
+def check_opencv() -> Check:
+    """Check for the libraries of the system that OpenCV's wheel needs."""
     if sys.platform == 'linux':
         try:
             ctypes.CDLL('libGL.so.1')
@@ -197,8 +152,8 @@ def check_machine() -> list[Check]:
         except OSError as error:
             library = str(error).split(':')[0]
             lack = f'OpenCV needs {library}'
-            checks.append(Check(library, 'none', 'any', lack, OPENCV_MEND))
-    return checks
+            return Check(library, 'none', 'any', lack, OPENCV_MEND)
+    return Check('OpenCV', 'libraries', 'any')
 
 
 def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
@@ -212,31 +167,34 @@ def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
     Returns:
         Check: Its ``mend`` points at the first part it lacks, if one fails.
     """
-    version = installed(*part.dists)
+    found = dist_version(*part.dists)
     needed, name = part.spec or 'any', part.dists[0]
-    wanted = shlex.quote(name + part.spec)
+    wanted = name + part.spec
     missing = re.search(r"No module named '(\w+)", error)
     needed_checks = [before[need] for need in part.needs if need in before]
     lacking = [check.name for check in needed_checks if check.error]
-    if not version:
+    options = []
+    if not found:
         error = 'not installed'
-    elif not satisfies(version, part.spec):
-        error = f'version {version} is outside {part.spec}'
+    elif not satisfies(found, part.spec):
+        error = f'version {found} is outside {part.spec}'
     elif missing and missing[1] != part.module.split('.')[0]:
         wanted = missing[1]
     else:
-        wanted = f'--force-reinstall --no-deps {wanted}'
-    mend = f'pip install -c requirements.lock {wanted}'
-    if version and lacking:
+        options = ['--force-reinstall', '--no-deps']
+    mend = stacks.pip_install(*options, wanted)
+    if found and lacking:
         mend = f'mend {lacking[0]} first'
-    elif name == 'mmcv':
+    elif part.module.startswith('mmcv'):
         mend = INSTALL_MMCV
     elif part.module == 'cv2' and 'cannot open shared object' in error:
         mend = OPENCV_MEND
     if part.module == 'mmcv.ops':
-        name, needed = 'mmcv compiled ops', 'compiled'
-        version = 'none' if error else 'compiled'
-    return Check(name, version or 'none', needed, error, mend, part.required)
+        name = 'mmcv operators'
+        ours = found.endswith(LOCAL)
+        found = "torchvision's" if ours else 'compiled'
+        found = '' if error else found
+    return Check(name, found or 'none', needed, error, mend, part.required)
 
 
 def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
@@ -265,17 +223,24 @@ def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
 
 
 def check_stack() -> list[Check]:
-    """Check Python, each package and, if mmcv needs it, the compiler."""
-    errors = probe([part.module for part in PARTS])
-    checks = {'python': check_python()}
-    if errors['mmcv.ops']:
-        checks['compiler'] = check_compiler()
-    for part in PARTS:
+    """Check Python, which stack is installed, and each package of it."""
+    error, mend = stacks.mixture()
+    stack = OPENMMLAB if error else stacks.choose()
+    names = [x.name for x in stacks.STACKS.values() if x.installed()]
+    found = ' + '.join(names) or 'none'
+    checks = {
+        'python': check_python(),
+        'stack': Check('stack', found, 'one', error, mend),
+    }
+    if error:  # what else is found would be about files of the other one
+        return list(checks.values())
+    errors = probe([part.module for part in parts(stack)])
+    for part in parts(stack):
         error = errors[part.module]
         if part.module != 'torchvision':
             checks[part.module] = check_part(part, error, checks)
             continue
-        torch, torchvision = installed('torch'), installed(part.module)
+        torch, torchvision = map(dist_version, ('torch', 'torchvision'))
         checks[part.module] = check_part(part, '', checks)
         if torch and torchvision and not errors['torch']:
             checks['pair'] = check_pair(
@@ -310,27 +275,57 @@ def main() -> int:
     parser.add_argument(
         '--machine',
         action='store_true',
-        help='look at the machine alone, and print only what fails',
+        help='look at what must be there before anything is installed, and '
+        'print only what fails',
     )
-    machine = parser.parse_args().machine
-    checks = check_machine() if machine else check_stack()
-    failing = [check for check in checks if check.error and check.required]
-    if machine:
-        for check in failing:
-            print(f'error: {check.name}: {check.error}; {check.mend}')
-    else:
-        print(format_table(checks))
-        lacking = [check.name for check in checks if check.error]
-        print(
-            f'\n{len(failing)} required lines fail: mend the first one first'
-            if failing
-            else '\nall required parts are fine: detection runs, '
-            + (
-                'classification needs mmpretrain'
-                if 'mmpretrain' in lacking
-                else 'and classification'
-            )
-        )
+    parser.add_argument(
+        '--compiled',
+        action='store_true',
+        help='with --machine: look for a C++ compiler, too',
+    )
+    parser.add_argument(
+        '--stack',
+        choices=stacks.STACKS,
+        help='with --machine: whether this stack may be installed here',
+    )
+    args = parser.parse_args()
+    if args.machine:
+        return look_at_machine(args.compiled, args.stack)
+    checks = check_stack()
+    print(format_table(checks))
+    lacking = [check for check in checks if check.error]
+    failing = sum(check.required for check in lacking)
+    if failing:
+        print(f'\n{failing} required lines fail: mend the first one first')
+        return 1
+    classification = (
+        'classification needs mmpretrain' if lacking else 'and classification'
+    )
+    print(f'\nall required parts are fine: detection runs, {classification}')
+    return 0
+
+
+def look_at_machine(compiled: bool, stack: str | None) -> int:
+    """Print one line for each thing that is not as it must be.
+
+    Args:
+        compiled (bool): Whether mmcv shall be compiled.
+        stack (str | None): Name of the stack that shall be installed.
+
+    Returns:
+        int: The exit status.
+    """
+    checks = [check_python(), check_opencv()]
+    failing = [check for check in checks if check.error]
+    for check in failing:
+        print(f'error: {check.name}: {check.error}; {check.mend}')
+    try:
+        stacks.choose(stack)
+    except ValueError as error:
+        print(f'error: stack: {error}')
+        return 1
+    if compiled:
+        compile_mmcv.find_compiler()
     return 1 if failing else 0
 
 

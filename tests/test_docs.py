@@ -126,11 +126,10 @@ RUN_BY = {
     r'python \S*tools/\w+\.py (teacher|student|distil|work_dirs/distil)\b.*': (
         'test_docs.test_the_way_from_nothing_is_run'
     ),
-    r'make [a-z]+( TASK=\w+)?': 'make',
+    r'make [a-z]+( [A-Z]+=\S+)*': 'make',
     r'source \.venv/bin/activate': 'make env',
     r'pip install -c requirements\.lock .*': 'make env',
-    r'python tools/install_mmcv\.py': 'make env',
-    r'python -m lshfm_mm\.doctor': 'make env',
+    r'python -m lshfm_mm (doctor|install_mmcv)': 'make env',
     r'(python tools/make_config\.py|python -m lshfm_mm make_config) .*': (
         'test_docs.test_a_pair_of_the_pages_is_written'
     ),

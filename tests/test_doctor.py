@@ -4,20 +4,20 @@ Broken environments are empty virtual environments with small packages in
 them that bear the names of the stack.
 """
 
-import ast
 import os
 import re
-import stat
+import shlex
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
 
-from lshfm_mm import doctor
+from lshfm_mm import doctor, stacks
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCTOR = str(ROOT / 'lshfm_mm' / 'doctor.py')
+DOCTOR = ('-m', 'lshfm_mm', 'doctor')
 VERSIONS = {
     'setuptools': '80.10.2',
     'numpy': '2.4.6',
@@ -32,6 +32,12 @@ VERSIONS = {
     'mmrazor': '1.0.0',
     'mmpretrain': '1.2.0',
 }
+ONEDL = {
+    'onedl-mmengine': '0.10.12',
+    'onedl-mmcv': '2.3.6+torchvision',
+    'onedl-mmdetection': '3.5.1',
+    'onedl-mmpretrain': '1.3.6',
+}
 
 
 class Stack:
@@ -42,7 +48,7 @@ class Stack:
         for dist, version in VERSIONS.items():
             self.release(dist, version)
         self.release('torchvision', '0.29.1', 'torch (>=2.14.0)')
-        for part in doctor.PARTS:
+        for part in doctor.parts(stacks.OPENMMLAB):
             self.write(part.module, '')
 
     def release(self, dist, version, requires=None):
@@ -67,12 +73,13 @@ class Stack:
         (self.folder / package / '__init__.py').touch()
 
     def run(self, *options, **env):
-        return run([self.python, DOCTOR, *options], self.folder, env)
+        return run([self.python, *DOCTOR, *options], self.folder, env)
 
 
 def run(command, folder, env):
     kept = {k: v for k, v in os.environ.items() if k != 'CXX'}
-    kept.update(env, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE='1')
+    kept.update(env, PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)]))
+    kept['PYTHONDONTWRITEBYTECODE'] = '1'
     return subprocess.run(
         command, capture_output=True, text=True, env=kept, cwd=folder
     )
@@ -91,10 +98,7 @@ def entry(output, part):
 @pytest.fixture(scope='module')
 def bare_python(tmp_path_factory):
     folder = tmp_path_factory.mktemp('bare')
-    subprocess.run(
-        [sys.executable, '-m', 'venv', '--without-pip', str(folder)],
-        check=True,
-    )
+    venv.create(folder, with_pip=False)
     return str(folder / 'bin' / 'python')
 
 
@@ -105,17 +109,19 @@ def stack(bare_python, tmp_path):
 
 def test_this_environment_is_fine():
     done = subprocess.run(
-        [sys.executable, '-m', 'lshfm_mm.doctor'],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+        [sys.executable, *DOCTOR], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith(
         '\nall required parts are fine: detection runs, and classification\n'
     )
-    assert entry(done.stdout, 'mmcv compiled ops') == [
-        'mmcv compiled ops compiled compiled ok'
+    module = sys.modules['mmcv._ext'].__file__
+    kind = "torchvision's" if module.endswith('.py') else 'compiled'
+    assert entry(done.stdout, 'mmcv operators') == [
+        f'mmcv operators {kind} any ok'
+    ]
+    assert entry(done.stdout, 'stack') == [
+        f'stack {stacks.choose().name} one ok'
     ]
     assert 'FAIL' not in done.stdout
 
@@ -128,8 +134,8 @@ def test_table_of_a_fine_stack(stack):
     assert done.stdout == (
         f"""\
 part                 found            needed           status
-Python               {python:16} >=3.10,<3.13     ok
-setuptools           80.10.2          <81              ok
+Python               {python:16} >=3.10,<3.14     ok
+stack                openmmlab        one              ok
 numpy                2.4.6            any              ok
 opencv-python        5.0.0            any              ok
 joblib               1.6.0            any              ok
@@ -137,20 +143,44 @@ pycocotools          2.0.11           any              ok
 torch                2.14.1           >=2.6            ok
 torchvision          0.29.1           any              ok
 torch + torchvision  2.14.1 + 0.29.1  torch>=2.14.0    ok
+setuptools           80.10.2          <81              ok
 mmengine             0.10.7           >=0.10.3,<1      ok
 mmcv                 2.1.0            >=2.0.0,<=2.1.0  ok
-mmcv compiled ops    compiled         compiled         ok
+mmcv operators       compiled         any              ok
 mmdet                3.3.0            >=3.3,<3.4       ok
-mmrazor              1.0.0            ==1.0.0          ok
 mmpretrain           1.2.0            >=1.2,<1.3       ok
+mmrazor              1.0.0            ==1.0.0          ok
 
 all required parts are fine: detection runs, and classification
 """
     )
 
 
+def test_the_stack_of_onedl(stack):
+    """Its own packages are named; MMEngine's setuptools is not needed."""
+    for name, _ in stacks.OPENMMLAB.packages.values():
+        stack.remove(name)
+    for name, version in ONEDL.items():
+        stack.release(name, version)
+    done = stack.run()
+    assert done.returncode == 0, done.stdout
+    assert entry(done.stdout, 'stack') == ['stack onedl one ok']
+    assert entry(done.stdout, 'mmcv operators') == [
+        "mmcv operators torchvision's any ok"
+    ]
+    assert '\nsetuptools ' not in done.stdout
+    stack.remove('onedl-mmdetection')
+    done = stack.run()
+    assert entry(done.stdout, 'onedl-mmdetection') == [
+        'onedl-mmdetection none >=3.5.1,<3.6 FAIL',
+        'not installed',
+        'mend: pip install -c requirements.lock '
+        "'onedl-mmdetection>=3.5.1,<3.6'",
+    ]
+
+
 def test_nothing_installed(bare_python, tmp_path):
-    done = run([bare_python, DOCTOR], tmp_path, {})
+    done = run([bare_python, *DOCTOR], tmp_path, {})
     assert done.returncode == 1
     assert done.stderr == ''
     assert entry(done.stdout, 'mmdet') == [
@@ -159,7 +189,7 @@ def test_nothing_installed(bare_python, tmp_path):
         "mend: pip install -c requirements.lock 'mmdet>=3.3,<3.4'",
     ]
     assert entry(done.stdout, 'mmcv')[2] == (
-        'mend: python tools/install_mmcv.py'
+        'mend: python -m lshfm_mm install_mmcv'
     )
     assert entry(done.stdout, 'mmpretrain')[0].endswith(' optional')
     assert 'torch + torchvision' not in done.stdout
@@ -198,43 +228,35 @@ def test_version_out_of_range(stack, dist, version, spec):
     assert row == f'{dist} {version} {spec} FAIL'
     assert error == f'version {version} is outside {spec}'
     if dist == 'mmcv':
-        assert mend == 'mend: python tools/install_mmcv.py'
+        assert mend == 'mend: python -m lshfm_mm install_mmcv'
     else:
         wanted = dist + spec if dist == 'mmrazor' else f"'{dist}{spec}'"
         assert mend == f'mend: pip install -c requirements.lock {wanted}'
 
 
-def test_mmcv_without_ops_and_without_compiler(stack):
+@pytest.mark.parametrize(
+    ('code', 'error'),
+    [
+        (None, "ModuleNotFoundError: No module named 'mmcv.ops'"),
+        (
+            'raise ImportError("undefined symbol: _ZN3c10")',
+            'ImportError: undefined symbol: _ZN3c10',
+        ),
+    ],
+)
+def test_mmcv_without_ops_that_load(stack, code, error):
     (stack.folder / 'mmcv' / 'ops.py').unlink()
+    if code:
+        stack.write('mmcv.ops', code)
     done = stack.run(PATH='')
     assert done.returncode == 1
     assert entry(done.stdout, 'mmcv') == ['mmcv 2.1.0 >=2.0.0,<=2.1.0 ok']
-    assert entry(done.stdout, 'mmcv compiled ops') == [
-        'mmcv compiled ops none compiled FAIL',
-        "ModuleNotFoundError: No module named 'mmcv.ops'",
-        'mend: python tools/install_mmcv.py',
+    assert entry(done.stdout, 'mmcv operators') == [
+        'mmcv operators none any FAIL',
+        error,
+        'mend: python -m lshfm_mm install_mmcv',
     ]
-    assert entry(done.stdout, 'compiler') == [
-        'compiler none C++20 FAIL',
-        'no C++ compiler found (CXX unset)',
-        'mend: install one, for example "apt-get install g++", or set CXX',
-    ]
-
-
-def test_no_compiler_is_no_fault_once_ops_work(stack):
-    done = stack.run(PATH='')
-    assert done.returncode == 0
     assert 'compiler' not in done.stdout
-
-
-def test_ops_of_another_torch(stack):
-    stack.write('mmcv.ops', 'raise ImportError("undefined symbol: _ZN3c10")')
-    done = stack.run()
-    assert done.returncode == 1
-    assert entry(done.stdout, 'mmcv compiled ops')[1:] == [
-        'ImportError: undefined symbol: _ZN3c10',
-        'mend: python tools/install_mmcv.py',
-    ]
 
 
 def test_consequence_points_at_its_cause(stack):
@@ -348,68 +370,36 @@ def test_headless_opencv_counts(stack):
     ]
 
 
-def machine(tmp_path, **env):
-    command = [sys.executable, '-I', DOCTOR, '--machine']
-    return run(command, tmp_path, env)
-
-
-def test_machine_is_fine(tmp_path):
-    done = machine(tmp_path)
+def test_machine_is_fine_without_a_compiler(bare_python, tmp_path):
+    command = [bare_python, *DOCTOR, '--machine']
+    done = run(command, tmp_path, {'PATH': ''})
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+    done = run([*command, '--compiled'], tmp_path, {'PATH': ''})
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr.startswith('error: compiler: no C++ compiler found')
+    done = run([*command, '--compiled', '--stack', 'onedl'], tmp_path, {})
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
-def test_machine_without_compiler_and_git(tmp_path):
-    done = machine(tmp_path, PATH='')
+def test_machine_with_the_other_stack(stack):
+    assert stack.run('--machine', '--stack', 'openmmlab').returncode == 0
+    done = stack.run('--machine', '--stack', 'onedl')
     assert done.returncode == 1
-    assert done.stderr == ''
     assert done.stdout == (
-        'error: compiler: no C++ compiler found (CXX unset); install one, '
-        'for example "apt-get install g++", or set CXX\n'
-        'error: git: not found; install it, for example "apt-get install '
-        'git"\n'
+        'error: stack: onedl is asked for, but mmengine 0.10.7, mmcv 2.1.0, '
+        'mmdet 3.3.0, mmpretrain 1.2.0 of openmmlab would be written over; '
+        'take another environment, for example "make env STACK=onedl '
+        'VENV=.venv-onedl", or "pip uninstall -y mmengine mmcv mmdet '
+        'mmpretrain" first\n'
     )
 
 
-@pytest.mark.parametrize(
-    ('cxx', 'line'),
-    [
-        ('c++ -O1', ''),
-        (
-            'no-such-compiler',
-            'error: compiler: no C++ compiler found (CXX no-such-compiler); '
-            'install one, for example "apt-get install g++", or set CXX\n',
-        ),
-        (
-            'old-compiler',
-            'error: compiler: old-compiler cannot compile C++20; install '
-            'g++ 10 or later, or set CXX to another compiler\n',
-        ),
-    ],
-)
-def test_machine_with_cxx(tmp_path, cxx, line):
-    old = tmp_path / 'old-compiler'
-    old.write_text('#!/bin/sh\ncase "$*" in *c++20*) exit 1;; esac\n')
-    old.chmod(old.stat().st_mode | stat.S_IXUSR)
-    path = f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'
-    done = machine(tmp_path, CXX=cxx, PATH=path)
-    assert done.stdout == line
-    assert done.returncode == bool(line)
-
-
-def test_machine_without_python_headers(tmp_path, monkeypatch):
-    folder = tmp_path / 'python3.11'
-    monkeypatch.setattr('sysconfig.get_path', lambda _: str(folder))
-    check = doctor.check_compiler()
-    assert check.error == f'no Python.h in {folder}'
-    assert check.mend.endswith('"apt-get install python3.11-dev"')
-
-
-@pytest.mark.parametrize('release', [(3, 9, 18), (3, 13, 0)])
-def test_machine_with_another_python(monkeypatch, release):
+@pytest.mark.parametrize('release', [(3, 9, 18), (3, 14, 0)])
+def test_another_python(monkeypatch, release):
     monkeypatch.setattr('sys.version_info', release)
     check = doctor.check_python()
     version = '.'.join(map(str, release))
-    assert check.error == f'this is {version}, needed is >=3.10,<3.13'
+    assert check.error == f'this is {version}, needed is >=3.10,<3.14'
     assert 'make env PYTHON=python3.11' in check.mend
 
 
@@ -426,27 +416,68 @@ def test_machine_with_another_python(monkeypatch, release):
         ('1.0.0', '>=0.10.3,<1', False),
         ('8.3.1', '!=8.3.1', False),
         ('10', '>=10', True),
-        ('3.13.0', '>=3.10,<3.13', False),
+        ('3.14.0', '>=3.10,<3.14', False),
         ('1.0', '', True),
     ],
 )
 def test_satisfies(version, spec, fits):
-    assert doctor.satisfies(version, spec) is fits
+    assert stacks.satisfies(version, spec) is fits
 
 
-def test_ranges_are_those_of_setup():
-    calls = ast.walk(ast.parse((ROOT / 'setup.py').read_text()))
-    texts = {x.value for x in calls if isinstance(x, ast.Constant)}
-    for part in doctor.PARTS:
-        assert part.dists[0] + part.spec in texts or part.module == 'mmcv.ops'
-    assert doctor.PYTHON in texts
-
-
-def test_lock_is_within_the_ranges():
+@pytest.mark.parametrize('name', stacks.STACKS)
+def test_lock_is_within_the_ranges(name):
     text = (ROOT / 'requirements.lock').read_text()
     pins = re.findall(r'^([\w-]+)==([^\s;]+)', text, re.M)
     assert '\nsetuptools<81\n' in text
-    for part in doctor.PARTS:
+    for part in doctor.parts(stacks.STACKS[name]):
         versions = [x for name, x in pins if name == part.dists[0]]
         assert versions or part.dists == ('setuptools',)
-        assert all(doctor.satisfies(x, part.spec) for x in versions)
+        assert all(stacks.satisfies(x, part.spec) for x in versions)
+        assert part.module != 'mmcv' or stacks.STACKS[name].mmcv in versions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('order', [1, -1])
+def test_mixed_stacks_are_refused_until_mended(tmp_path, order):
+    """Real packages of both by the real pip, which says nothing."""
+    folder = tmp_path / 'env'
+    venv.create(folder, with_pip=True)
+    python = str(folder / 'bin' / 'python')
+
+    def pip(*args):
+        env = {**os.environ, 'PIP_NO_DEPS': '1'}
+        command = [python, '-m', 'pip', *args]
+        subprocess.run(command, env=env, check=True, capture_output=True)
+
+    for name in ['mmengine==0.10.7', 'onedl-mmengine==0.10.12'][::order]:
+        pip('install', name)
+    done = run([python, *DOCTOR], tmp_path, {})
+    assert done.returncode == 1
+    row, error, mend = entry(done.stdout, 'stack')
+    assert row == 'stack openmmlab + onedl one FAIL'
+    assert error == (
+        'mmengine 0.10.7, onedl-mmengine 0.10.12 write into the same folders'
+    )
+    for tool in (
+        ('install_mmcv',),
+        ('install_mmcv', '--compiled'),
+        ('doctor', '--machine', '--stack', 'onedl'),
+    ):
+        refused = run([python, '-m', 'lshfm_mm', *tool], tmp_path, {})
+        assert refused.returncode == 1
+        told = refused.stdout + refused.stderr
+        assert (
+            told == f'error: stack: {error}; {mend.removeprefix("mend: ")}\n'
+        )
+    commands = [shlex.split(x) for x in re.findall(r'"pip (.*?)"', mend)]
+    uninstall, *installs = commands
+    assert [x[0] for x in commands] == ['uninstall', 'install', 'install']
+    for stack, install in zip(stacks.STACKS.values(), installs, strict=True):
+        pip(*uninstall)
+        assert run([python, '-c', 'import mmengine'], tmp_path, {}).returncode
+        # What is in quotes can be installed; the first package is enough.
+        (wanted,) = (x for x in install if 'mmengine' in x)
+        pip('install', wanted)
+        done = run([python, *DOCTOR], tmp_path, {})
+        assert entry(done.stdout, 'stack') == [f'stack {stack.name} one ok']
+        uninstall = ['uninstall', '-y', wanted.partition('>')[0]]

@@ -1,5 +1,6 @@
 """The wheel: what is in it, and that it works far from the repository."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 
 import lshfm_mm
-from lshfm_mm import compat
+from lshfm_mm import compat, stacks
 from lshfm_mm.__main__ import main
 
 from .test_docs import TRACKED
@@ -214,6 +215,81 @@ def test_without_the_name_of_a_tool_all_are_named(monkeypatch):
         assert path.stem in line
 
 
-def test_mmcv_can_be_installed_where_no_package_is():
-    said = python('-S', '-m', 'lshfm_mm', 'install_mmcv', '--help')
-    assert said.startswith('usage: install_mmcv.py')
+def run_bare(*args, cwd=REPO) -> subprocess.CompletedProcess[str]:
+    """Run Python where no package but lshfm_mm can be imported."""
+    return subprocess.run(
+        [sys.executable, *args],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': str(REPO)},
+    )
+
+
+@pytest.mark.parametrize('tool', ['doctor', 'install_mmcv'])
+@pytest.mark.parametrize(
+    'before',
+    ['-S -m lshfm_mm ', '-Sm lshfm_mm ', '-Smlshfm_mm ', '-S -m lshfm_mm.']
+    + ['-Smlshfm_mm.'],
+)
+def test_set_up_runs_where_no_package_is(before, tool):
+    done = run_bare(*f'{before}{tool} --help'.split())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('usage: ')
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        'other.py install_mmcv',
+        'other.py -m lshfm_mm.doctor',
+        '-m other install_mmcv',
+        '-m other lshfm_mm doctor',
+        '-mother -m lshfm_mm doctor',
+        '-m lshfm_mm train install_mmcv',
+        '-m lshfm_mm.other doctor',
+    ],
+)
+def test_others_get_the_whole_package(command, tmp_path):
+    """It asks for the others at its import, though a word is the same."""
+    (tmp_path / 'other.py').write_text('import lshfm_mm\n')
+    done = run_bare('-S', *command.split(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'lshfm_mm/compat.py' in done.stderr
+    assert "No module named 'numpy'" in done.stderr
+
+
+@pytest.mark.parametrize('command', ['lshfm_mm doctor', 'lshfm_mm.doctor'])
+def test_an_old_python_answers_in_one_line(command, tmp_path):
+    old = "import sys; sys.version_info = (3, 8, 18, 'final', 0)\n"
+    (tmp_path / 'sitecustomize.py').write_text(old)
+    path = os.pathsep.join([str(tmp_path), str(REPO)])
+    done = subprocess.run(
+        [sys.executable, '-m', *command.split()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': path},
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert 'this is Python 3.8, lshfm_mm needs 3.10 or later; ' in line
+
+
+@pytest.mark.parametrize('name', stacks.STACKS)
+def test_an_extra_is_a_stack(name):
+    """All of it but mmcv, which pip cannot install."""
+    code = (
+        'import setuptools; '
+        'setuptools.setup = lambda **x: print(x["extras_require"], '
+        'x["install_requires"]); import runpy; runpy.run_path("setup.py")'
+    )
+    said = python('-c', code)
+    ours, theirs = (
+        {name + spec for name, spec in stacks.STACKS[x].packages.values()}
+        for x in (name, *stacks.STACKS.keys() - {name})
+    )
+    extra = ast.literal_eval(said.partition('} [')[0] + '}')[name]
+    mmcv = ''.join(stacks.STACKS[name].packages['mmcv'])
+    assert set(extra) == ours - {mmcv}
+    common = ast.literal_eval('[' + said.partition('} [')[2])
+    assert not (ours | theirs) & set(common)

@@ -1,0 +1,297 @@
+"""Install mmcv, with its operators on torchvision or compiled.
+
+mmcv-lite, a published wheel, has all of mmcv but the module ``mmcv._ext``
+with the operators. Here it is downloaded, and installed under the name of
+mmcv with :mod:`lshfm_mm.mmcv_ext` in that place::
+
+    python -m lshfm_mm install_mmcv
+
+It takes seconds and no compiler; processes that never import lshfm_mm use it,
+too. An mmcv with compiled operators that works is left alone. ``--compiled``
+replaces ours by one, see :mod:`lshfm_mm.compile_mmcv`. Only the standard
+library is used here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import filecmp
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from . import stacks
+from .stacks import Stack
+
+OPERATORS = Path(__file__).resolve().parent / 'mmcv_ext'
+LOCAL = '+torchvision'  # of the version of an mmcv with our operators
+WHEEL = """\
+Wheel-Version: 1.0
+Generator: lshfm_mm
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+PROBE = 'import mmcv.ops, mmcv._ext; print(mmcv._ext.__file__)'
+
+
+def run_python(code: str) -> tuple[str, str]:
+    """Run ``code`` in a new process.
+
+    Args:
+        code (str): Python source.
+
+    Returns:
+        tuple[str, str]: The last line that it printed, and the last line of
+        its error (empty when all went well).
+    """
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    last = (done.stdout.strip().splitlines() or [''])[-1]
+    if done.returncode == 0:
+        return last, ''
+    crash = f'crashed with exit status {done.returncode}'
+    return last, (done.stderr.strip().splitlines() or [crash])[-1]
+
+
+def pip(*args: str) -> bool:
+    """Run pip of this environment; return whether it succeeded."""
+    command = [sys.executable, '-m', 'pip', *args]
+    return subprocess.run(command).returncode == 0
+
+
+def cache_folder() -> Path:
+    """Make the folder in which wheels are kept."""
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    folder = Path(root) / 'lshfm_mm'
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def download(release: stacks.Release, folder: Path, *options: str) -> Path:
+    """Download one file of the package index, checked by pip.
+
+    Args:
+        release (Release): The file.
+        folder (Path): Where it is written, an empty one.
+        options (str): Further ones of pip.
+
+    Returns:
+        Path: The file.
+    """
+    wanted = folder / 'requirements.txt'
+    wanted.write_text(f'{release.requirement} --hash=sha256:{release.sha256}')
+    done = pip(
+        'download', '--quiet', '--no-deps', *options,
+        '--requirement', str(wanted), '--dest', str(folder),
+    )  # fmt: skip
+    if not done:
+        sys.exit(
+            f'error: mmcv: {release.requirement} with sha256 '
+            f'{release.sha256} could not be downloaded, pip says why; mend '
+            f'that, and run this command again'
+        )
+    wanted.unlink()
+    (path,) = folder.iterdir()
+    return path
+
+
+def read_archive(path: Path) -> dict[str, bytes]:
+    """Return the files of a wheel or a source release, by name.
+
+    Names are those in a wheel, but that of metadata, which is ``METADATA``;
+    so are those of licenses. What is compiled and what is no part of the
+    package is left out.
+    """
+    if path.suffix == '.whl':
+        with zipfile.ZipFile(path) as wheel:
+            files = {x: wheel.read(x) for x in wheel.namelist()}
+    else:
+        with tarfile.open(path) as source:
+            files = {
+                member.name.partition('/')[2]: file.read()
+                for member in source
+                if (file := source.extractfile(member))
+            }
+    kept = {}
+    for name, data in files.items():
+        if name.startswith('mmcv/') and '/csrc/' not in name:
+            kept[name] = data
+        elif re.fullmatch(r'([^/]+\.dist-info/)?(METADATA|LICEN.*)', name):
+            kept[name.rpartition('/')[2]] = data
+        elif name == 'PKG-INFO':
+            kept['METADATA'] = data
+    return kept
+
+
+def repack(archive: Path, operators: Path, name: str, folder: Path) -> Path:
+    """Write a wheel of mmcv whose operators are those of a package folder.
+
+    Args:
+        archive (Path): Wheel or source release with mmcv's Python files.
+        operators (Path): What becomes ``mmcv/_ext/``.
+        name (str): The distribution, such as ``mmcv``.
+        folder (Path): Where the wheel is written, whole or not at all.
+
+    Returns:
+        Path: The wheel. Its version is the archive's with ``+torchvision``.
+    """
+    files = read_archive(archive)
+    text = files.pop('METADATA').decode()
+    (found,) = re.findall(r'^Version: (\S+)$', text, re.M)
+    version = found + LOCAL
+    text = re.sub(r'^Name: .*$', f'Name: {name}', text, count=1, flags=re.M)
+    text = text.replace(
+        f'\nVersion: {found}\n',
+        f'\nVersion: {version}\n'
+        f'Requires-Dist: torch\nRequires-Dist: torchvision\n',
+        1,
+    )
+    stem = f'{name.replace("-", "_")}-{version}'
+    packed = {k: v for k, v in files.items() if k.startswith('mmcv/')}
+    for path in sorted(operators.rglob('*.py')):
+        inside = path.relative_to(operators).as_posix()
+        packed[f'mmcv/_ext/{inside}'] = path.read_bytes()
+    info = {k: v for k, v in files.items() if k not in packed}
+    info |= {'METADATA': text.encode(), 'WHEEL': WHEEL.encode()}
+    # MMEngine asks it for the name of the package's folder.
+    info['top_level.txt'] = b'mmcv\n'
+    packed |= {f'{stem}.dist-info/{k}': v for k, v in info.items()}
+    record = io.StringIO()
+    rows = csv.writer(record, lineterminator='\n')
+    for path_inside, data in packed.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest())
+        rows.writerow(
+            (path_inside, f'sha256={digest.decode().rstrip("=")}', len(data))
+        )
+    rows.writerow((f'{stem}.dist-info/RECORD', '', ''))
+    packed[f'{stem}.dist-info/RECORD'] = record.getvalue().encode()
+    wheel = folder / f'{stem}-py3-none-any.whl'
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        part = Path(scratch) / wheel.name
+        with zipfile.ZipFile(part, 'w', zipfile.ZIP_DEFLATED) as archived:
+            for path_inside, data in packed.items():
+                # Of one date: the same content gives the same bytes.
+                entry = zipfile.ZipInfo(path_inside)
+                entry.external_attr = 0o644 << 16
+                archived.writestr(entry, data, zipfile.ZIP_DEFLATED)
+        part.replace(wheel)
+    return wheel
+
+
+def same_python(left: Path, right: Path) -> bool:
+    """Whether two folders hold the same Python files."""
+    names, others = (
+        sorted(x.relative_to(folder).as_posix() for x in folder.rglob('*.py'))
+        for folder in (left, right)
+    )
+    return names == others and not any(
+        filecmp.cmpfiles(left, right, names, shallow=False)[1:]
+    )
+
+
+def in_place(stack: Stack) -> str:
+    """Return what operators the mmcv that is installed has.
+
+    Returns:
+        str: ``compiled``, or ``torchvision's`` for ours as they are here, or
+        '' when there is no mmcv, one that does not work, or an older one.
+    """
+    name, spec = stack.packages['mmcv']
+    version = stacks.dist_version(name)
+    if not version or not stacks.satisfies(version, spec):
+        return ''
+    module, error = run_python(PROBE)
+    if error:
+        return ''
+    if not module.endswith('.py'):
+        return 'compiled'
+    ours = version == stack.mmcv + LOCAL and same_python(
+        Path(module).parent, OPERATORS
+    )
+    return "torchvision's" if ours else ''
+
+
+def install(wheel: Path) -> str:
+    """Install ``wheel`` and its requirements.
+
+    Returns:
+        str: Why mmcv's operators cannot be imported then, or ''.
+    """
+    lock = ['-c', str(stacks.LOCK)] if stacks.LOCK.is_file() else []
+    # Twice, because --force-reinstall would reinstall the requirements too.
+    if not pip(
+        'install', '--quiet', '--force-reinstall', '--no-deps', str(wheel)
+    ):
+        sys.exit(f'error: mmcv: pip could not install {wheel}')
+    if not pip('install', '--quiet', *lock, str(wheel)):
+        sys.exit('error: mmcv: its requirements could not be installed')
+    error = run_python(PROBE)[1]
+    if not error:
+        print(f'mmcv: installed {wheel}')
+    return error
+
+
+def install_on_torchvision(stack: Stack) -> None:
+    """Download mmcv's Python files and install them with our operators."""
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = download(stack.python, Path(scratch))
+        # The wheel stays, because pip freeze names it.
+        wheel = repack(
+            archive, OPERATORS, stack.packages['mmcv'][0], cache_folder()
+        )
+    error = install(wheel)
+    if error:
+        sys.exit(f'error: mmcv: its operators cannot be imported ({error})')
+
+
+def main() -> None:
+    """Install mmcv into the environment of this interpreter."""
+    parser = argparse.ArgumentParser(
+        description='Install mmcv, with its operators on torchvision.'
+    )
+    parser.add_argument(
+        '--compiled',
+        action='store_true',
+        help='with compiled operators: takes a C++ compiler, 7 to 30 minutes',
+    )
+    parser.add_argument(
+        '--stack',
+        choices=stacks.STACKS,
+        help='whose mmcv, where none of either is installed yet '
+        '(default: openmmlab)',
+    )
+    args = parser.parse_args()
+    try:
+        stack = stacks.choose(args.stack)
+    except ValueError as error:
+        sys.exit(f'error: stack: {error}')
+    kind = in_place(stack)
+    if kind == 'compiled' or (kind and not args.compiled):
+        print(f'mmcv: {stack.mmcv} with {kind} operators is in place')
+        return
+    for name in ('torch', 'torchvision'):
+        if not stacks.dist_version(name):
+            sys.exit(
+                f'error: {name}: is not installed for {sys.executable}; '
+                f'install torch and torchvision first'
+            )
+    if args.compiled:
+        from . import compile_mmcv
+
+        compile_mmcv.install_compiled(stack)
+    else:
+        install_on_torchvision(stack)
+
+
+if __name__ == '__main__':
+    main()
