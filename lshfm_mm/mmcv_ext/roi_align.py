@@ -45,6 +45,10 @@ def roi_align_forward(
         )
         output.copy_(pooled)
         return
+    # Of bins without samples: no gradient, and not the -10000 of mmcv.
+    output.zero_()
+    argmax_y.fill_(-1)
+    argmax_x.fill_(-1)
     bins_y = torch.arange(aligned_height, device=maps.device)[:, None]
     bins_x = torch.arange(aligned_width, device=maps.device)
     start, size = edges(rois, spatial_scale, aligned)
@@ -100,7 +104,7 @@ def roi_align_backward(
         return
     _, channels, height, width = grad_input.shape
     y, x = argmax_y.to(grad.dtype), argmax_x.to(grad.dtype)
-    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
+    inside = (y > -1) & (y <= height) & (x > -1) & (x <= width)
     grad = torch.where(inside, grad, 0)
     first = rois[:, :1].long() * channels
     first = first + torch.arange(channels, device=rois.device)
