@@ -137,7 +137,8 @@ def alignment_sums(
         codes = norms[0].new_zeros(0)
         if weight is not None and bias is not None:
             codes = equal_codes(student, teacher, weight, bias, keep)
-        sums = [angle[found], found, *norms, codes, torch.ones_like(codes)]
+        angle = torch.where(found, angle, 0)
+        sums = [angle, found, *norms, codes, torch.ones_like(codes)]
         parts.append(torch.stack([x.double().sum() for x in sums]))
     return torch.stack(parts).sum(dim=0) if parts else torch.zeros(6).double()
 

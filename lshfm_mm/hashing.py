@@ -78,6 +78,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
 
     Autocast is off, and so are TF32 and bfloat16 in products of float32: a
     GPU has TF32, with 10 bits of mantissa, on for convolutions by default.
+    torch.compile leaves what is computed here out of its graphs.
 
     Args:
         device (torch.device): Where it is computed.
