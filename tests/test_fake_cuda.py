@@ -59,9 +59,14 @@ def test_losses_under_autocast(name, dtype, kind, weighted, fake_mode):
             loss.set_bias(torch.zeros(HASHES))
         loss = loss._apply(lambda x: to_fake_cuda(x, fake_mode))
         shape = SHAPES[kind]
-        with fake_mode, CUDA, torch.autocast('cuda', dtype):
-            layer = nn.Conv2d(D, D, 1) if kind == 'maps' else nn.Linear(D, D)
-            student, teacher = layer(torch.rand(shape)), torch.rand(shape)
+        with fake_mode, torch.autocast('cuda', dtype):
+            layer = (
+                nn.Conv2d(D, D, 1, device='cuda')
+                if kind == 'maps'
+                else nn.Linear(D, D, device='cuda')
+            )
+            teacher = torch.rand(shape, device='cuda')
+            student = layer(teacher)
             assert is_on_gpu(student, dtype)
             weight = None
             if weighted:
@@ -118,11 +123,12 @@ class Convolutions(TorchDispatchMode):
 )
 def test_a_gpu_gets_few_large_blocks(device, blocks, limit, fake_mode):
     """P3 of a RetinaNet: what is launched, and what exists at a time."""
-    with fake_mode, torch.device(device):
-        student = torch.rand(2, 256, 100, 168, requires_grad=True)
-        weight, bias = torch.rand(4096, 256 * 9), torch.rand(4096)
+    with fake_mode:
+        student = torch.rand(2, 256, 100, 168, device=device)
+        weight = torch.rand(4096, 256 * 9, device=device)
+        bias = torch.rand(4096, device=device)
         with Convolutions() as seen:
-            loss = lsh_loss(student, student.detach(), weight, bias)
+            loss = lsh_loss(student, student, weight, bias)
     assert loss.device.type == device
     assert len(seen.sizes) == 2 * blocks  # of student and teacher
     assert limit / 2 < max(seen.sizes) <= limit
@@ -131,9 +137,11 @@ def test_a_gpu_gets_few_large_blocks(device, blocks, limit, fake_mode):
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 @pytest.mark.parametrize('kind', SHAPES)
 def test_agreement_of_features(kind, dtype, fake_mode):
-    with fake_mode, CUDA, torch.autocast('cuda', dtype):
-        student, teacher = torch.rand(2, *SHAPES[kind], dtype=dtype)
-        loss = lsh()
+    loss = lsh()._apply(lambda x: to_fake_cuda(x, fake_mode))
+    with fake_mode, torch.autocast('cuda', dtype):
+        student, teacher = torch.rand(
+            2, *SHAPES[kind], dtype=dtype, device='cuda'
+        )
         sums = alignment_sums(
             [(student, teacher, None)], loss.weight, loss.bias
         )
