@@ -11,11 +11,12 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m pip install \
 BRIEF := | awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint docs errors demo families bench study api clean
+.PHONY: help env test slow lint docs errors demo families bench operators \
+	study api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' \
 		$(MAKEFILE_LIST)
 
 env: $(VENV)/.installed  ## set up $(VENV): about 6 GB, 15 to 30 minutes
@@ -66,6 +67,9 @@ families: env  ## try make_config on each detector family of mmdet
 bench: env  ## time training steps, write docs/benchmarks.md
 	$(VENV)/bin/python tools/benchmark.py --json docs/benchmarks.json \
 		--out docs/benchmarks.md
+
+operators: env  ## mmcv's operators against compiled ones, docs/operators.md
+	$(VENV)/bin/python tools/compare_operators --out docs/operators.md
 
 study: env  ## run the study, write docs/results.md, plots, README.md's
 	$(VENV)/bin/python tools/study

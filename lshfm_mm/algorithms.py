@@ -460,9 +460,20 @@ class FeatureMimicDistill(SingleTeacherDistill):
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> nn.Module:
-        """Move and cast the guest with its host."""
+        """Move and cast the guest with its host.
+
+        Its memory format is its own: that is ``teacher_channels_last``.
+        """
+
+        def in_its_format(x: Tensor) -> Tensor:
+            new = fn(x)
+            if new.stride() == x.stride():
+                return new
+            kept = torch.empty_like(x, dtype=new.dtype, device=new.device)
+            return kept.copy_(new)
+
         if self._guest.owned:
-            self.teacher._apply(fn, recurse)
+            self.teacher._apply(in_its_format, recurse)
         return super()._apply(fn, recurse)
 
     def _set_device(self, device: torch.device) -> None:

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .errors import ConfigError
+from .operators import layers_with_compiled_operators
 
 PRECISIONS = {
     'float32': torch.float32,
@@ -57,6 +58,7 @@ class TeacherExecution:
         self.precision = precision
         self.channels_last = channels_last
         self.compiled = compiled
+        self._operator: str | None = None
 
     def prepare(self, model: nn.Module) -> None:
         """Bring a model into the memory format, and compile its backbone.
@@ -67,8 +69,17 @@ class TeacherExecution:
         Raises:
             ConfigError: If it does not stand the format, or has no backbone.
         """
+        for name, module in layers_with_compiled_operators(model):
+            if not isinstance(module, RoIAlign):  # see on_rois
+                self._operator = f'{name}, a {type(module).__name__}'
+                break
         if self.channels_last:
-            _check_operators(model)
+            if self._operator:
+                raise ConfigError(
+                    f'teacher_channels_last: the teacher has {self._operator}'
+                    f', and operators of a compiled mmcv read maps in plain '
+                    f'NCHW format; set it to False'
+                )
             model.to(memory_format=torch.channels_last)
         if self.compiled:
             if not hasattr(model, 'backbone'):
@@ -89,12 +100,14 @@ class TeacherExecution:
             Tensor: The images, in the memory format of the model.
 
         Raises:
-            ConfigError: If the backbone cannot be compiled.
+            ConfigError: If the backbone cannot be compiled, or an operator
+                knows no bfloat16.
         """
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         try:
             with self._autocast(images.device):
+                self._check_precision(images.device.type)
                 yield images
         except Exception as error:
             if not self.compiled or not _is_of_compiler(error):
@@ -111,11 +124,12 @@ class TeacherExecution:
     ) -> Iterator[tuple[Tensor, ...]]:
         """Run a box head within this context.
 
-        mmcv's RoIAlign takes any memory for a plain NCHW one, so that
+        A compiled RoIAlign takes any memory for a plain NCHW one, so that
         channels-last maps give wrong numbers without an error; it has no
         bfloat16; and boxes, which it wants in the precision of the map,
         would lie beside their objects in half of it. On the CPU that of
-        torchvision gives the same values in about half of the time.
+        torchvision gives the same values in about half of the time. Where
+        mmcv's operators are torchvision's, only the boxes matter.
 
         Args:
             extractor (nn.Module): What pools the RoIs.
@@ -135,6 +149,17 @@ class TeacherExecution:
                 layer.use_torchvision = device.type == 'cpu'
         with self._autocast(device):
             yield pooled
+
+    def _check_precision(self, device: str) -> None:
+        is_half = torch.is_autocast_enabled(device)
+        if not self._operator or not is_half:
+            return
+        if torch.get_autocast_dtype(device) == torch.bfloat16:
+            raise ConfigError(
+                f'teacher_precision: the teacher has {self._operator}, and '
+                f'operators of a compiled mmcv know no bfloat16; set it to '
+                f"'float32'"
+            )
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         if self.precision is None:
@@ -238,18 +263,6 @@ def skipped(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
     finally:
         for layer in layers:
             del layer.forward
-
-
-def _check_operators(model: nn.Module) -> None:
-    """Raise if a model has operators that read maps in one format only."""
-    for name, module in model.named_modules():
-        is_of_mmcv = type(module).__module__.startswith('mmcv.ops')
-        if is_of_mmcv and not isinstance(module, RoIAlign):
-            raise ConfigError(
-                f'teacher_channels_last: {name} of the teacher is a '
-                f'{type(module).__name__} of mmcv, whose operators read maps '
-                f'in plain NCHW format; set it to False'
-            )
 
 
 def _is_of_compiler(error: Exception) -> bool:

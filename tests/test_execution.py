@@ -22,6 +22,11 @@ from lshfm_mm.execution import (
     unneeded_layers,
 )
 from lshfm_mm.losses import lsh_loss
+from lshfm_mm.operators import (
+    are_compiled,
+    knows_operators,
+    layers_with_compiled_operators,
+)
 from lshfm_mm.teacher import forked_rng
 
 from .test_detectors import (
@@ -35,6 +40,12 @@ from .test_detectors import (
 )
 
 REPO = Path(__file__).parent.parent
+needs_compiled = pytest.mark.skipif(
+    not are_compiled(), reason="this mmcv's operators are not compiled"
+)
+needs_torchvision = pytest.mark.skipif(
+    are_compiled(), reason="this mmcv's operators are compiled"
+)
 LSH = dict(type='LSHLoss', num_hashes=16)
 
 
@@ -358,7 +369,10 @@ class NoGradient(torch.autograd.Function):
         raise RuntimeError('has no derivative')
 
 
-def test_operators_of_mmcv_are_refused_in_channels_last(batch):
+# Operators of mmcv: compiled ones know one memory format, and no bfloat16
+
+
+def deformable_model(**more):
     teacher = retinanet(8)
     teacher.backbone.update(
         dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
@@ -366,15 +380,75 @@ def test_operators_of_mmcv_are_refused_in_channels_last(batch):
         depth=50,
     )
     teacher.neck.in_channels = [32, 64, 128, 256]
-    message = r'teacher_channels_last: backbone.layer4.0.conv2 of the teacher'
+    taps, losses = dict(neck=NECK), dict(neck=[PLAIN_L2])
+    model = distil(retinanet(4), teacher, taps, losses, **more)
+    with forked_rng():  # offsets of a trained model
+        torch.manual_seed(0)
+        for name, x in model.teacher.named_parameters():
+            if 'conv_offset' in name:
+                x.normal_(std=0.1)
+    return model
+
+
+LAYER = r'the teacher has backbone\.layer4\.0\.conv2, a Modulated'
+
+
+@needs_compiled
+def test_compiled_operators_are_refused_in_channels_last():
+    message = f'teacher_channels_last: {LAYER}.*; set it to False'
     with pytest.raises(ConfigError, match=message):
-        distil(
-            retinanet(4),
-            teacher,
-            dict(neck=NECK),
-            dict(neck=[PLAIN_L2]),
-            teacher_channels_last=True,
-        )
+        deformable_model(teacher_channels_last=True)
+
+
+@needs_compiled
+def test_compiled_operators_are_refused_in_bfloat16(batch):
+    message = f"teacher_precision: {LAYER}.*; set it to 'float32'"
+    with pytest.raises(ConfigError, match=message):
+        mimic_losses(deformable_model(teacher_precision='bfloat16'), batch)
+    with torch.autocast('cpu', torch.bfloat16):
+        with pytest.raises(ConfigError, match=message):
+            mimic_losses(deformable_model(), batch)
+        mimic_losses(deformable_model(teacher_precision='float32'), batch)
+
+
+@needs_torchvision
+def test_operators_of_torchvision_know_any_format_and_precision(batch):
+    expected = mimic_losses(deformable_model(), batch)
+    found = mimic_losses(deformable_model(teacher_channels_last=True), batch)
+    assert found == pytest.approx(expected, rel=1e-4)
+    found = mimic_losses(deformable_model(teacher_precision='bfloat16'), batch)
+    assert found == pytest.approx(expected, rel=0.1) and found != expected
+
+
+def test_who_knows_operators_of_mmcv():
+    """By name too; losses and what mmcv writes in torch do not count."""
+    assert knows_operators('mmcv.ops.modulated_deform_conv')
+    assert knows_operators('mmcv.ops.multi_scale_deform_attn')
+    assert knows_operators('mmdet.models.dense_heads.tood_head')
+    assert not knows_operators('mmdet.models.losses.focal_loss')
+    assert not knows_operators('mmcv.ops.corner_pool')
+    assert not knows_operators('torch.nn.modules.conv')
+    model = roi_model()
+    found = dict(layers_with_compiled_operators(model))
+    assert bool(found) == are_compiled()
+    if found:
+        assert {type(x) for x in found.values()} == {RoIAlign}
+
+
+@pytest.mark.parametrize('channels_last', [True, False])
+def test_the_teacher_keeps_its_memory_format(channels_last):
+    """It has its own setting; elsewhere its operators may not know it."""
+    model = dense_model(teacher_channels_last=channels_last)
+    last = torch.channels_last
+    model.to(memory_format=torch.contiguous_format if channels_last else last)
+    model.double()
+    student, teacher = (
+        x.backbone.layer1[0].conv2.weight
+        for x in (model.student, model.teacher)
+    )
+    assert student.is_contiguous(memory_format=last) != channels_last
+    assert teacher.is_contiguous(memory_format=last) == channels_last
+    assert teacher.dtype == student.dtype == torch.float64
 
 
 def test_skipped_layers_keep_their_shape():
