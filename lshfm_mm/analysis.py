@@ -317,7 +317,7 @@ def collect(
     algorithm.eval()
     distiller = algorithm.distiller
     preprocess = copy.deepcopy(algorithm.data_preprocessor)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator('cpu').manual_seed(seed)
     parts: dict[str, list[list[np.ndarray]]] = {x: [] for x in distiller.taps}
     samples: list[Any] = []
     image = (0, 0)

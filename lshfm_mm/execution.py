@@ -177,8 +177,8 @@ def unneeded_layers(
     """Convolutions that what is tapped does not depend on.
 
     They are found by their missing gradient, and then skipped for a trial:
-    where a value depends on them all the same, or the model has no gradient,
-    nothing is skipped.
+    where a bit of a value depends on them all the same, or the model has no
+    gradient, nothing is skipped, and the log says so.
 
     Args:
         layers (Iterable[nn.Module]): Layers to choose from; frozen.
@@ -204,6 +204,8 @@ def unneeded_layers(
                 gradients = torch.autograd.grad(
                     total, weights, allow_unused=True
                 )
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # an operator without a gradient
         print_log(f'teacher: all of its head runs ({error})', 'current')
         return []
@@ -212,14 +214,38 @@ def unneeded_layers(
             weight.requires_grad_(False)
     pairs = zip(found, gradients, strict=True)
     unneeded = [layer for layer, gradient in pairs if gradient is None]
-    with torch.no_grad():
+    if not unneeded:
+        return []
+    with torch.no_grad(), _deterministic():
         expected = list(run())
         with skipped(unneeded):
             found_values = list(run())
     same = len(expected) == len(found_values) and all(
         map(torch.equal, expected, found_values)
     )
-    return unneeded if expected and same else []
+    if expected and same:
+        return unneeded
+    print_log(
+        f'teacher: all of its head runs, since what is tapped is not bit for '
+        f'bit the same without {len(unneeded)} layers that get no gradient',
+        'current',
+    )
+    return []
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Let cudnn give equal bits for equal inputs.
+
+    Else it may time its algorithms and take another one in the next run.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 @contextmanager
@@ -229,14 +255,14 @@ def skipped(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
     Args:
         layers (Iterable[nn.Conv2d]): The convolutions.
     """
-    before = [(layer, layer.forward) for layer in layers]
-    for layer, _ in before:
+    layers = list(layers)
+    for layer in layers:
         layer.forward = partial(_zeros, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for layer, forward in before:
-            layer.forward = forward  # type: ignore[method-assign]
+        for layer in layers:
+            del layer.forward
 
 
 def _is_of_compiler(error: Exception) -> bool:

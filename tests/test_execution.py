@@ -12,6 +12,7 @@ import torch
 from mmcv.ops import RoIAlign
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.hub import get_config
+from mmengine.logging import MMLogger
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
@@ -307,7 +308,56 @@ def test_where_a_value_depends_without_a_gradient_all_runs(run):
     assert not any(x.requires_grad for x in model.parameters())
 
 
+def test_that_nothing_is_skipped_stands_in_the_log(caplog):
+    model = Detached().requires_grad_(False)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    unneeded_layers(model.modules(), lambda: [model(IMAGES)])
+    logger.removeHandler(caplog.handler)
+    (line,) = (x for x in caplog.messages if 'teacher: all of' in x)
+    assert line == (
+        'teacher: all of its head runs, since what is tapped is not bit for '
+        'bit the same without 1 layers that get no gradient'
+    )
+
+
+def test_the_trial_is_deterministic():
+    """cudnn may else choose another algorithm in the second run."""
+    model, cudnn = Detached().requires_grad_(False), torch.backends.cudnn
+    seen = []
+
+    def run():
+        seen.append((cudnn.deterministic, cudnn.benchmark))
+        return [model.value(IMAGES)]
+
+    cudnn.benchmark = True
+    try:
+        assert unneeded_layers(model.modules(), run) == [model.mask]
+        assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+    finally:
+        cudnn.benchmark = False
+    assert seen[1:] == [(True, False)] * 2
+
+
+def test_full_memory_is_no_missing_gradient():
+    model = Detached().requires_grad_(False)
+    run = lambda: [OutOfMemory.apply(model.value(IMAGES))]  # noqa: E731
+    with pytest.raises(torch.OutOfMemoryError):
+        unneeded_layers(model.modules(), run)
+    assert not any(x.requires_grad for x in model.parameters())
+
+
 IMAGES = torch.rand(1, 3, 4, 4)
+
+
+class OutOfMemory(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise torch.OutOfMemoryError('CUDA out of memory')
 
 
 class NoGradient(torch.autograd.Function):
@@ -414,6 +464,7 @@ def test_skipped_layers_keep_their_shape():
             found = layer(inputs)
         assert found.shape == expected and not found.any()
         assert layer(inputs).any()
+        assert 'forward' not in vars(layer)  # nothing of the patch is left
 
 
 # Nothing waits for the device

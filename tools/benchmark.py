@@ -44,7 +44,12 @@ import lshfm_mm
 from lshfm_mm import cli
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
-from lshfm_mm.hashing import project, project_back
+from lshfm_mm.hashing import (
+    full_float32,
+    hashes_at_a_time,
+    project,
+    project_back,
+)
 from lshfm_mm.losses import lsh_loss
 from lshfm_mm.teacher import model_config
 
@@ -321,12 +326,14 @@ class Parts:
             return
         weight, bias = self.lsh.weight, self.lsh.bias
         for level in self.levels:
-            samples = level.student[:, :1].numel()
-            size = max(lshfm_mm.losses.BLOCK // samples, 1)
-            for w, b in zip(weight.split(size), bias.split(size), strict=True):
-                project(level.teacher, w, b)
-                slopes = project(level.student, w, b)
-                project_back(slopes, w, level.student.shape)
+            size = hashes_at_a_time(level.student)
+            with full_float32(level.student.device):
+                for w, b in zip(
+                    weight.split(size), bias.split(size), strict=True
+                ):
+                    project(level.teacher, w, b)
+                    slopes = project(level.student, w, b)
+                    project_back(slopes, w, level.student.shape)
 
     def loss(self) -> None:
         """The mimicking losses, forward and backward."""
