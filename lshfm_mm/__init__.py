@@ -13,10 +13,10 @@ from .version import __version__
 if not {'lshfm_mm.doctor', 'install_mmcv'}.intersection(sys.orig_argv):
     from . import compat
 
-    compat.mend_mmrazor()
-    compat.mend_checkpoints()
-    compat.mend_loaders()
-    compat.name_configs()
+    compat.patch_mmrazor()
+    compat.patch_checkpoints()
+    compat.patch_loaders()
+    compat.patch_config_names()
 
     from . import (
         algorithms,

@@ -14,15 +14,20 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
+from mmengine.utils import digit_version
 
 from .checkpoints import REMOTE, load_from_http, load_from_local
 
+# The newest that MMRazor lets itself be imported with. Of OneDL's mmcv, which
+# is newer, all that it uses is there.
+NEWEST_MMCV = '2.1.0'
 # MMRazor's quantization uses private names that torch 2.0 removed, and
 # importing any part of MMRazor's models imports it. Distillation needs none.
 QUANTIZATION = (
@@ -63,12 +68,13 @@ class _Unusable:
         )
 
 
-def mend_mmrazor() -> bool:
-    """Make MMRazor's models importable.
+def patch_mmrazor() -> bool:
+    """Make MMRazor and its models importable.
 
     Returns:
         bool: Whether stubs for quantization were needed.
     """
+    _import_mmrazor()
     try:
         importlib.import_module(QUANTIZATION[0])
     except ImportError as error:
@@ -84,7 +90,19 @@ def mend_mmrazor() -> bool:
     return False
 
 
-def mend_checkpoints() -> None:
+def _import_mmrazor() -> None:
+    """Import MMRazor, and let it see no newer mmcv than it knows."""
+    found = mmcv.__version__
+    if digit_version(found) > digit_version(NEWEST_MMCV):
+        mmcv.__version__ = NEWEST_MMCV
+        logger.debug('MMRazor was told mmcv %s, not %s', NEWEST_MMCV, found)
+    try:
+        importlib.import_module('mmrazor')
+    finally:
+        mmcv.__version__ = found
+
+
+def patch_checkpoints() -> None:
     """Let ``torch.load(weights_only=True)`` read MMEngine's checkpoints.
 
     Exactly the classes that MMEngine writes are declared safe.
@@ -108,7 +126,7 @@ def mend_checkpoints() -> None:
     logger.debug('declared safe for torch.load: %s', safe)
 
 
-def mend_loaders() -> None:
+def patch_loaders() -> None:
     """Let MMEngine read files and URLs without running what they hold.
 
     It loads ``init_cfg``, ``load_from`` and what is resumed: local files with
@@ -123,7 +141,7 @@ def mend_loaders() -> None:
     logger.debug('MMEngine loads files and URLs with weights_only=True')
 
 
-def name_configs() -> None:
+def patch_config_names() -> None:
     """Let ``'lshfm_mm::path'`` name our configs, as ``'mmdet::path'`` does.
 
     MMEngine knows its own packages only. A module stands for the package:

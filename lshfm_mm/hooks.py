@@ -32,8 +32,9 @@ from .errors import ConfigError, NonFiniteError
 from .files import WholeBackend, remove_partials, written_whole
 from .losses import LSHLoss
 from .nonfinite import describe_nonfinite
-from .resuming import Progress, evaluation_is_due, obstacles
+from .resuming import evaluation_is_due, obstacles
 from .scales import advice, gradient_ratios
+from .seeding import Progress
 from .teacher import forked_rng
 
 

@@ -79,7 +79,7 @@ def test_a_module_that_imports_is_left_alone(monkeypatch):
         sys.modules, compat.QUANTIZATION[0], sys.modules['mmrazor']
     )
     before = dict(sys.modules)
-    assert compat.mend_mmrazor() is False
+    assert compat.patch_mmrazor() is False
     assert dict(sys.modules) == before
 
 
