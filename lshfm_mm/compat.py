@@ -6,7 +6,6 @@ was done is logged at debug level.
 """
 
 import importlib
-import importlib.metadata
 import logging
 import pickle
 import sys
@@ -23,6 +22,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
 from mmengine.utils import digit_version
 
+from . import stacks
 from .checkpoints import REMOTE, load_from_http, load_from_local
 
 # The newest that MMRazor lets itself be imported with. Of OneDL's mmcv, which
@@ -62,7 +62,7 @@ class _Unusable:
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise ImportError(
-            f'{type(self).__name__}: MMRazor {_version("mmrazor")} cannot '
+            f'{type(self).__name__}: MMRazor {stacks.version("mmrazor")} cannot '
             f'quantize with torch {torch.__version__}; use torch<2.0 for '
             f'quantization'
         )
@@ -126,18 +126,37 @@ def patch_checkpoints() -> None:
     logger.debug('declared safe for torch.load: %s', safe)
 
 
+class _SafeTorch(ModuleType):
+    """Stands for torch where MMEngine loads checkpoints: it runs no code."""
+
+    @staticmethod
+    def load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
+        if isinstance(file, str):
+            return load_from_local(file, map_location)
+        return torch.load(file, map_location, weights_only=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
 def patch_loaders() -> None:
     """Let MMEngine read files and URLs without running what they hold.
 
-    It loads ``init_cfg``, ``load_from`` and what is resumed: local files with
-    torch's default, which ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` turns round,
-    URLs with ``weights_only=False`` and without a look at their hash.
+    It loads ``init_cfg``, ``load_from`` and what is resumed, with torch's
+    default, which ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` turns round, and URLs
+    with ``weights_only=False`` and without a look at their hash; on OneDL's
+    stack it runs what torch has refused.
     """
     schemes = checkpoint.CheckpointLoader
     schemes.register_scheme('', load_from_local, force=True)
     schemes.register_scheme(REMOTE, load_from_http, force=True)
     # Those of torchvision:// and open-mmlab:// call it by its name.
     checkpoint.load_from_http = load_from_http
+    # Those of buckets, and of names that stand for a file.
+    checkpoint.torch = _SafeTorch('torch')
+    # OneDL's way to load: it declares getattr safe, and what we have declared
+    # it withdraws.
+    checkpoint._safe_torch_load = checkpoint.torch.load
     logger.debug('MMEngine loads files and URLs with weights_only=True')
 
 
@@ -170,7 +189,3 @@ def _history_method(owner: type, name: str) -> Callable[..., Any]:
             f'a checkpoint may not read the attribute {name!r} of {owner!r}'
         )
     return getattr(owner, name)
-
-
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
