@@ -33,8 +33,9 @@ from .errors import ConfigError, NonFiniteError
 from .files import WholeBackend, atomic_write, remove_partials
 from .losses import LSHLoss
 from .nonfinite import describe_nonfinite
-from .resuming import Progress, evaluation_is_due, obstacles
+from .resuming import evaluation_is_due, obstacles
 from .scales import advice, gradient_ratios
+from .seeding import Progress
 from .teacher import forked_rng
 
 

@@ -6,16 +6,20 @@ import http.server
 import os
 import pickle
 import runpy
+import shutil
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend
 from mmengine.runner import Runner
+from mmengine.runner import checkpoint as mm_checkpoint
 from mmengine.runner.checkpoint import load_checkpoint
 from mmrazor.registry import MODELS
 
@@ -106,6 +110,38 @@ def test_code_is_named_and_not_run(read, bomb, tmp_path, forced):
         read(bomb, str(tmp_path / 'out.pth'))
     assert str(error.value) == f'checkpoint: {HOLDS.format(bomb)}'
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    'scheme', ['', 'pavi://', 's3://', 'a:petrel://', 'openmmlab://']
+)
+def test_code_is_not_run_wherever_a_file_is_kept(
+    scheme, bomb, tmp_path, forced, monkeypatch
+):
+    """The services behind these addresses stand on this disk here."""
+    safe = torch.serialization.get_safe_globals()
+    name = f'{scheme}{bomb}'
+    backend = LocalBackend()
+    backend.get = lambda path: Path(path.split('://')[1]).read_bytes()
+    monkeypatch.setattr(
+        mm_checkpoint, 'get_file_backend', lambda *_, **__: backend
+    )
+    model = SimpleNamespace(
+        name='bomb.pth', download=lambda path: shutil.copy(bomb, path)
+    )
+    cloud = SimpleNamespace(get=lambda _: model)
+    monkeypatch.setitem(sys.modules, 'pavi', SimpleNamespace(modelcloud=cloud))
+    monkeypatch.setattr(
+        mm_checkpoint, 'get_external_models', lambda: {bomb: bomb}
+    )
+    with pytest.raises((ConfigError, pickle.UnpicklingError)):
+        load_checkpoint(torch.nn.Linear(1, 1), name)
+    # And what holds none is read.
+    torch.save({'weight': torch.ones(1, 1), 'bias': torch.ones(1)}, bomb)
+    linear = torch.nn.Linear(1, 1)
+    load_checkpoint(linear, name)
+    assert linear.weight.item() == linear.bias.item() == 1
+    assert torch.serialization.get_safe_globals() == safe
 
 
 def test_a_mean_is_of_plain_tensors(bomb, tmp_path):

@@ -80,7 +80,7 @@ def test_it_says_what_it_did_at_debug_level():
 )
 def test_a_mac_computes_on_its_cpu(found, left, monkeypatch):
     monkeypatch.setattr('mmengine.device.utils.DEVICE', found)
-    compat.mend_device()
+    compat.patch_device()
     assert get_device() == left
 
 
@@ -89,7 +89,7 @@ def test_a_module_that_imports_is_left_alone(monkeypatch):
         sys.modules, compat.QUANTIZATION[0], sys.modules['mmrazor']
     )
     before = dict(sys.modules)
-    assert compat.mend_mmrazor() is False
+    assert compat.patch_mmrazor() is False
     assert dict(sys.modules) == before
 
 

@@ -535,7 +535,7 @@ def test_an_optim_wrapper_runs_each_step_in_a_context():
     assert names(OptimWrapper.optim_context) == ['self', 'model']
 
 
-@used_by('compat (mend_loaders)')
+@used_by('compat (patch_loaders)')
 def test_mmengine_reads_all_files_through_registered_loaders(monkeypatch):
     seen = []
 
@@ -804,7 +804,7 @@ def test_torch_tells_which_names_it_takes_for_safe():
     assert 'mmengine.logging.history_buffer.HistoryBuffer' in added
 
 
-@used_by('compat (mend_checkpoints)')
+@used_by('compat (patch_checkpoints)')
 def test_mmengines_checkpoints_hold_only_names_that_we_call_safe(tmp_path):
     history = HistoryBuffer(np.array([1.0]), np.array([1]))
     content = dict(
