@@ -104,7 +104,8 @@ class SeededBatches:
         for _ in range(number):
             if next(self.rest, None) is None:
                 passes += 1
-                self.sampler.set_epoch(passes)
+                if hasattr(self.sampler, 'set_epoch'):
+                    self.sampler.set_epoch(passes)
                 self.rest = iter(self.batches)
                 next(self.rest)
         return passes
@@ -112,7 +113,7 @@ class SeededBatches:
 
 def seed_batches(
     loader: DataLoader, key: tuple[int, ...], count: Callable[[], int]
-) -> None:
+) -> SeededBatches:
     """Seed the batches of a dataloader.
 
     Args:
@@ -120,10 +121,14 @@ def seed_batches(
             not touched.
         key (tuple[int, ...]): See :class:`SeededBatches`.
         count (Callable): See :class:`SeededBatches`.
+
+    Returns:
+        SeededBatches: The dataloader's batch sampler from here on.
     """
     batches = SeededBatches(loader.batch_sampler, key, count)
     # A dataloader refuses another one, for it may be at work already.
     object.__setattr__(loader, 'batch_sampler', batches)
+    return batches
 
 
 class EndlessBatches(_InfiniteDataloaderIterator):
@@ -132,12 +137,12 @@ class EndlessBatches(_InfiniteDataloaderIterator):
     Of what was trained on before an interruption it reads no sample again.
 
     Args:
-        loader (DataLoader): With the batches of :func:`seed_batches`.
+        loader (DataLoader): Its next pass begins behind these.
         done (int): How many batches were trained on.
+        passes (int): How many passes are over.
     """
 
-    def __init__(self, loader: DataLoader, done: int) -> None:
-        passes = loader.batch_sampler.skip(done)
+    def __init__(self, loader: DataLoader, done: int, passes: int) -> None:
         super().__init__(loader)
         self._epoch = passes
         # OneDL's loop calls skip_iter, OpenMMLab's asks for all once more.
@@ -182,12 +187,12 @@ class Progress:
         by_iteration = isinstance(loop, IterBasedTrainLoop)
         if by_iteration:
             loop.dataloader = self._begin_anew(runner, differs)
-        seed_batches(
+        batches = seed_batches(
             loop.dataloader, (runner.seed, rank), lambda: runner.iter
         )
         if by_iteration:
             loop.dataloader_iterator = EndlessBatches(
-                loop.dataloader, runner.iter
+                loop.dataloader, runner.iter, batches.skip(runner.iter)
             )
 
     @staticmethod

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmengine.fileio import LocalBackend
+from mmengine.runner import Runner
 from mmengine.runner import checkpoint as mm_checkpoint
 from mmengine.runner.checkpoint import load_checkpoint
 from mmrazor.registry import MODELS
@@ -130,9 +130,7 @@ def test_code_is_not_run_wherever_a_file_is_kept(
         name='bomb.pth', download=lambda path: shutil.copy(bomb, path)
     )
     cloud = SimpleNamespace(get=lambda _: model)
-    monkeypatch.setitem(
-        sys.modules, 'pavi', SimpleNamespace(modelcloud=cloud)
-    )
+    monkeypatch.setitem(sys.modules, 'pavi', SimpleNamespace(modelcloud=cloud))
     monkeypatch.setattr(
         mm_checkpoint, 'get_external_models', lambda: {bomb: bomb}
     )

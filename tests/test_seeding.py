@@ -227,8 +227,13 @@ def test_no_sample_is_read_again(tmp_path, monkeypatch):
     assert len(read) == 2 * 2
 
 
-def test_a_dataloader_that_is_not_settings_is_refused(tmp_path):
+def test_samplers_begin_anew_and_the_dataset_stays(tmp_path):
     runner = trained(tmp_path / 'run', 'InfiniteSampler', False, 0, iters=1)
-    runner._train_dataloader = runner.train_loop.dataloader
+    before = runner.train_loop.dataloader
+    Progress(runner, 0)
+    after = runner.train_loop.dataloader
+    assert after.sampler is not before.sampler
+    assert after.dataset is before.dataset
+    runner._train_dataloader = after
     with pytest.raises(ConfigError, match='train_dataloader: .* DataLoader;'):
         Progress(runner, 0)
