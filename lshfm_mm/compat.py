@@ -63,10 +63,10 @@ class _Unusable:
     """A class of MMRazor's quantization that cannot be used."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
+        version = stacks.version('mmrazor')
         raise ImportError(
-            f'{type(self).__name__}: MMRazor {stacks.version("mmrazor")} '
-            f'cannot quantize with torch {torch.__version__}; use torch<2.0 '
-            f'for quantization'
+            f'{type(self).__name__}: MMRazor {version} cannot quantize with '
+            f'torch {torch.__version__}; use torch<2.0 for quantization'
         )
 
 

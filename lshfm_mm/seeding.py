@@ -60,30 +60,34 @@ class SeededBatch:
 class SeededBatches:
     """A batch sampler whose batches come with random numbers of their own.
 
-    Those are a function of the key and of the number of the batch in the
-    training, and so the same in however many workers, persistent or not.
+    Those are a function of the key, the epoch and the number of the batch in
+    it, and so the same in however many workers, persistent or not.
 
     Args:
         batches (Any): The batch sampler.
         key (tuple[int, ...]): Numbers >= 0, such as a seed and a rank.
-        count (Callable): Tells how many batches were trained on. Asked at
-            the beginning of each pass through the batch sampler.
+        start (Callable): Tells the epoch, and the number of the first batch
+            of a pass. Asked at the beginning of each pass.
     """
 
     def __init__(
-        self, batches: Any, key: tuple[int, ...], count: Callable[[], int]
+        self,
+        batches: Any,
+        key: tuple[int, ...],
+        start: Callable[[], tuple[int, int]],
     ) -> None:
         self.batches = batches
         self.sampler = batches.sampler  # MMEngine tells it the epoch
         self.key = key
-        self.count = count
+        self.start = start
         self.rest: Iterator[Any] | None = None
 
     def __iter__(self) -> Iterator[SeededBatch]:
         batches = iter(self.batches) if self.rest is None else self.rest
         self.rest = None
-        for number, indices in enumerate(batches, self.count()):
-            yield SeededBatch(indices, (*self.key, DATA, number))
+        epoch, first = self.start()
+        for number, indices in enumerate(batches, first):
+            yield SeededBatch(indices, (*self.key, DATA, epoch, number))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -104,26 +108,33 @@ class SeededBatches:
         for _ in range(number):
             if next(self.rest, None) is None:
                 passes += 1
-                self.sampler.set_epoch(passes)
+                if hasattr(self.sampler, 'set_epoch'):
+                    self.sampler.set_epoch(passes)
                 self.rest = iter(self.batches)
                 next(self.rest)
         return passes
 
 
 def seed_batches(
-    loader: DataLoader, key: tuple[int, ...], count: Callable[[], int]
-) -> None:
+    loader: DataLoader,
+    key: tuple[int, ...],
+    start: Callable[[], tuple[int, int]],
+) -> SeededBatches:
     """Seed the batches of a dataloader.
 
     Args:
         loader (DataLoader): It has started no workers yet. Its dataset is
             not touched.
         key (tuple[int, ...]): See :class:`SeededBatches`.
-        count (Callable): See :class:`SeededBatches`.
+        start (Callable): See :class:`SeededBatches`.
+
+    Returns:
+        SeededBatches: The dataloader's batch sampler from here on.
     """
-    batches = SeededBatches(loader.batch_sampler, key, count)
+    batches = SeededBatches(loader.batch_sampler, key, start)
     # A dataloader refuses another one, for it may be at work already.
     object.__setattr__(loader, 'batch_sampler', batches)
+    return batches
 
 
 class EndlessBatches(_InfiniteDataloaderIterator):
@@ -132,12 +143,12 @@ class EndlessBatches(_InfiniteDataloaderIterator):
     Of what was trained on before an interruption it reads no sample again.
 
     Args:
-        loader (DataLoader): With the batches of :func:`seed_batches`.
+        loader (DataLoader): Its next pass begins behind these.
         done (int): How many batches were trained on.
+        passes (int): How many passes are over.
     """
 
-    def __init__(self, loader: DataLoader, done: int) -> None:
-        passes = loader.batch_sampler.skip(done)
+    def __init__(self, loader: DataLoader, done: int, passes: int) -> None:
         super().__init__(loader)
         self._epoch = passes
         # OneDL's loop calls skip_iter, OpenMMLab's asks for all once more.
@@ -182,10 +193,15 @@ class Progress:
         by_iteration = isinstance(loop, IterBasedTrainLoop)
         if by_iteration:
             loop.dataloader = self._begin_anew(runner, differs)
-        seed_batches(loop.dataloader, (runner.seed, rank), lambda: runner.iter)
+        batches = seed_batches(
+            loop.dataloader,
+            (runner.seed, rank),
+            # By iterations the training is one epoch.
+            lambda: (0, runner.iter) if by_iteration else (runner.epoch, 0),
+        )
         if by_iteration:
             loop.dataloader_iterator = EndlessBatches(
-                loop.dataloader, runner.iter
+                loop.dataloader, runner.iter, batches.skip(runner.iter)
             )
 
     @staticmethod

@@ -1,9 +1,11 @@
 """What ``import lshfm_mm`` mends, and that it mends no more."""
 
+import importlib
 import pickle
 import subprocess
 import sys
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,16 @@ def test_a_mac_computes_on_its_cpu(found, left, monkeypatch):
     monkeypatch.setattr('mmengine.device.utils.DEVICE', found)
     compat.patch_device()
     assert get_device() == left
+
+
+def test_mmrazor_is_told_of_no_newer_mmcv_than_it_knows(monkeypatch):
+    monkeypatch.setattr(mmcv, '__version__', '9.9')
+    monkeypatch.delitem(sys.modules, 'mmrazor')
+    with pytest.raises(AssertionError, match='MMCV==9.9'):
+        importlib.import_module('mmrazor')
+    compat._import_mmrazor()
+    assert 'mmrazor' in sys.modules
+    assert mmcv.__version__ == '9.9'
 
 
 def test_a_module_that_imports_is_left_alone(monkeypatch):

@@ -57,12 +57,12 @@ def draws() -> tuple:
 
 def epochs_of(dataset, epochs, **options) -> list:
     """All batches of some epochs, of a new dataloader."""
-    done = 0
+    begun: list[int] = []
     loader = DataLoader(dataset, 2, collate_fn=list, **options)
-    seed_batches(loader, (3, 0), lambda: done)
+    seed_batches(loader, (3, 0), lambda: (begun[-1], 0))
     found = []
     for epoch in epochs:
-        done = epoch * len(loader)
+        begun.append(epoch)
         found.append(list(loader))
     return found
 
@@ -104,7 +104,7 @@ def test_a_process_that_is_not_forked_gets_what_it_needs():
     """It gets the dataset and the indices by pickle, which draws nothing."""
     dataset = Drawing()
     loader = DataLoader(dataset, 2)
-    seed_batches(loader, (3, 0), lambda: 4)
+    seed_batches(loader, (3, 0), lambda: (1, 4))
     batch = next(iter(loader.batch_sampler))
     seed_random(5)
     expected = draws()
@@ -185,7 +185,7 @@ def expected_batches(sampler: str, ratios: bool) -> Iterator[list[tuple]]:
     for epoch in itertools.count():
         sampler.set_epoch(epoch)
         for indices in batches:
-            seed_random(3, 0, DATA, next(number))
+            seed_random(3, 0, DATA, 0, next(number))
             yield [dataset[index] for index in indices]
 
 
@@ -227,8 +227,13 @@ def test_no_sample_is_read_again(tmp_path, monkeypatch):
     assert len(read) == 2 * 2
 
 
-def test_a_dataloader_that_is_not_settings_is_refused(tmp_path):
+def test_samplers_begin_anew_and_the_dataset_stays(tmp_path):
     runner = trained(tmp_path / 'run', 'InfiniteSampler', False, 0, iters=1)
-    runner._train_dataloader = runner.train_loop.dataloader
+    before = runner.train_loop.dataloader
+    Progress(runner, 0)
+    after = runner.train_loop.dataloader
+    assert after.sampler is not before.sampler
+    assert after.dataset is before.dataset
+    runner._train_dataloader = after
     with pytest.raises(ConfigError, match='train_dataloader: .* DataLoader;'):
         Progress(runner, 0)
