@@ -3,13 +3,16 @@
 Precision, memory format, deterministic algorithms, graphs, devices.
 """
 
+import onnxruntime
 import pytest
 import torch
+from mmcv.ops import ModulatedDeformConv2dPack, RoIAlign, batched_nms
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from lshfm_mm import mmcv_ext as ext
+from lshfm_mm.operators import are_compiled
 
 from .test_mmcv_ext_maps import GEOMETRIES, deform_inputs, modulated, plain
 from .test_mmcv_ext_rois import (
@@ -268,3 +271,49 @@ def test_boxes_and_losses_stay_on_their_device():
             ext.softmax_focal_loss_forward(*inputs, output[:, 0], 2.0, 0.25)
         with pytest.raises(RuntimeError, match='device'):
             ext.bbox_overlaps(boxes, boxes.cpu(), ious, 0, False, 1)
+
+
+# Through mmcv's own Python, where its operators are these
+
+
+class Layers(nn.Module):
+    """What a detector has behind its heads: NMS, RoIAlign and DCNv2."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = RoIAlign(3, 0.5)
+        self.convolve = ModulatedDeformConv2dPack(3, 3, 3, padding=1)
+
+    def forward(self, maps, boxes, scores, classes):
+        nms = dict(type='nms', iou_threshold=0.5)
+        dets, kept = batched_nms(boxes, scores, classes, nms)
+        rois = torch.cat([torch.zeros_like(dets[:, :1]), dets[:, :4]], 1)
+        return dets, kept, self.pool(self.convolve(maps), rois)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    are_compiled(), reason="this mmcv's operators are compiled"
+)
+def test_mmcvs_layers_become_onnx(tmp_path):
+    low = torch.rand(40, 2) * 16
+    inputs = dict(
+        maps=some_maps(),
+        boxes=torch.cat([low, low + torch.rand(40, 2) * 8], 1),
+        scores=torch.rand(40),
+        classes=torch.randint(0, 3, (40,)),
+    )
+    model, file = Layers().eval(), tmp_path / 'layers.onnx'
+    nn.init.normal_(model.convolve.conv_offset.weight, std=0.3)
+    torch.onnx.export(
+        model, tuple(inputs.values()), file, input_names=list(inputs)
+    )
+    session = onnxruntime.InferenceSession(file)
+    found = session.run(None, {k: x.numpy() for k, x in inputs.items()})
+    with torch.no_grad():
+        expected = model(*inputs.values())
+    assert 3 < len(expected[0]) < 40
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(
+            torch.from_numpy(ours), theirs, rtol=1e-4, atol=1e-5
+        )

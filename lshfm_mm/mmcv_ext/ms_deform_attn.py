@@ -72,23 +72,19 @@ def _attend(
     locations: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    # Inside of a Function of autograd, where mmcv calls, autocast would still
-    # act: on a GPU grid_sample takes float32 then, and stays in it.
-    with torch.autocast(value.device.type, enabled=False):
-        wide, locations, weights = widen(value, locations, weights)
-        batch, _, heads, channels = value.shape
-        maps = wide.permute(0, 2, 3, 1).flatten(0, 1)  # (B * M, D, V)
-        grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)
-        weights = weights.transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P)
-        attended = wide.new_zeros(len(maps), channels, locations.shape[1])
-        levels = maps.split([height * width for height, width in shapes], 2)
-        for level, pixels in enumerate(levels):
-            sampled = F.grid_sample(  # (B * M, D, Q, P)
-                pixels.unflatten(2, shapes[level]),
-                grids[:, :, level],
-                align_corners=False,
-            )
-            weighted = sampled * weights[:, None, :, level]
-            attended = attended + weighted.sum(-1)
-        attended = attended.view(batch, heads * channels, -1)
-        return attended.transpose(1, 2).contiguous().to(value.dtype)
+    wide, locations, weights = widen(value, locations, weights)
+    batch, _, heads, channels = value.shape
+    maps = wide.permute(0, 2, 3, 1).flatten(0, 1)  # (B * M, D, V)
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)
+    weights = weights.transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P)
+    attended = wide.new_zeros(len(maps), channels, locations.shape[1])
+    levels = maps.split([height * width for height, width in shapes], 2)
+    for level, pixels in enumerate(levels):
+        sampled = F.grid_sample(  # (B * M, D, Q, P)
+            pixels.unflatten(2, shapes[level]),
+            grids[:, :, level],
+            align_corners=False,
+        )
+        attended = attended + (sampled * weights[:, None, :, level]).sum(-1)
+    attended = attended.view(batch, heads * channels, -1)
+    return attended.transpose(1, 2).contiguous().to(value.dtype)
