@@ -106,15 +106,16 @@ def download(release: stacks.Release, folder: Path, *options: str) -> Path:
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """Return the files of a wheel or a source release, by name.
+    """Return the files of mmcv in a wheel or a source release.
 
-    Names are those in a wheel, but that of metadata, which is ``METADATA``;
-    so are those of licenses. What is compiled and what is no part of the
-    package is left out.
+    Returns:
+        dict[str, bytes]: By name: those of the package as ``mmcv/...``, the
+        licenses and ``METADATA`` without a folder. Sources in C++ are left
+        out, and what belongs to no package.
     """
     if path.suffix == '.whl':
         with zipfile.ZipFile(path) as wheel:
-            files = {x: wheel.read(x) for x in wheel.namelist()}
+            files = {name: wheel.read(name) for name in wheel.namelist()}
     else:
         with tarfile.open(path) as source:
             files = {
@@ -133,6 +134,32 @@ def read_archive(path: Path) -> dict[str, bytes]:
     return kept
 
 
+def write_wheel(path: Path, files: dict[str, bytes]) -> None:
+    """Write a wheel, whole or not at all; the same files give the same bytes.
+
+    Args:
+        path (Path): The wheel.
+        files (dict[str, bytes]): What is in it, but ``RECORD``.
+    """
+    (info,) = {x.partition('/')[0] for x in files if '.dist-info/' in x}
+    record = io.StringIO()
+    rows = csv.writer(record, lineterminator='\n')
+    for name, data in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest())
+        sha256 = f'sha256={digest.decode().rstrip("=")}'
+        rows.writerow((name, sha256, len(data)))
+    rows.writerow((f'{info}/RECORD', '', ''))
+    files = {**files, f'{info}/RECORD': record.getvalue().encode()}
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        part = Path(scratch) / path.name
+        with zipfile.ZipFile(part, 'w') as wheel:
+            for name, data in files.items():
+                entry = zipfile.ZipInfo(name)  # its date is always the same
+                entry.external_attr = 0o644 << 16
+                wheel.writestr(entry, data, zipfile.ZIP_DEFLATED)
+        part.replace(path)
+
+
 def repack(archive: Path, operators: Path, name: str, folder: Path) -> Path:
     """Write a wheel of mmcv whose operators are those of a package folder.
 
@@ -140,13 +167,13 @@ def repack(archive: Path, operators: Path, name: str, folder: Path) -> Path:
         archive (Path): Wheel or source release with mmcv's Python files.
         operators (Path): What becomes ``mmcv/_ext/``.
         name (str): The distribution, such as ``mmcv``.
-        folder (Path): Where the wheel is written, whole or not at all.
+        folder (Path): Where the wheel is written.
 
     Returns:
         Path: The wheel. Its version is the archive's with ``+torchvision``.
     """
     files = read_archive(archive)
-    text = files.pop('METADATA').decode()
+    text = files['METADATA'].decode()
     (found,) = re.findall(r'^Version: (\S+)$', text, re.M)
     version = found + LOCAL
     text = re.sub(r'^Name: .*$', f'Name: {name}', text, count=1, flags=re.M)
@@ -156,35 +183,20 @@ def repack(archive: Path, operators: Path, name: str, folder: Path) -> Path:
         f'Requires-Dist: torch\nRequires-Dist: torchvision\n',
         1,
     )
+    files['METADATA'] = text.encode()
+    files['WHEEL'] = WHEEL.encode()
+    # MMEngine asks it for the name of the package's folder.
+    files['top_level.txt'] = b'mmcv\n'
     stem = f'{name.replace("-", "_")}-{version}'
-    packed = {k: v for k, v in files.items() if k.startswith('mmcv/')}
+    packed = {
+        x if '/' in x else f'{stem}.dist-info/{x}': data
+        for x, data in files.items()
+    }
     for path in sorted(operators.rglob('*.py')):
         inside = path.relative_to(operators).as_posix()
         packed[f'mmcv/_ext/{inside}'] = path.read_bytes()
-    info = {k: v for k, v in files.items() if k not in packed}
-    info |= {'METADATA': text.encode(), 'WHEEL': WHEEL.encode()}
-    # MMEngine asks it for the name of the package's folder.
-    info['top_level.txt'] = b'mmcv\n'
-    packed |= {f'{stem}.dist-info/{k}': v for k, v in info.items()}
-    record = io.StringIO()
-    rows = csv.writer(record, lineterminator='\n')
-    for path_inside, data in packed.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest())
-        rows.writerow(
-            (path_inside, f'sha256={digest.decode().rstrip("=")}', len(data))
-        )
-    rows.writerow((f'{stem}.dist-info/RECORD', '', ''))
-    packed[f'{stem}.dist-info/RECORD'] = record.getvalue().encode()
     wheel = folder / f'{stem}-py3-none-any.whl'
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        part = Path(scratch) / wheel.name
-        with zipfile.ZipFile(part, 'w', zipfile.ZIP_DEFLATED) as archived:
-            for path_inside, data in packed.items():
-                # Of one date: the same content gives the same bytes.
-                entry = zipfile.ZipInfo(path_inside)
-                entry.external_attr = 0o644 << 16
-                archived.writestr(entry, data, zipfile.ZIP_DEFLATED)
-        part.replace(wheel)
+    write_wheel(wheel, packed)
     return wheel
 
 

@@ -74,7 +74,8 @@ _ONEDL_MMCV = Release(
 OPENMMLAB = Stack(
     'openmmlab',
     {
-        'pkg_resources': ('setuptools', '<81'),  # MMEngine imports it
+        # MMEngine imports it, and distutils, which it has for Python 3.12.
+        'pkg_resources': ('setuptools', '<81'),
         'mmengine': ('mmengine', '>=0.10.3,<1'),
         'mmcv': ('mmcv', '>=2.0.0,<=2.1.0'),
         'mmdet': ('mmdet', '>=3.3,<3.4'),

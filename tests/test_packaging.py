@@ -108,7 +108,9 @@ def test_the_wheel_trains_outside_the_repository(wheel, tmp_path):
     code = 'import sysconfig; print(sysconfig.get_path("purelib"))'
     packages = Path(python('-c', code, at=at).strip())
     paths = {sysconfig.get_path(x) for x in ('purelib', 'platlib')}
-    (packages / 'heavy.pth').write_text('\n'.join(paths))
+    # MMEngine imports distutils, which Python 3.12 has from setuptools.
+    shim = 'import _distutils_hack; _distutils_hack.add_shim()'
+    (packages / 'heavy.pth').write_text('\n'.join([*paths, shim]))
     with zipfile.ZipFile(wheel) as file:
         file.extractall(packages)
 
