@@ -28,6 +28,9 @@ class Drawing(BaseDataset):
 
     METAINFO = dict(classes=('a',))
 
+    def __init__(self) -> None:
+        super().__init__(serialize_data=False)  # collects garbage, slowly
+
     def load_data_list(self) -> list[dict]:
         return [
             dict(width=60 + 20 * (index % 3), height=80) for index in range(8)

@@ -11,6 +11,7 @@ no checkpoint.
 import argparse
 import ctypes
 import gc
+import importlib
 import json
 import math
 import platform
@@ -27,7 +28,6 @@ from typing import Any
 import mmcv
 import mmdet
 import mmengine
-import mmrazor
 import torch
 import torch.nn.functional as F
 from mmdet.testing import demo_mm_inputs
@@ -517,6 +517,8 @@ def machine(options: Any) -> dict[str, Any]:
         text=True,
         check=False,
     ).stdout.strip()
+    # Only once lshfm_mm is there does it import beside OneDL's mmcv.
+    mmrazor = importlib.import_module('mmrazor')
     modules = (torch, mmengine, mmcv, mmdet, mmrazor, lshfm_mm)
     return {
         'hardware': name,

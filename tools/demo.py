@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from mmrazor.registry import MODELS
+from mmengine.registry import MODELS
 
 from lshfm_mm import cli, shapes
 from lshfm_mm.errors import ConfigError
