@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed-$(STACK)-$(MMCV)
 BRIEF := awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint docs errors demo families bench operators \
+.PHONY: help env test slow gpu lint docs errors demo families bench operators \
 	study api clean
 .DELETE_ON_ERROR:
 
@@ -48,6 +48,9 @@ test: env  ## run the fast tests
 
 slow: env  ## run the slow tests
 	$(VENV)/bin/python -m pytest -m slow
+
+gpu: env  ## run the tests of a GPU, write docs/gpu.md
+	$(VENV)/bin/python tools/gpu_report.py --out docs/gpu.md
 
 lint: env  ## check style, types and requirements
 	$(VENV)/bin/python -m ruff check

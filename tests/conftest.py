@@ -1,5 +1,6 @@
 """Real parts for all tests: small data, small detectors, real checkpoints."""
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,22 @@ TEACHER = {
     'model.backbone.base_channels': 8,
     'model.neck.in_channels': [8, 16, 32, 64],
 }
+
+
+# Tests marked cuda run here; 'cpu' tries the tests themselves without a GPU.
+CUDA_TESTS_ON = os.environ.get('CUDA_TESTS_ON', 'cuda')
+
+
+def pytest_configure(config):
+    """Hide GPUs from all other tests, which mean the same on each machine."""
+    if 'cuda' not in config.option.markexpr:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('cuda') and CUDA_TESTS_ON == 'cuda':
+        if not torch.cuda.is_available():
+            pytest.skip('there is no GPU')
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +98,23 @@ def teacher_checkpoint(teacher_config) -> Path:
         torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=0.1)
     path = teacher_config.with_name('teacher.pth')
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def retina_teacher(tmp_path_factory) -> Path:
+    """Config of a dense teacher; its weights lie beside it."""
+    register_all_modules(init_default_scope=True)
+    cfg = Config.fromfile(REPO / 'configs/shapes/retinanet_teacher.py')
+    cfg.merge_from_dict(TEACHER)
+    path = tmp_path_factory.mktemp('retina') / 'teacher.py'
+    cfg.dump(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = MMDET_MODELS.build(cfg.model)
+        model.init_weights()
+        torch.nn.init.normal_(model.bbox_head.retina_cls.weight, std=0.1)
+    torch.save({'state_dict': model.state_dict()}, path.with_suffix('.pth'))
     return path
 
 

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from .conftest import CUDA_TESTS_ON
 
 REPO = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(
@@ -43,6 +46,24 @@ def test_the_loss_alone(tmp_path):
     assert figures['machine']['versions']['torch'] in page
     assert 'N = 300, D = 16, K = 64' in page
     assert figures['command'] in page
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('more', [[], ['--amp']], ids=['float32', 'amp'])
+def test_a_table_of_a_gpu(tmp_path, more):
+    if more and CUDA_TESTS_ON == 'cpu':
+        pytest.skip('AmpOptimWrapper needs a GPU')
+    figures, page = run(
+        tmp_path,
+        *('--device', CUDA_TESTS_ON, '--size', '128', '160'),
+        *('--detectors', 'retinanet', *more),
+    )
+    assert figures['loss']['value'] < 1e-5
+    for name, arm in figures['detectors']['retinanet'].items():
+        assert arm['seconds']['step'] > 0 and arm['peak'] > 0
+        assert name in page
+    if CUDA_TESTS_ON == 'cuda':
+        assert torch.cuda.get_device_name() in page
 
 
 @pytest.mark.slow

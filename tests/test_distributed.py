@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS as CLS_MODELS
+from torch import is_tensor
+from torch.utils._pytree import tree_map
 
-from .conftest import TEACHER
 from .two_processes import train
 
 scope = DefaultScope.overwrite_default_scope
@@ -133,22 +133,6 @@ def roi(make, iterations, batch_size, **overrides):
     )
 
 
-@pytest.fixture(scope='module')
-def retina_teacher(tmp_path_factory):
-    """Config and weights of a dense teacher."""
-    cfg = Config.fromfile(REPO / 'configs/shapes/retinanet_teacher.py')
-    cfg.merge_from_dict(TEACHER)
-    path = tmp_path_factory.mktemp('retina') / 'teacher.py'
-    cfg.dump(path)
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        model = MMDET_MODELS.build(cfg.model)
-        model.init_weights()
-        torch.nn.init.normal_(model.bbox_head.retina_cls.weight, std=0.1)
-    torch.save({'state_dict': model.state_dict()}, path.with_suffix('.pth'))
-    return path
-
-
 def dense(make, teacher, iterations, batch_size):
     return make(
         'retinanet_lshfm',
@@ -237,12 +221,12 @@ def cascade(cfg):
     return cfg
 
 
-def start(folder):
+def start(folder, backend):
     """Two processes that train from the configs in a folder."""
     processes = [
         subprocess.Popen(
             [sys.executable, '-W', 'ignore', '-m', 'tests.two_processes']
-            + [str(folder), str(rank)],
+            + [str(folder), str(rank), backend],
             env={**os.environ, 'OMP_NUM_THREADS': '1'},
             cwd=REPO,
             stdout=subprocess.DEVNULL,
@@ -259,13 +243,16 @@ def start(folder):
     assert [x.returncode for x in processes] == [0, 0], '\n'.join(errors)
 
 
-def in_two(folder, configs):
+def in_two(folder, configs, backend='gloo'):
     """What each of two processes saw, by the name of the training."""
     for name, cfg in configs.items():
         cfg.dump(folder / f'{name}.py')
-    start(folder)
+    start(folder, backend)
     return {
-        name: [torch.load(folder / f'{name}_{x}.pth') for x in range(2)]
+        name: [
+            torch.load(folder / f'{name}_{x}.pth', map_location='cpu')
+            for x in range(2)
+        ]
         for name in configs
     }
 
@@ -315,6 +302,22 @@ def test_two_processes_are_one_with_twice_the_batch(both, make):
 
 def test_two_processes_are_one_for_a_dense_head(both, make, retina_teacher):
     assert_one(both['dense'], train(dense(make, retina_teacher, 1, 4)))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
+def test_two_gpus_are_one_with_twice_the_batch(
+    make, retina_teacher, tmp_path, monkeypatch
+):
+    """NCCL; without TF32, whose error depends on the shapes."""
+    monkeypatch.setenv('NVIDIA_TF32_OVERRIDE', '0')  # of the processes
+    two = in_two(
+        tmp_path, dict(dense=dense(make, retina_teacher, 1, 2)), 'nccl'
+    )
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        one = train(dense(make, retina_teacher, 1, 4))
+    on_cpu = tree_map(lambda x: x.cpu() if is_tensor(x) else x, one)
+    assert_one(two['dense'], on_cpu)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Trainings that tests run in one process and in two, and compare.
 
-As a program it is one of the processes: folder of the configs, rank.
+As a program it is one of the processes: folder of the configs, rank, backend
+of torch.distributed.
 """
 
 import os
@@ -71,13 +72,15 @@ def train(cfg):
     )
 
 
-def main(folder, rank):
+def main(folder, rank, backend):
     """Be one of two processes; train from each config in turn."""
     torch.set_num_threads(1)
     os.environ['LOCAL_RANK'] = str(rank)
+    if backend == 'nccl':
+        torch.cuda.set_device(rank)
     meeting = Path(folder, 'meeting').as_uri()
     torch.distributed.init_process_group(
-        'gloo', meeting, rank=rank, world_size=2
+        backend, meeting, rank=rank, world_size=2
     )
     register_all_modules(init_default_scope=True)
     for path in sorted(Path(folder).glob('*.py')):
@@ -90,4 +93,4 @@ def main(folder, rank):
 
 
 if __name__ == '__main__':
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
