@@ -15,11 +15,12 @@ STAMP := $(VENV)/.installed-$(STACK)-$(MMCV)
 BRIEF := awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow lint docs errors demo families bench study api clean
+.PHONY: help env test slow lint docs errors demo families bench operators \
+	study api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' \
 		$(MAKEFILE_LIST)
 
 env: $(STAMP)  ## set up $(VENV): about 6 GB, 3 minutes
@@ -71,6 +72,9 @@ families: env  ## try make_config on each detector family of mmdet
 bench: env  ## time training steps, write docs/benchmarks.md
 	$(VENV)/bin/python tools/benchmark.py --json docs/benchmarks.json \
 		--out docs/benchmarks.md
+
+operators: env  ## mmcv's operators against compiled ones, docs/operators.md
+	$(VENV)/bin/python tools/compare_operators --out docs/operators.md
 
 study: env  ## run the study, write docs/results.md, plots, README.md's
 	$(VENV)/bin/python tools/study

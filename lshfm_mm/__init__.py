@@ -39,10 +39,11 @@ def _is_set_up() -> bool:
 if not _is_set_up():
     from . import compat
 
-    compat.mend_mmrazor()
-    compat.mend_checkpoints()
-    compat.mend_loaders()
-    compat.name_configs()
+    compat.patch_mmrazor()
+    compat.patch_checkpoints()
+    compat.patch_loaders()
+    compat.patch_device()
+    compat.patch_config_names()
 
     from . import (
         algorithms,

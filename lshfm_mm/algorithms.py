@@ -208,7 +208,9 @@ class FeatureMimicDistill(SingleTeacherDistill):
             mimicking losses under ``distill.``.
         """
         if self.distillation_stopped:
-            return self._in_step(self._run_student(batch_inputs, data_samples))
+            losses = self._run_student(batch_inputs, data_samples)
+            self.distiller.empty_recorders()
+            return self._in_step(losses)
         audit = self.audit
         if audit is None or not audit.is_open or not torch.is_grad_enabled():
             return self._mimic(batch_inputs, data_samples)
@@ -332,10 +334,12 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """
         training = [x for x in self.student.modules() if x.training]
         self.student.eval()
-        with self.distiller.student_recorders:
-            self._run_student_on(inputs, data_samples, rois)
-        for module in training:
-            module.training = True
+        try:
+            with self.distiller.student_recorders:
+                self._run_student_on(inputs, data_samples, rois)
+        finally:
+            for module in training:
+                module.training = True
 
     def _run_student(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
@@ -456,9 +460,20 @@ class FeatureMimicDistill(SingleTeacherDistill):
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> nn.Module:
-        """Move and cast the guest with its host."""
+        """Move and cast the guest with its host.
+
+        Its memory format is its own: that is ``teacher_channels_last``.
+        """
+
+        def in_its_format(x: Tensor) -> Tensor:
+            new = fn(x)
+            if new.stride() == x.stride():
+                return new
+            kept = torch.empty_like(x, dtype=new.dtype, device=new.device)
+            return kept.copy_(new)
+
         if self._guest.owned:
-            self.teacher._apply(fn, recurse)
+            self.teacher._apply(in_its_format, recurse)
         return super()._apply(fn, recurse)
 
     def _set_device(self, device: torch.device) -> None:

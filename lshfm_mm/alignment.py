@@ -9,8 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .hashing import project
-from .losses import BLOCK
+from .hashing import full_float32, hashes_at_a_time, project
 
 
 def rows_of(feature: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -93,10 +92,9 @@ def equal_codes(
     """
     common = torch.promote_types(student.dtype, weight.dtype)
     student, teacher = student.detach().to(common), teacher.to(common)
-    samples = max(student.numel() // max(student.shape[1], 1), 1)
-    step = max(BLOCK // samples, 1)
+    step = hashes_at_a_time(student)
     total: Tensor | float = 0.0
-    with torch.autocast(student.device.type, enabled=False):
+    with full_float32(student.device):
         for w, b in zip(
             weight.to(common).split(step),
             bias.to(common).split(step),
@@ -139,7 +137,8 @@ def alignment_sums(
         codes = norms[0].new_zeros(0)
         if weight is not None and bias is not None:
             codes = equal_codes(student, teacher, weight, bias, keep)
-        sums = [angle[found], found, *norms, codes, torch.ones_like(codes)]
+        angle = torch.where(found, angle, 0)
+        sums = [angle, found, *norms, codes, torch.ones_like(codes)]
         parts.append(torch.stack([x.double().sum() for x in sums]))
     return torch.stack(parts).sum(dim=0) if parts else torch.zeros(6).double()
 

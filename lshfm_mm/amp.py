@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmengine.optim import OptimWrapper
 from mmrazor.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from .errors import ConfigError
+from .operators import layers_with_compiled_operators
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -20,16 +20,17 @@ class BFloat16OptimWrapper(OptimWrapper):
     On any device that autocast knows, the CPU among them. bfloat16 has the
     range of float32, so that no loss needs to be scaled. The model is put
     into channels-last format, which makes bfloat16 convolutions on a CPU
-    without instructions for them three times faster.
+    without instructions for them three times faster; a teacher has
+    ``teacher_channels_last`` for that.
 
     Args:
         kwargs: Arguments of MMEngine's ``OptimWrapper``.
 
     Raises:
-        ConfigError: At the first step of a model that pools RoIs; on a CPU,
-            where a padded convolution trains on a map that is narrower than
-            its stride, for which oneDNN's bfloat16 gradients may hold
-            uninitialised memory.
+        ConfigError: At the first step of a model with operators of a
+            compiled mmcv; on a CPU, where a padded convolution trains on a
+            map that is narrower than its stride, for which oneDNN's bfloat16
+            gradients may hold uninitialised memory.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -44,15 +45,13 @@ class BFloat16OptimWrapper(OptimWrapper):
             model (nn.Module): The model; it stands on one kind of device.
         """
         if not self._is_channels_last:
-            for name, module in model.named_modules():
-                if isinstance(module, BaseRoIExtractor):
-                    raise ConfigError(
-                        f'optim_wrapper.type: BFloat16OptimWrapper cannot '
-                        f'train a model that pools RoIs ({name}): NMS and '
-                        f'RoIAlign of mmcv know no bfloat16, and no '
-                        f'channels-last maps; use OptimWrapper, or '
-                        f'AmpOptimWrapper on a GPU'
-                    )
+            for name, module in layers_with_compiled_operators(model):
+                raise ConfigError(
+                    f'optim_wrapper.type: BFloat16OptimWrapper cannot train '
+                    f'{name}, a {type(module).__name__}: operators of a '
+                    f'compiled mmcv know no bfloat16, and no channels-last '
+                    f'maps; use OptimWrapper, or make env without MMCV'
+                )
             for module in model.modules():
                 if isinstance(module, nn.Conv2d) and module.stride[1] > 1:
                     module.register_forward_pre_hook(_refuse_narrow_maps)

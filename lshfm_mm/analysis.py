@@ -17,7 +17,6 @@ import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from . import stacks
 from .algorithms import FeatureMimicDistill
 from .alignment import angles, equal_codes, rows_of
 from .calibration import calibrate, inside_images
@@ -317,7 +317,7 @@ def collect(
     algorithm.eval()
     distiller = algorithm.distiller
     preprocess = copy.deepcopy(algorithm.data_preprocessor)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator('cpu').manual_seed(seed)
     parts: dict[str, list[list[np.ndarray]]] = {x: [] for x in distiller.taps}
     samples: list[Any] = []
     image = (0, 0)
@@ -769,10 +769,8 @@ def _truth(info: Mapping[str, Any], classes: Sequence[str]) -> list[dict]:
 def _versions() -> dict[str, str]:
     found = {'lshfm_mm': __version__, 'python': platform.python_version()}
     for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        if stacks.version(package):
+            found[package] = stacks.version(package)
     return {**found, 'numpy': np.__version__, 'opencv': cv2.__version__}
 
 

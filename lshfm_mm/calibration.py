@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import ConfigError
+from .hashing import full_float32
 from .samples import in_boxes, jittered_rois
 from .sketches import MeanSketch, MedianSketch
 
@@ -58,7 +59,7 @@ def calibrate(
         for name, loss in losses.items()
     }
     rank, ranks = dist.get_dist_info()
-    generator = torch.Generator().manual_seed(1_000_003 * seed + rank)
+    generator = torch.Generator('cpu').manual_seed(1_000_003 * seed + rank)
     levels: dict[str, list[int]] | None = None
     progress = tqdm(batches, 'calibration', total, disable=rank > 0)
     for batch in progress:
@@ -113,7 +114,7 @@ def _levels(
 
 def _project(rows: Tensor, weight: Tensor) -> Tensor:
     """Projections without bias, (K, n)."""
-    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+    with torch.no_grad(), full_float32(rows.device):
         return weight @ rows.to(weight.dtype).T
 
 

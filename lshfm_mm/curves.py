@@ -24,7 +24,8 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     """
     curves: dict[str, dict[int, float]] = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        lines = [json.loads(x) for x in path.read_text().splitlines() if x]
+        text = path.read_text('utf-8')
+        lines = [json.loads(x) for x in text.splitlines() if x]
         steps = [x['step'] for x in lines if 'iter' in x]
         for curve in curves.values():
             for step in [x for x in curve if steps and x >= steps[0]]:

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .errors import ConfigError
+from .operators import layers_with_compiled_operators
 
 PRECISIONS = {
     'float32': torch.float32,
@@ -57,6 +58,7 @@ class TeacherExecution:
         self.precision = precision
         self.channels_last = channels_last
         self.compiled = compiled
+        self._operator: str | None = None
 
     def prepare(self, model: nn.Module) -> None:
         """Bring a model into the memory format, and compile its backbone.
@@ -67,8 +69,17 @@ class TeacherExecution:
         Raises:
             ConfigError: If it does not stand the format, or has no backbone.
         """
+        for name, module in layers_with_compiled_operators(model):
+            if not isinstance(module, RoIAlign):  # see on_rois
+                self._operator = f'{name}, a {type(module).__name__}'
+                break
         if self.channels_last:
-            _check_operators(model)
+            if self._operator:
+                raise ConfigError(
+                    f'teacher_channels_last: the teacher has {self._operator}'
+                    f', and operators of a compiled mmcv read maps in plain '
+                    f'NCHW format; set it to False'
+                )
             model.to(memory_format=torch.channels_last)
         if self.compiled:
             if not hasattr(model, 'backbone'):
@@ -89,12 +100,14 @@ class TeacherExecution:
             Tensor: The images, in the memory format of the model.
 
         Raises:
-            ConfigError: If the backbone cannot be compiled.
+            ConfigError: If the backbone cannot be compiled, or an operator
+                knows no bfloat16.
         """
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         try:
             with self._autocast(images.device):
+                self._check_precision(images.device.type)
                 yield images
         except Exception as error:
             if not self.compiled or not _is_of_compiler(error):
@@ -111,11 +124,12 @@ class TeacherExecution:
     ) -> Iterator[tuple[Tensor, ...]]:
         """Run a box head within this context.
 
-        mmcv's RoIAlign takes any memory for a plain NCHW one, so that
+        A compiled RoIAlign takes any memory for a plain NCHW one, so that
         channels-last maps give wrong numbers without an error; it has no
         bfloat16; and boxes, which it wants in the precision of the map,
         would lie beside their objects in half of it. On the CPU that of
-        torchvision gives the same values in about half of the time.
+        torchvision gives the same values in about half of the time. Where
+        mmcv's operators are torchvision's, only the boxes matter.
 
         Args:
             extractor (nn.Module): What pools the RoIs.
@@ -136,6 +150,17 @@ class TeacherExecution:
         with self._autocast(device):
             yield pooled
 
+    def _check_precision(self, device: str) -> None:
+        is_half = torch.is_autocast_enabled(device)
+        if not self._operator or not is_half:
+            return
+        if torch.get_autocast_dtype(device) == torch.bfloat16:
+            raise ConfigError(
+                f'teacher_precision: the teacher has {self._operator}, and '
+                f'operators of a compiled mmcv know no bfloat16; set it to '
+                f"'float32'"
+            )
+
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         if self.precision is None:
             return nullcontext()
@@ -152,8 +177,8 @@ def unneeded_layers(
     """Convolutions that what is tapped does not depend on.
 
     They are found by their missing gradient, and then skipped for a trial:
-    where a value depends on them all the same, or the model has no gradient,
-    nothing is skipped.
+    where a bit of a value depends on them all the same, or the model has no
+    gradient, nothing is skipped, and the log says so.
 
     Args:
         layers (Iterable[nn.Module]): Layers to choose from; frozen.
@@ -179,6 +204,8 @@ def unneeded_layers(
                 gradients = torch.autograd.grad(
                     total, weights, allow_unused=True
                 )
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # an operator without a gradient
         print_log(f'teacher: all of its head runs ({error})', 'current')
         return []
@@ -187,14 +214,38 @@ def unneeded_layers(
             weight.requires_grad_(False)
     pairs = zip(found, gradients, strict=True)
     unneeded = [layer for layer, gradient in pairs if gradient is None]
-    with torch.no_grad():
+    if not unneeded:
+        return []
+    with torch.no_grad(), _deterministic():
         expected = list(run())
         with skipped(unneeded):
             found_values = list(run())
     same = len(expected) == len(found_values) and all(
         map(torch.equal, expected, found_values)
     )
-    return unneeded if expected and same else []
+    if expected and same:
+        return unneeded
+    print_log(
+        f'teacher: all of its head runs, since what is tapped is not bit for '
+        f'bit the same without {len(unneeded)} layers that get no gradient',
+        'current',
+    )
+    return []
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Let cudnn give equal bits for equal inputs.
+
+    Else it may time its algorithms and take another one in the next run.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 @contextmanager
@@ -204,26 +255,14 @@ def skipped(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
     Args:
         layers (Iterable[nn.Conv2d]): The convolutions.
     """
-    before = [(layer, layer.forward) for layer in layers]
-    for layer, _ in before:
+    layers = list(layers)
+    for layer in layers:
         layer.forward = partial(_zeros, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for layer, forward in before:
-            layer.forward = forward  # type: ignore[method-assign]
-
-
-def _check_operators(model: nn.Module) -> None:
-    """Raise if a model has operators that read maps in one format only."""
-    for name, module in model.named_modules():
-        is_of_mmcv = type(module).__module__.startswith('mmcv.ops')
-        if is_of_mmcv and not isinstance(module, RoIAlign):
-            raise ConfigError(
-                f'teacher_channels_last: {name} of the teacher is a '
-                f'{type(module).__name__} of mmcv, whose operators read maps '
-                f'in plain NCHW format; set it to False'
-            )
+        for layer in layers:
+            del layer.forward
 
 
 def _is_of_compiler(error: Exception) -> bool:

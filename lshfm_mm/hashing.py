@@ -10,6 +10,8 @@ lies. With bias 0 two features get the same code with probability
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,10 @@ from torch import Size, Tensor
 from torch.nn.grad import conv2d_input
 
 from .errors import ConfigError
+
+# Projections that exist at a time, see hashes_at_a_time.
+BLOCK_ON_CPU = 2**21
+BLOCK_ON_GPU = 2**24
 
 
 def random_projection(
@@ -35,10 +41,84 @@ def random_projection(
         seed (int): Seed of the generator.
 
     Returns:
-        Tensor: The weights, float32, (K, D).
+        Tensor: The weights, float32, (K, D), on the default device; on the
+        CPU where that is 'meta', which would lose the numbers.
     """
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num_hashes, feature_dim, generator=generator) * std
+    generator = torch.Generator('cpu').manual_seed(seed)
+    weight = torch.randn(
+        num_hashes, feature_dim, generator=generator, device='cpu'
+    )
+    device = torch.get_default_device()
+    return std * (weight if device.type == 'meta' else weight.to(device))
+
+
+def hashes_at_a_time(feature: Tensor) -> int:
+    """How many hash functions are applied to a feature at a time.
+
+    A block of projections fits the cache of a CPU: 8 MB in float32. A GPU
+    wants few, large kernels: there a block has 64 MB, and P3 of a RetinaNet
+    (2 x 100 x 168 locations, 4096 hash functions) takes 9 of them. The loss
+    holds about five blocks at a time: 40 MB on a CPU, 320 MB on a GPU.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
+
+    Returns:
+        int: At least 1.
+    """
+    is_on_cpu = feature.device.type == 'cpu'
+    block = BLOCK_ON_CPU if is_on_cpu else BLOCK_ON_GPU
+    samples = feature.numel() // max(feature.shape[1], 1)
+    return max(block // max(samples, 1), 1)
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Multiply in float32 or better, whatever the user has set.
+
+    Autocast is off, and so are TF32 and bfloat16 in products of float32: a
+    GPU has TF32, with 10 bits of mantissa, on for convolutions by default.
+    torch.compile leaves what is computed here out of its graphs.
+
+    Args:
+        device (torch.device): Where it is computed.
+    """
+    is_old = not hasattr(torch.backends.cudnn, 'conv')  # torch < 2.9
+    precision = _old_precision() if is_old else _precision()
+    with torch.autocast(device.type, enabled=False), precision:
+        yield
+
+
+@contextmanager
+def _precision() -> Iterator[None]:
+    backends: Any = torch.backends
+    operators = (
+        backends.cudnn.conv,
+        backends.cuda.matmul,
+        backends.mkldnn.conv,
+        backends.mkldnn.matmul,
+    )
+    before = [x.fp32_precision for x in operators]
+    for operator in operators:
+        operator.fp32_precision = 'ieee'
+    try:
+        yield
+    finally:
+        for operator, precision in zip(operators, before, strict=True):
+            operator.fp32_precision = precision
+
+
+@contextmanager
+def _old_precision() -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision('highest')
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def window_of(feature: Tensor, weight: Tensor) -> int:

@@ -1,7 +1,7 @@
 """Hooks: when something is done. What is done lives elsewhere."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from math import ceil, isfinite
@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from mmcv.ops import SyncBatchNorm as MMSyncBN
 from mmengine import dist
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import is_main_process, master_only
@@ -32,9 +33,33 @@ from .errors import ConfigError, NonFiniteError
 from .files import WholeBackend, atomic_write, remove_partials
 from .losses import LSHLoss
 from .nonfinite import describe_nonfinite
-from .resuming import Progress, evaluation_is_due, obstacles
+from .resuming import evaluation_is_due, obstacles
 from .scales import advice, gradient_ratios
+from .seeding import Progress
 from .teacher import forked_rng
+
+
+class Listener:
+    """Calls a method of a hook from inside the model that is trained.
+
+    A copy of the model (a deep one, or a pickle) calls nothing: the hook
+    looks at one training, and holds what cannot be copied.
+
+    Args:
+        method (Callable, optional): The method; None in a copy.
+    """
+
+    def __init__(self, method: Callable[..., None] | None) -> None:
+        self.method = method
+
+    def __call__(self, *args: Any) -> None:
+        """Call the method."""
+        if self.method is not None:
+            self.method(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What a copy is made of."""
+        return Listener, (None,)
 
 
 # In the root registry, where every scope finds them.
@@ -294,8 +319,8 @@ class WholeCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 record = Path(runner.work_dir) / 'last_checkpoint'
-                with atomic_write(record) as partial:
-                    partial.write_text(self.last_ckpt)
+                with atomic_write(record) as partial:  # as MMEngine reads it
+                    partial.write_text(self.last_ckpt, encoding=None)
 
     @contextmanager
     def _removed_last(self) -> Iterator[list[str]]:
@@ -429,8 +454,8 @@ class NonFiniteHook(Hook):
             runner (Runner): Its optimizer wrapper is there.
         """
         model = _distillation(self, runner)
-        model.distiller.observers.append(self._observe)
-        model.register_forward_hook(self._note_losses)
+        model.distiller.observers.append(Listener(self._observe))
+        model.register_forward_hook(Listener(self._note_losses))
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, OptimWrapper):
             raise ConfigError(
@@ -442,7 +467,9 @@ class NonFiniteHook(Hook):
         update = wrapper.update_params
 
         def guarded(loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            if self._is_finite(runner, loss, scales) or scales:
+            is_finite = self._is_finite(runner, loss, scales)
+            self._forget()  # before the backward pass needs the memory
+            if is_finite or scales:
                 update(loss, *args, **kwargs)
                 return
             # The batch counts among those whose gradients are summed up.
@@ -484,8 +511,11 @@ class NonFiniteHook(Hook):
         self._batch = data_batch
 
     def after_train_iter(self, runner: Runner, *args: Any, **kw: Any) -> None:
-        """Let go of the batch, its losses and its features."""
-        self._seen, self._losses, self._batch = {}, {}, None
+        """Let go of the batch."""
+        self._batch = None
+
+    def _forget(self) -> None:
+        self._seen, self._losses = {}, {}
 
     def _observe(
         self, values: dict[str, Tensor], seen: dict[str, Seen]
@@ -506,7 +536,7 @@ class NonFiniteHook(Hook):
             path = path.with_stem(f'{path.stem}_rank{dist.get_rank()}')
         report = describe_nonfinite(self._losses, self._seen, self._batch)
         with atomic_write(path) as partial:
-            partial.write_text(json.dumps(report, indent=1))
+            partial.write_text(json.dumps(report, indent=1), 'utf-8')
         wrong = ', '.join(report['not_finite']) or 'that of another rank'
         message = (
             f'iteration {runner.iter}: not finite is {wrong}; its images, '
@@ -581,7 +611,7 @@ class AlignmentHook(Hook):
                 )
         self._runner = runner
         self._distiller = model.distiller
-        model.distiller.observers.append(self._observe)
+        model.distiller.observers.append(Listener(self._observe))
 
     def _observe(
         self, values: dict[str, Tensor], seen: dict[str, Seen]
@@ -652,9 +682,7 @@ class LossScaleHook(Hook):
         """
         model = _distillation(self, runner)
         reason = ''
-        if dist.is_distributed() and any(
-            isinstance(x, nn.SyncBatchNorm) for x in model.modules()
-        ):
+        if dist.is_distributed() and has_sync_bn(model):
             reason = 'gradients through SyncBN need all processes each time'
         elif not model.calculate_student_loss:
             reason = 'calculate_student_loss=False leaves no task to compare'
@@ -662,7 +690,7 @@ class LossScaleHook(Hook):
             runner.logger.warning(f'LossScaleHook: does nothing, {reason}')
             return
         if runner.iter == 0:
-            self._handle = model.register_forward_hook(self._note)
+            self._handle = model.register_forward_hook(Listener(self._note))
 
     def after_train_iter(
         self,
@@ -718,6 +746,12 @@ class LossScaleHook(Hook):
             return
         for name, ratio in ratios.items():
             self._ratios.setdefault(name, []).append(ratio)
+
+
+def has_sync_bn(model: nn.Module) -> bool:
+    """Whether a layer waits for other processes: torch's SyncBN or mmcv's."""
+    kinds = nn.SyncBatchNorm, MMSyncBN
+    return any(isinstance(x, kinds) for x in model.modules())
 
 
 def _distillation(hook: Hook, runner: Runner) -> FeatureMimicDistill:

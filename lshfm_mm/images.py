@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.model import BaseDataPreprocessor
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from .errors import ConfigError
 
-class ImageConverter:
+
+class ImageConverter(nn.Module):
     """Turn a batch of the student's into one of the teacher's.
 
     Undoes the student's normalisation and channel order, applies the
@@ -19,23 +22,42 @@ class ImageConverter:
     Args:
         student (nn.Module): The data preprocessor that made the batch.
         teacher (nn.Module): The teacher's.
+
+    Attributes:
+        scale (Tensor): Buffer, (3, 1, 1): the teacher's image is the
+            student's, its channels in the teacher's order, times this
+        shift (Tensor): plus this. In no state dict.
+
+    Raises:
+        ConfigError: If a preprocessor does not tell how it normalises.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
-        self.student = student
-        self.teacher = teacher
+        super().__init__()
+        student, teacher = _inner(student), _inner(teacher)
         self.flip = _flips(student) != _flips(teacher)
         pads = [getattr(x, 'pad_value', 0) for x in (student, teacher)]
         self.pad_value = pads[1]
-        self.same = not self.flip and pads[0] == pads[1]
-        for ours, theirs in zip(
-            _statistics(student), _statistics(teacher), strict=True
-        ):
-            self.same = self.same and torch.equal(
-                ours.expand(3, 1, 1), theirs.expand(3, 1, 1)
-            )
+        (s_mean, s_std), (t_mean, t_std) = (
+            _statistics('architecture', student),
+            _statistics('teacher', teacher),
+        )
+        self.same = (
+            not self.flip
+            and pads[0] == pads[1]
+            and torch.equal(s_mean, t_mean)
+            and torch.equal(s_std, t_std)
+        )
+        if self.flip:
+            s_mean, s_std = s_mean.flip(0), s_std.flip(0)
+        shift = (s_mean - t_mean) / t_std
+        for name, value in (('scale', s_std / t_std), ('shift', shift)):
+            self.register_buffer(name, value.float(), persistent=False)
 
-    def __call__(
+    def forward(
         self, inputs: Tensor, data_samples: Sequence[Any] | None
     ) -> Tensor:
         """Convert a batch.
@@ -49,15 +71,9 @@ class ImageConverter:
             Tensor: The teacher's batch, (N, 3, H, W).
         """
         if not self.same:
-            s_mean, s_std, t_mean, t_std = (
-                x.to(inputs.device)
-                for side in (self.student, self.teacher)
-                for x in _statistics(side)
-            )
-            inputs = inputs * s_std + s_mean
             if self.flip:
                 inputs = inputs.flip(1)
-            inputs = (inputs - t_mean) / t_std
+            inputs = inputs * self.scale + self.shift
             for image, sample in zip(inputs, data_samples or (), strict=False):
                 self._pad(image, sample)
         return inputs
@@ -69,6 +85,11 @@ class ImageConverter:
             image[:, :, shape[1] :] = self.pad_value
 
 
+def _inner(preprocessor: nn.Module) -> nn.Module:
+    """What normalises: mmdet's MultiBranchDataPreprocessor wraps it."""
+    return getattr(preprocessor, 'data_preprocessor', preprocessor)
+
+
 def _flips(preprocessor: nn.Module) -> bool:
     """Whether it turns the channels around: mmengine's and mmpretrain's."""
     return bool(
@@ -77,7 +98,21 @@ def _flips(preprocessor: nn.Module) -> bool:
     )
 
 
-def _statistics(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and std, (3, 1, 1); those of no normalisation if it has none."""
-    mean = getattr(preprocessor, 'mean', torch.zeros(3, 1, 1))
-    return mean, getattr(preprocessor, 'std', torch.ones(3, 1, 1))
+def _statistics(field: str, preprocessor: Any) -> tuple[Tensor, Tensor]:
+    """Mean and std, (3, 1, 1), float64 on the CPU; 0 and 1 if it has none."""
+    if hasattr(preprocessor, 'mean'):
+        mean, std = (
+            x.detach().to('cpu', torch.float64).expand(3, 1, 1)
+            for x in (preprocessor.mean, preprocessor.std)
+        )
+        return mean, std
+    knows_none = type(preprocessor) is BaseDataPreprocessor
+    if getattr(preprocessor, '_enable_normalize', not knows_none):
+        raise ConfigError(
+            f'{field}.data_preprocessor: is a {type(preprocessor).__name__} '
+            f'without a mean, so that images cannot be given to the teacher '
+            f'in its own normalisation; use a DetDataPreprocessor or a '
+            f'ClsDataPreprocessor'
+        )
+    zeros = torch.zeros(3, 1, 1, dtype=torch.float64, device='cpu')
+    return zeros, zeros + 1

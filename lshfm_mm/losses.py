@@ -18,9 +18,15 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from .errors import ConfigError
-from .hashing import project, project_back, random_projection, window_of
+from .hashing import (
+    full_float32,
+    hashes_at_a_time,
+    project,
+    project_back,
+    random_projection,
+    window_of,
+)
 
-BLOCK = 2**21  # projections that exist at a time, 8 MB in float32
 MODES = ('bce', 'l1', 'l2')
 BIASES = ('zero', 'mean', 'median')
 SILENT = 1e-12  # mean square of a feature below which it has no scale
@@ -48,8 +54,7 @@ class _LSH(Function):
         total = s_feature.new_zeros(())
         wanted = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(s_feature) if wanted else None
-        samples = max(s_feature.numel() // s_feature.shape[1], 1)
-        step = max(BLOCK // samples, 1)
+        step = hashes_at_a_time(s_feature)
         for w, b in zip(weight.split(step), bias.split(step), strict=True):
             s_side, t_side = project(s_feature, w, b), project(t_feature, w, b)
             losses, slopes = _compare(s_side, t_side, mode, wanted)
@@ -145,7 +150,7 @@ def lsh_loss(
         )
     dtype = torch.promote_types(s_feature.dtype, torch.float32)
     share = _shares(s_feature, sample_weight, dtype) / len(weight)
-    with torch.autocast(s_feature.device.type, enabled=False):
+    with full_float32(s_feature.device):
         return _LSH.apply(
             s_feature.to(dtype),
             t_feature.detach().to(dtype),
@@ -311,10 +316,11 @@ class LSHLoss(nn.Module):
         num_hashes = self.num_hashes or 4 * dim
         weight = random_projection(num_hashes, dim, std, self.seed)
         self.register_buffer('weight', weight)
-        self.register_buffer('bias', torch.zeros(num_hashes))
+        self.register_buffer('bias', weight.new_zeros(num_hashes))
         if self.bias_kind != 'zero':
             # Saved, so that a checkpoint tells what its bias is.
-            self.register_buffer('bias_is', torch.tensor(0))
+            kind = weight.new_zeros((), dtype=torch.int64)
+            self.register_buffer('bias_is', kind)
             self.needs_calibration = True
 
     def set_bias(self, middle: Tensor) -> None:

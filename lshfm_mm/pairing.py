@@ -162,7 +162,7 @@ def write_config(
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as partial:
-        partial.write_text(text)
+        partial.write_text(text, 'utf-8')
         _try_out(partial, models[0])
     return f'{views[0].kind} -> {views[1].kind}: {pairing.why}'
 
@@ -640,6 +640,14 @@ def _classes(config: Config) -> list[str] | None:
     return None if classes is None else list(classes)
 
 
+def _relative(path: str, folder: Path) -> str:
+    """Name a file from a folder, with slashes as configs have them."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return Path(path).absolute().as_posix()
+
+
 def _render(
     paths: Mapping[str, Any],
     configs: Sequence[Config],
@@ -651,7 +659,7 @@ def _render(
 ) -> str:
     student = paths['student']
     if '::' not in student:
-        student = os.path.relpath(student, paths['out'].parent)
+        student = _relative(student, paths['out'].parent)
     imports = ['lshfm_mm']
     for config in configs:
         extra = (config.get('custom_imports') or {}).get('imports') or []

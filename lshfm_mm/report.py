@@ -45,11 +45,12 @@ def write_report(
         folder / x for x in ('analysis.json', 'directions.png', 'report.html')
     ]
     with atomic_write(files[0]) as partial:
-        partial.write_text(json.dumps(analysis, allow_nan=False) + '\n')
+        text = json.dumps(analysis, allow_nan=False) + '\n'
+        partial.write_text(text, 'utf-8')
     with atomic_write(files[1]) as partial:
         charts.draw_directions(analysis, partial)
     with atomic_write(files[2]) as partial:
-        partial.write_text(page(analysis, images))
+        partial.write_text(page(analysis, images), 'utf-8')
     return files
 
 

@@ -1,154 +1,23 @@
 """Training that goes on after an interruption as if there were none.
 
-MMEngine's checkpoints hold no states of random number generators, and could
-not: those of the workers that load data are in other processes. Here random
-numbers are a function of the seed, the rank and the progress instead, so that
-nothing needs to be saved.
+Its random numbers are those of :mod:`~lshfm_mm.seeding`.
 """
 
-import random
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader, get_worker_info
 
 from .errors import ConfigError
-from .teacher import check_finite, forked_rng, read_checkpoint
+from .teacher import check_finite, read_checkpoint
 
-EPOCHS, STEPS, DATA = range(3)  # what random numbers are for
 NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
-
-
-def seed_random(*key: int) -> None:
-    """Seed Python's, numpy's and torch's generators, those of GPUs too.
-
-    Args:
-        key (int): Numbers >= 0; of other numbers come other seeds.
-    """
-    # It takes (1, 2) and (1, 2, 0) for the same.
-    words = np.random.SeedSequence((len(key), *key)).generate_state(8)
-    random.seed(words.tobytes())
-    np.random.seed(words)
-    torch.manual_seed(int.from_bytes(words.tobytes()[:8], 'little'))
-
-
-class BatchSeeder:
-    """Has each batch made from random numbers of its own.
-
-    Those are a function of the key, the epoch and the number of the batch in
-    it, and so the same in however many workers, persistent or not.
-
-    Args:
-        key (int): Numbers >= 0, such as a seed and a rank.
-
-    Attributes:
-        epoch (Tensor): To set before a dataloader is iterated, (1,); in
-            memory that workers share.
-    """
-
-    def __init__(self, *key: int) -> None:
-        self.key = key
-        self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    def attach(self, loader: DataLoader) -> None:
-        """Seed the batches of a dataloader.
-
-        Args:
-            loader (DataLoader): It has started no workers yet. Its dataset
-                stays what it is, and ``dataset[i]`` draws as before.
-        """
-        if loader.num_workers:
-            loader.worker_init_fn = partial(
-                self._attach_in_worker, loader.worker_init_fn
-            )
-        else:
-            self._attach(loader.dataset)
-
-    def _attach_in_worker(
-        self, init: Callable[[int], None] | None, worker: int
-    ) -> None:
-        if init is not None:
-            init(worker)
-        info = get_worker_info()
-        assert info is not None
-        self._attach(info.dataset, info.id, info.num_workers)
-
-    def _attach(self, dataset: Any, first: int = 0, step: int = 1) -> None:
-        """Make batch ``first``, ``first + step``, ... of each epoch."""
-        seeder = self
-        # In the main process training draws from the same generators; in a
-        # worker the function that collates may draw on.
-        guard = nullcontext if get_worker_info() else forked_rng
-        epoch, number = -1, first
-
-        class Seeded(type(dataset)):  # type: ignore[misc]
-            """A dataset that is asked for a batch at a time."""
-
-            def __getitems__(self, indices: Sequence[Any]) -> list[Any]:
-                nonlocal epoch, number
-                if epoch != int(seeder.epoch):
-                    epoch, number = int(seeder.epoch), first
-                with guard():
-                    seed_random(*seeder.key, DATA, epoch, number)
-                    number += step
-                    if hasattr(super(), '__getitems__'):
-                        return super().__getitems__(indices)
-                    return [self[index] for index in indices]
-
-        Seeded.__name__ = type(dataset).__name__
-        dataset.__class__ = Seeded
-
-
-class Progress:
-    """Ties the random numbers of a training to its progress.
-
-    Args:
-        runner (Runner): Its checkpoint, if any, is loaded.
-        rank (int): Of this process.
-    """
-
-    def __init__(self, runner: Runner, rank: int) -> None:
-        # As MMEngine: the data differ from rank to rank, and what the model
-        # draws is the same unless the user says otherwise.
-        self.batches = BatchSeeder(runner.seed, rank)
-        differs = runner._randomness_cfg.get('diff_rank_seed', False)
-        self.key = (runner.seed, rank if differs else 0)
-        loop = runner.train_loop
-        # The workers of an IterBasedTrainLoop have been at work since it was
-        # built. They are seeded then, and it makes them do again what they
-        # had done: they need no help.
-        if isinstance(loop, EpochBasedTrainLoop) or not (
-            loop.dataloader.num_workers
-        ):
-            self.batches.attach(loop.dataloader)
-
-    def start_epoch(self, runner: Runner) -> None:
-        """Seed what draws between epochs, such as samplers.
-
-        Args:
-            runner (Runner): Before it iterates its dataloader.
-        """
-        self.batches.epoch.fill_(runner.epoch)
-        seed_random(*self.key, EPOCHS, runner.epoch)
-
-    def start_iteration(self, runner: Runner) -> None:
-        """Seed a training step.
-
-        Args:
-            runner (Runner): It has its batch.
-        """
-        seed_random(*self.key, STEPS, runner.iter)
 
 
 def obstacles(runner: Runner) -> list[str]:
@@ -305,7 +174,9 @@ def _checkpoints(cfg: Config, folder: Path) -> list[Path]:
 
     found.sort(key=number, reverse=True)
     record = folder / 'last_checkpoint'
-    named = Path(record.read_text().strip()) if record.is_file() else None
+    named = None
+    if record.is_file():  # in the encoding in which MMEngine writes it
+        named = Path(record.read_text(encoding=None).strip())
     if named is not None and not named.is_file():
         named = folder / named.name
     if named is None or not named.is_file():

@@ -197,8 +197,9 @@ def pick_rois(
     Returns:
         Tensor: Rows of ``rois``, ascending, int64, (M,).
     """
-    generator = torch.Generator().manual_seed(seed)
-    keys = torch.rand(len(rois), generator=generator).to(rois.device)
+    generator = torch.Generator('cpu').manual_seed(seed)
+    keys = torch.rand(len(rois), generator=generator, device='cpu')
+    keys = keys.to(rois.device)
     order = (keys - foreground.to(keys)).argsort()
     order = order[rois[order, 0].argsort(stable=True)]
     images = rois[order, 0].contiguous()
@@ -230,7 +231,16 @@ def jittered_rois(
     Returns:
         Tensor: Index of the image and box, float32, (R, 5).
     """
+    with torch.device('cpu'):  # that of the generator
+        return _jittered(boxes, sizes, num_rois, generator)
 
+
+def _jittered(
+    boxes: list[Tensor],
+    sizes: list[tuple[int, int]],
+    num_rois: int,
+    generator: torch.Generator,
+) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         draw = torch.rand(shape, generator=generator)
         return low + (high - low) * draw

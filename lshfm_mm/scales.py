@@ -1,5 +1,6 @@
 """How hard each loss pulls, against the task: what a loss weight means."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,7 +15,9 @@ def gradient_ratios(
     """Norms of the gradients of losses, over that of the task's loss.
 
     Both are taken on the parameters that the two losses share. Nothing is
-    accumulated, and the graph stays.
+    accumulated, and the graph stays. The gradients of one loss exist at a
+    time, in the precision of the parameters; of all others only their norms
+    are kept.
 
     Args:
         task (Tensor): The task's loss, ().
@@ -25,39 +28,48 @@ def gradient_ratios(
         dict[str, float]: The ratios; NaN where nothing is shared, or the
         task's gradient is 0.
     """
-
-    def gradients(loss: Tensor) -> Sequence[Tensor | None]:
-        """In float64. Of the scales the greatest that float16 can hold."""
-        if not loss.requires_grad:
-            return [None] * len(parameters)
-        for scale in (SCALE, 1.0, 1 / SCALE):
-            found = torch.autograd.grad(
-                loss,
-                parameters,
-                torch.full_like(loss, scale),
-                retain_graph=True,
-                allow_unused=True,
-            )
-            if all(x is None or bool(x.isfinite().all()) for x in found):
-                break
-        return [None if x is None else x.double() / scale for x in found]
-
-    def norm(parts: Sequence[Tensor]) -> float:
-        squares = [x.square().sum() for x in parts]
-        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-
-    of_task = gradients(task)
+    of_task = _norms(task, parameters)
     ratios = {}
     for name, loss in mimics.items():
-        shared = [
-            (ours, theirs)
-            for ours, theirs in zip(gradients(loss), of_task, strict=True)
-            if ours is not None and theirs is not None
-        ]
-        below = norm([theirs for _, theirs in shared])
-        above = norm([ours for ours, _ in shared])
-        ratios[name] = above / below if below else float('nan')
+        of_loss = _norms(loss, parameters)
+        shared = of_loss.keys() & of_task.keys()
+        below = math.hypot(*(of_task[x] for x in shared))
+        above = math.hypot(*(of_loss[x] for x in shared))
+        ratios[name] = above / below if below else math.nan
     return ratios
+
+
+def _norms(loss: Tensor, parameters: Sequence[Tensor]) -> dict[int, float]:
+    """Norms of the gradients of a loss, by index of the parameter.
+
+    Of the scales it takes the greatest that float16, and the squares in
+    float32, can hold.
+    """
+    if not loss.requires_grad:
+        return {}
+    for scale in (SCALE, 1.0, 1 / SCALE):
+        gradients = torch.autograd.grad(
+            loss,
+            parameters,
+            torch.full_like(loss, scale),
+            retain_graph=True,
+            allow_unused=True,
+        )
+        squares = {
+            index: x.to(torch.promote_types(x.dtype, torch.float32))
+            .square()
+            .sum()
+            for index, x in enumerate(gradients)
+            if x is not None
+        }
+        del gradients
+        if not squares:
+            return {}
+        # One wait for the device, not one for each parameter.
+        values = torch.stack([*squares.values()]).double().sqrt() / scale
+        if values.isfinite().all():
+            break
+    return dict(zip(squares, values.tolist(), strict=True))
 
 
 def advice(

@@ -22,7 +22,9 @@ class MeanSketch:
 
     def __init__(self, num_streams: int) -> None:
         self.count = 0
-        self.total = torch.zeros(num_streams, dtype=torch.float64)
+        self.total = torch.zeros(
+            num_streams, dtype=torch.float64, device='cpu'
+        )
 
     def update(self, values: Tensor) -> None:
         """Take in values.
@@ -131,10 +133,13 @@ class MedianSketch:
             for part in parts
         ]
         weights = torch.cat(
-            [torch.full((part.shape[1],), weight) for part, weight in held]
+            [
+                part.new_full((part.shape[1],), weight, dtype=torch.int64)
+                for part, weight in held
+            ]
         )
         medians = []
-        for rows in torch.arange(self.num_streams).split(ROWS):
+        for rows in self._blocks():
             values = torch.cat([part[rows] for part, _ in held], dim=1)
             values, order = values.sort(dim=1)
             ranks = weights[order].cumsum(dim=1)
@@ -150,6 +155,9 @@ class MedianSketch:
             max(steps) * 2**level for level, steps in enumerate(self.steps)
         )
         return error / max(self.count, 1)
+
+    def _blocks(self) -> tuple[Tensor, ...]:
+        return torch.arange(self.num_streams, device='cpu').split(ROWS)
 
     def _held(self, level: int) -> int:
         return sum(part.shape[1] for part in self.levels[level])
@@ -175,8 +183,8 @@ class MedianSketch:
         start = int(first > second)
         self.steps[level][start] += 1
         parts, self.levels[level] = self.levels[level], []
-        half = torch.empty(self.num_streams, self.size // 2)
-        for rows in torch.arange(self.num_streams).split(ROWS):
+        half = parts[0].new_empty(self.num_streams, self.size // 2)
+        for rows in self._blocks():
             joined = torch.cat([part[rows] for part in parts], dim=1)
             joined.numpy().sort(axis=1)  # in place; ten times torch's speed
             half[rows] = joined[:, start::2]

@@ -28,21 +28,17 @@ class LabelsRecorder(ModuleOutputsRecorder):
         """Attach to the module."""
         assert model is not None
         module = model.get_submodule(self.source)
-        _, labels, weights, *_ = (
-            *signature(module.forward).parameters,
-            '',
-            '',
-        )
+        _, *names = (*signature(module.forward).parameters, '', '')
+        self._names = names[:2]
+        module.register_forward_hook(self._record, with_kwargs=True)
 
-        def hook(
-            module: nn.Module, args: Any, kwargs: Any, output: Any
-        ) -> None:
-            if self.recording:
-                given = signature(module.forward).bind(*args, **kwargs)
-                found = [given.arguments.get(x) for x in (labels, weights)]
-                self.data_buffer.append(tuple(found))
-
-        module.register_forward_hook(hook, with_kwargs=True)
+    def _record(
+        self, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        if self.recording:
+            given = signature(module.forward).bind(*args, **kwargs)
+            found = [given.arguments.get(x) for x in self._names]
+            self.data_buffer.append(tuple(found))
 
 
 class Tap(NamedTuple):

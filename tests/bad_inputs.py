@@ -444,14 +444,6 @@ ROWS = [
             True,
         ),
         (
-            'bfloat16 where RoIs are pooled',
-            lambda x: x.train(
-                'faster_rcnn_lshfm',
-                optim_wrapper__type='mmrazor.BFloat16OptimWrapper',
-            ),
-            True,
-        ),
-        (
             'bfloat16 of images too small for it on a CPU',
             lambda x: x.train(
                 'retinanet_student',

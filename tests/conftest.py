@@ -9,6 +9,7 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch._subclasses import FakeTensorMode
 
 import lshfm_mm  # noqa: F401
 from lshfm_mm import shapes
@@ -124,3 +125,14 @@ def batch(make_config) -> dict:
     """One raw training batch of two images."""
     cfg = make_config('faster_rcnn_student')
     return next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+
+
+@pytest.fixture
+def fake_mode(monkeypatch) -> FakeTensorMode:
+    """The mode of tests.fake_cuda; autocast takes its GPU for a real one."""
+    common = torch.cuda.amp.common
+    monkeypatch.setattr(common, 'amp_definitely_not_available', lambda: False)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: True)
+    mode = FakeTensorMode()
+    mode.__deepcopy__ = lambda _: mode  # copies of its tensors stay in it
+    return mode

@@ -216,6 +216,40 @@ def test_records_do_not_outlive_the_step(build, batch):
         ]
 
 
+def test_nothing_is_recorded_once_distillation_has_stopped(build, batch):
+    model = build()
+    model.distillation_stopped = True
+    losses = losses_of(model, batch)
+    assert not any('distill' in x for x in losses)
+    for manager in (
+        model.distiller.student_recorders,
+        model.distiller.teacher_recorders,
+    ):
+        assert not any(x.data_buffer for x in manager.recorders.values())
+
+
+def test_a_failed_look_leaves_the_student_in_training(build, batch):
+    model = build()
+    training = [x for x in model.modules() if x.training]
+    with pytest.raises(RuntimeError, match='Expected 3D'):
+        model.record_student(torch.rand(0), None)
+    assert [x for x in model.modules() if x.training] == training
+
+
+def test_copies_record_for_themselves(build, batch):
+    """An EMA copy is not to write into the recorders of its original."""
+    model = build()
+    twin = copy.deepcopy(model)
+    calls = [
+        x.distiller.student_recorders.get_recorder('_labels_roi')
+        for x in (model, twin)
+    ]
+    with twin.distiller.student_recorders:
+        data = twin.data_preprocessor(copy.deepcopy(batch), training=True)
+        twin.student(**data, mode='loss')
+    assert [len(x.data_buffer) for x in calls] == [0, 1]
+
+
 def test_no_roi_is_zero_with_a_gradient(build, batch):
     """Images without objects whose RPN proposes nothing."""
     model = build(

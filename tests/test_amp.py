@@ -1,5 +1,6 @@
 """bfloat16 training on the CPU, where MMEngine's wrapper refuses."""
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -9,7 +10,20 @@ from mmengine.optim import build_optim_wrapper
 
 from lshfm_mm.errors import ConfigError
 
-from .test_execution import roi_model
+from .test_detectors import (
+    NECK,
+    PLAIN_L2,
+    distil,
+    losses_of,
+    record,
+    retinanet,
+)
+from .test_execution import (
+    deformable_model,
+    needs_compiled,
+    needs_torchvision,
+    roi_model,
+)
 
 CONFIG = dict(
     type='mmrazor.BFloat16OptimWrapper',
@@ -39,11 +53,74 @@ def test_a_step_under_bfloat16_autocast():
     assert model[0].weight.isfinite().all()
 
 
-def test_a_model_that_pools_rois_is_refused(batch):
-    model = roi_model()
+def deformable_student():
+    student = retinanet(8)
+    student.backbone.update(
+        dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
+        stage_with_dcn=(False, False, False, True),
+        depth=50,
+    )
+    student.neck.in_channels = [32, 64, 128, 256]
+    return distil(
+        student, retinanet(8), dict(neck=NECK), dict(neck=[PLAIN_L2])
+    )
+
+
+@pytest.fixture
+def large_batch(batch):
+    """Of images whose smallest map is not narrower than a stride."""
+    batch['inputs'] = [x.repeat(1, 2, 2) for x in batch['inputs']]
+    return batch
+
+
+OPERATORS = {
+    r'roi_layers\.0, a RoIAlign': roi_model,
+    r'layer4\.0\.conv2, a ModulatedDeformConv2dPack': deformable_student,
+}
+
+
+@needs_compiled
+@pytest.mark.parametrize('layer', OPERATORS)
+def test_a_model_with_compiled_operators_is_refused(layer, batch):
+    model = OPERATORS[layer]()
     wrapper = build_optim_wrapper(model, Config(CONFIG)._cfg_dict)
-    with pytest.raises(ConfigError, match='pools RoIs .*; use OptimWrapper'):
+    with pytest.raises(ConfigError, match=f'cannot train .*{layer}: operator'):
         model.train_step(batch, wrapper)
+
+
+@needs_torchvision
+@pytest.mark.parametrize('layer', OPERATORS)
+def test_a_model_with_operators_of_torchvision_trains(layer, large_batch):
+    """Its first loss is that of float32, but for rounding."""
+    torch.manual_seed(0)
+    model = OPERATORS[layer]()
+    before = copy.deepcopy(model.state_dict())
+    losses = []
+    for kind, lr in (('OptimWrapper', 0.0), (CONFIG['type'], 0.1)):
+        cfg = dict(type=kind, optimizer=dict(type='SGD', lr=lr))
+        wrapper = build_optim_wrapper(model, Config(cfg)._cfg_dict)
+        torch.manual_seed(1)  # draws of the samplers
+        found = model.train_step(copy.deepcopy(large_batch), wrapper)
+        losses.append({k: v.item() for k, v in found.items() if 'loss' in k})
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+    assert losses[1] != losses[0]
+    after = model.state_dict()
+    assert all(x.isfinite().all() for x in after.values())
+    changed = [k for k, x in before.items() if not torch.equal(after[k], x)]
+    assert any('layer4' in x for x in changed)
+
+
+def test_the_teacher_sees_what_it_sees_without(large_batch):
+    """In its own precision and format, deformable convolutions or not."""
+    model = deformable_model(teacher_precision='float32')
+    wrapper = build_optim_wrapper(model, Config(CONFIG)._cfg_dict)
+    calls = record(model.teacher.neck)
+    model.train_step(copy.deepcopy(large_batch), wrapper)
+    plain = deformable_model(teacher_precision='float32')
+    plain_calls = record(plain.teacher.neck)
+    losses_of(plain, copy.deepcopy(large_batch))
+    for found, expected in zip(calls[0][1], plain_calls[0][1], strict=True):
+        assert torch.equal(found, expected)
 
 
 def gradient(model, images, context):

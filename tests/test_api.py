@@ -8,9 +8,6 @@ import inspect
 import pkgutil
 from pathlib import Path
 
-import mmengine.registry
-import mmpretrain.registry
-import mmrazor.registry
 from mmengine.registry import Registry
 
 import lshfm_mm
@@ -44,8 +41,9 @@ def listing() -> str:
             if value.__module__ == module.name
             if not key.startswith('_')
         ]
-    for package in (mmengine, mmpretrain, mmrazor):
-        for registry in vars(package.registry).values():
+    for package in ('mmengine', 'mmpretrain', 'mmrazor'):
+        registries = importlib.import_module(f'{package}.registry')
+        for registry in vars(registries).values():
             if isinstance(registry, Registry):
                 lines += [
                     f'{registry.scope} {registry.name}: {key}'

@@ -37,14 +37,14 @@ def bench(make_config, shapes_root, teacher_checkpoint, tmp_path, monkeypatch):
 def page() -> Iterator[dict[tuple[str, str], str]]:
     """What the page says; written anew afterwards, if asked for."""
     shown, group = {}, ''
-    for line in PAGE.read_text().splitlines() if PAGE.exists() else []:
+    for line in PAGE.read_text('utf-8').splitlines() if PAGE.exists() else []:
         if line.startswith('## '):
             group = line[3:]
         elif found := re.fullmatch(r'\| (.*?) \| `` (.*) `` \|', line):
             shown[group, found[1]] = found[2].replace('\\|', '|')
     yield shown
     if WRITE:
-        PAGE.write_text(written())
+        PAGE.write_text(written(), 'utf-8')
 
 
 def written() -> str:
@@ -79,13 +79,15 @@ def line_of(row, bench) -> str:
     if isinstance(error.value, SystemExit):
         assert text.startswith('error: '), text
         text = text.removeprefix('error: ')
+    if os.name == 'nt':
+        text = re.sub(r'\\+', '/', text)
     for path, name in (
-        (f'{bench.folder}/', ''),
-        (bench.shapes, 'data/shapes'),
-        (f'{bench.teacher.parent}/', ''),
-        (Path(mmdet.__file__).parent.parent, 'site-packages'),
+        (f'{bench.folder.as_posix()}/', ''),
+        (bench.shapes.as_posix(), 'data/shapes'),
+        (f'{bench.teacher.parent.as_posix()}/', ''),
+        (Path(mmdet.__file__).parent.parent.as_posix(), 'site-packages'),
     ):
-        text = text.replace(str(path), name)
+        text = text.replace(path, name)
     # torch's own words, of this release or that.
     return re.sub(r'(readable checkpoint) \(.*\);', r'\1 (...);', text)
 
@@ -113,4 +115,4 @@ def test_the_page_has_these_rows_and_no_others(page):
     assert len(expected) == len(set(expected)) >= 60
     if not WRITE:
         assert list(page) == expected
-        assert PAGE.read_text().startswith(TOP)
+        assert PAGE.read_text('utf-8').startswith(TOP)

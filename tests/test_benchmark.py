@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith('linux'), reason='reads memory from /proc'
+)
 
 
 def run(tmp_path, *arguments):
@@ -28,7 +31,7 @@ def run(tmp_path, *arguments):
         check=False,
     )
     assert process.returncode == 0, process.stderr[-2000:]
-    return json.loads(figures.read_text()), page.read_text()
+    return json.loads(figures.read_text('utf-8')), page.read_text('utf-8')
 
 
 @pytest.mark.slow

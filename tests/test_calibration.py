@@ -408,6 +408,7 @@ def test_two_processes_share_the_images(make_config, tmp_path):
 
 ONE_OF_TWO = """
 import sys
+from pathlib import Path
 import torch
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -415,9 +416,8 @@ from mmengine.runner import Runner
 import lshfm_mm
 
 folder, rank = sys.argv[1], int(sys.argv[2])
-torch.distributed.init_process_group(
-    'gloo', f'file://{folder}/meeting', rank=rank, world_size=2
-)
+meeting = Path(folder, 'meeting').as_uri()
+torch.distributed.init_process_group('gloo', meeting, rank=rank, world_size=2)
 register_all_modules(init_default_scope=True)
 runner = Runner.from_cfg(Config.fromfile(f'{folder}/config.py'))
 runner.train_loop  # is built
@@ -478,6 +478,9 @@ print(extra, bound, *errors.tolist())
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not sys.platform.startswith('linux'), reason='reads memory from /proc'
+)
 def test_a_million_samples_of_4096_hash_functions():
     process = subprocess.run(
         [sys.executable, '-c', MEMORY],

@@ -1,12 +1,15 @@
 """What ``import lshfm_mm`` mends, and that it mends no more."""
 
+import importlib
 import pickle
 import subprocess
 import sys
 
+import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 
 from lshfm_mm import compat
@@ -74,12 +77,31 @@ def test_it_says_what_it_did_at_debug_level():
     assert 'lshfm_mm' not in quiet.stderr
 
 
+@pytest.mark.parametrize(
+    ('found', 'left'), [('mps', 'cpu'), ('cuda', 'cuda'), ('cpu', 'cpu')]
+)
+def test_a_mac_computes_on_its_cpu(found, left, monkeypatch):
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', found)
+    compat.patch_device()
+    assert get_device() == left
+
+
+def test_mmrazor_is_told_of_no_newer_mmcv_than_it_knows(monkeypatch):
+    monkeypatch.setattr(mmcv, '__version__', '9.9')
+    monkeypatch.delitem(sys.modules, 'mmrazor')
+    with pytest.raises(AssertionError, match='MMCV==9.9'):
+        importlib.import_module('mmrazor')
+    compat._import_mmrazor()
+    assert 'mmrazor' in sys.modules
+    assert mmcv.__version__ == '9.9'
+
+
 def test_a_module_that_imports_is_left_alone(monkeypatch):
     monkeypatch.setitem(
         sys.modules, compat.QUANTIZATION[0], sys.modules['mmrazor']
     )
     before = dict(sys.modules)
-    assert compat.mend_mmrazor() is False
+    assert compat.patch_mmrazor() is False
     assert dict(sys.modules) == before
 
 
@@ -101,7 +123,8 @@ def test_what_could_run_code_is_refused(tmp_path, kind):
     torch.save({'state_dict': {'x': content}}, path)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path)
-    match = 'holds io.open, which' if kind == 'code' else 'not a readable'
+    name = f'{open.__module__}.open'  # io, or _io
+    match = f'holds {name}, which' if kind == 'code' else 'not a readable'
     with pytest.raises(ConfigError, match=match):
         read_checkpoint('teacher_ckpt', str(path))
     assert not marker.exists()

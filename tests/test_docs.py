@@ -33,7 +33,7 @@ PAGES = [x for x in TRACKED if x.endswith('.md')]
 @pytest.mark.parametrize('page', PAGES)
 def test_links_lead_somewhere(page):
     path = REPO / page
-    links = re.findall(r'\]\(([^)#\s]+)', path.read_text())
+    links = re.findall(r'\]\(([^)#\s]+)', path.read_text('utf-8'))
     for link in links:
         if '://' not in link:
             assert (path.parent / link).exists(), link
@@ -45,10 +45,10 @@ def test_links_lead_somewhere(page):
 )
 def test_the_metafile_lists_each_config_and_claims_no_result(folder):
     path = REPO / f'configs/{folder}/metafile.yml'
-    models = yaml.safe_load(path.read_text())['Models']
+    models = yaml.safe_load(path.read_text('utf-8'))['Models']
     listed = {x['Config'] for x in models}
     found = {
-        str(x.relative_to(REPO))
+        x.relative_to(REPO).as_posix()
         for x in (REPO / f'configs/{folder}').glob('*.py')
     }
     assert listed == found
@@ -57,14 +57,14 @@ def test_the_metafile_lists_each_config_and_claims_no_result(folder):
 
 def test_the_student_of_the_readme_can_be_built(tmp_path):
     """The own-data config on the page, and what make_config makes of it."""
-    page = (REPO / 'README.md').read_text()
+    page = (REPO / 'README.md').read_text('utf-8')
     [code] = [
         x
         for x in re.findall(r'```python\n(.*?)```', page, re.S)
         if 'data/mine/' in x
     ]
     student = tmp_path / 'student.py'
-    student.write_text(code)
+    student.write_text(code, 'utf-8')
     out = tmp_path / 'mine.py'
     write_config(
         'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
@@ -86,7 +86,7 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
     tmp_path, monkeypatch
 ):
     """Student and teacher of one width; then the embedding of the page."""
-    page = (REPO / 'docs/classification.md').read_text()
+    page = (REPO / 'docs/classification.md').read_text('utf-8')
     blocks = re.findall(r'```python\n(.*?)```', page, re.S)
     [code] = [x for x in blocks if x.startswith("_base_ = 'student.py'")]
     [embedding] = [x for x in blocks if x.startswith('student = _base_.mod')]
@@ -108,7 +108,7 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
             512,
         ),
     ):
-        Path('mine.py').write_text(text)
+        Path('mine.py').write_text(text, 'utf-8')
         cfg = Config.fromfile('mine.py')
         model = MODELS.build(
             dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
@@ -162,7 +162,7 @@ RUN_BY = {
 
 def commands(page: str) -> list[str]:
     """The commands in the blocks of a page, without their comments."""
-    text = (REPO / page).read_text()
+    text = (REPO / page).read_text('utf-8')
     blocks = re.findall(r'^```bash\n(.*?)^```', text, re.S | re.M)
     lines = ''.join(blocks).replace('\\\n', ' ').splitlines()
     found = [x.split('  #')[0].split(' # ')[0].strip() for x in lines]
@@ -171,7 +171,7 @@ def commands(page: str) -> list[str]:
 
 @pytest.mark.parametrize('page', PAGES)
 def test_each_command_is_run(page):
-    makefile = (REPO / 'Makefile').read_text()
+    makefile = (REPO / 'Makefile').read_text('utf-8')
     for command in commands(page):
         by = [x for k, x in RUN_BY.items() if re.fullmatch(k, command)]
         assert by, f'{page}: nothing runs: {command}'
@@ -186,16 +186,16 @@ def test_each_command_is_run(page):
 
 
 def test_each_component_is_in_the_reference():
-    page = (REPO / 'docs/reference.md').read_text()
-    listed = (REPO / 'tests/api.txt').read_text()
+    page = (REPO / 'docs/reference.md').read_text('utf-8')
+    listed = (REPO / 'tests/api.txt').read_text('utf-8')
     registered = re.findall(r'^\w+ \w+: (\w+)$', listed, re.M)
     assert len(registered) > 15
     assert [x for x in registered if not re.search(rf'\b{x}\b', page)] == []
 
 
 def test_the_ten_lines_are_those_of_the_example():
-    page = (REPO / 'docs/your_detector.md').read_text()
-    example = (REPO / 'configs/examples/your_detector.py').read_text()
+    page = (REPO / 'docs/your_detector.md').read_text('utf-8')
+    example = (REPO / 'configs/examples/your_detector.py').read_text('utf-8')
     code, *_ = re.findall(r'```python\n(.*?)```', page, re.S)
     assert code in example
 
@@ -274,7 +274,7 @@ def test_the_way_from_nothing_is_run(tmp_path, make_config):
     page = 'docs/your_detector.md'
     steps = commands(page)[-7:]
     assert 'teacher.py' in steps[0] and 'student.pth' in steps[-1]
-    text = (REPO / page).read_text()
+    text = (REPO / page).read_text('utf-8')
     student = re.findall(r'```python\n(.*?)```', text, re.S)[-1]
     teacher = re.sub(
         r'mmdet::.*py', 'mmdet::gfl/gfl_r50_fpn_1x_coco.py', student
@@ -286,7 +286,7 @@ def test_the_way_from_nothing_is_run(tmp_path, make_config):
         ('teacher', teacher.replace('channels=32', 'channels=64')),
     ):
         path = tmp_path / f'{name}.py'
-        path.write_text(code)
+        path.write_text(code, 'utf-8')
         cfg = Config.fromfile(path)
         for key in data:
             if re.fullmatch('(train|val|test)_(dataloader|evaluator)', key):
@@ -298,7 +298,7 @@ def test_the_way_from_nothing_is_run(tmp_path, make_config):
     walk(steps, tmp_path)
     assert Config.fromfile(tmp_path / 'distil.py').model.distiller.connectors
     (scores,) = tmp_path.glob('work_dirs/student/*/*.json')
-    assert 'coco/bbox_mAP' in scores.read_text()
+    assert 'coco/bbox_mAP' in scores.read_text('utf-8')
 
 
 @pytest.mark.slow
@@ -307,13 +307,13 @@ def test_the_site_builds_and_a_dead_link_is_an_error(tmp_path):
     for path in TRACKED:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / path, copy / path, follow_symlinks=False)
-    target = (REPO / 'Makefile').read_text().partition('\ndocs: ')[2]
+    target = (REPO / 'Makefile').read_text('utf-8').partition('\ndocs: ')[2]
     command = target.split('python ')[1].partition('\n\t@')[0]
     command = f'python {command}'.replace('build/site', str(out))
     assert '-W' in command.split()
     shell(command, copy)
-    assert 'LSHLoss' in (out / 'docs/reference.html').read_text()
-    with (copy / 'docs/how.md').open('a') as file:
+    assert 'LSHLoss' in (out / 'docs/reference.html').read_text('utf-8')
+    with (copy / 'docs/how.md').open('a', encoding='utf-8') as file:
         file.write('[x](recipes.md#nowhere)')
     with pytest.raises(AssertionError, match='nowhere'):
         shell(command, copy)

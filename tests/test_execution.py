@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from mmcv.ops import RoIAlign
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.hub import get_config
+from mmengine.logging import MMLogger
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
@@ -21,6 +23,11 @@ from lshfm_mm.execution import (
     unneeded_layers,
 )
 from lshfm_mm.losses import lsh_loss
+from lshfm_mm.operators import (
+    are_compiled,
+    knows_operators,
+    layers_with_compiled_operators,
+)
 from lshfm_mm.teacher import forked_rng
 
 from .test_detectors import (
@@ -34,6 +41,12 @@ from .test_detectors import (
 )
 
 REPO = Path(__file__).parent.parent
+needs_compiled = pytest.mark.skipif(
+    not are_compiled(), reason="this mmcv's operators are not compiled"
+)
+needs_torchvision = pytest.mark.skipif(
+    are_compiled(), reason="this mmcv's operators are compiled"
+)
 LSH = dict(type='LSHLoss', num_hashes=16)
 
 
@@ -295,7 +308,56 @@ def test_where_a_value_depends_without_a_gradient_all_runs(run):
     assert not any(x.requires_grad for x in model.parameters())
 
 
+def test_that_nothing_is_skipped_stands_in_the_log(caplog):
+    model = Detached().requires_grad_(False)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    unneeded_layers(model.modules(), lambda: [model(IMAGES)])
+    logger.removeHandler(caplog.handler)
+    (line,) = (x for x in caplog.messages if 'teacher: all of' in x)
+    assert line == (
+        'teacher: all of its head runs, since what is tapped is not bit for '
+        'bit the same without 1 layers that get no gradient'
+    )
+
+
+def test_the_trial_is_deterministic():
+    """cudnn may else choose another algorithm in the second run."""
+    model, cudnn = Detached().requires_grad_(False), torch.backends.cudnn
+    seen = []
+
+    def run():
+        seen.append((cudnn.deterministic, cudnn.benchmark))
+        return [model.value(IMAGES)]
+
+    cudnn.benchmark = True
+    try:
+        assert unneeded_layers(model.modules(), run) == [model.mask]
+        assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+    finally:
+        cudnn.benchmark = False
+    assert seen[1:] == [(True, False)] * 2
+
+
+def test_full_memory_is_no_missing_gradient():
+    model = Detached().requires_grad_(False)
+    run = lambda: [OutOfMemory.apply(model.value(IMAGES))]  # noqa: E731
+    with pytest.raises(torch.OutOfMemoryError):
+        unneeded_layers(model.modules(), run)
+    assert not any(x.requires_grad for x in model.parameters())
+
+
 IMAGES = torch.rand(1, 3, 4, 4)
+
+
+class OutOfMemory(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise torch.OutOfMemoryError('CUDA out of memory')
 
 
 class NoGradient(torch.autograd.Function):
@@ -308,7 +370,10 @@ class NoGradient(torch.autograd.Function):
         raise RuntimeError('has no derivative')
 
 
-def test_operators_of_mmcv_are_refused_in_channels_last(batch):
+# Operators of mmcv: compiled ones know one memory format, and no bfloat16
+
+
+def deformable_model(**more):
     teacher = retinanet(8)
     teacher.backbone.update(
         dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
@@ -316,15 +381,75 @@ def test_operators_of_mmcv_are_refused_in_channels_last(batch):
         depth=50,
     )
     teacher.neck.in_channels = [32, 64, 128, 256]
-    message = r'teacher_channels_last: backbone.layer4.0.conv2 of the teacher'
+    taps, losses = dict(neck=NECK), dict(neck=[PLAIN_L2])
+    model = distil(retinanet(4), teacher, taps, losses, **more)
+    with forked_rng():  # offsets of a trained model
+        torch.manual_seed(0)
+        for name, x in model.teacher.named_parameters():
+            if 'conv_offset' in name:
+                x.normal_(std=0.1)
+    return model
+
+
+LAYER = r'the teacher has backbone\.layer4\.0\.conv2, a Modulated'
+
+
+@needs_compiled
+def test_compiled_operators_are_refused_in_channels_last():
+    message = f'teacher_channels_last: {LAYER}.*; set it to False'
     with pytest.raises(ConfigError, match=message):
-        distil(
-            retinanet(4),
-            teacher,
-            dict(neck=NECK),
-            dict(neck=[PLAIN_L2]),
-            teacher_channels_last=True,
-        )
+        deformable_model(teacher_channels_last=True)
+
+
+@needs_compiled
+def test_compiled_operators_are_refused_in_bfloat16(batch):
+    message = f"teacher_precision: {LAYER}.*; set it to 'float32'"
+    with pytest.raises(ConfigError, match=message):
+        mimic_losses(deformable_model(teacher_precision='bfloat16'), batch)
+    with torch.autocast('cpu', torch.bfloat16):
+        with pytest.raises(ConfigError, match=message):
+            mimic_losses(deformable_model(), batch)
+        mimic_losses(deformable_model(teacher_precision='float32'), batch)
+
+
+@needs_torchvision
+def test_operators_of_torchvision_know_any_format_and_precision(batch):
+    expected = mimic_losses(deformable_model(), batch)
+    found = mimic_losses(deformable_model(teacher_channels_last=True), batch)
+    assert found == pytest.approx(expected, rel=1e-4)
+    found = mimic_losses(deformable_model(teacher_precision='bfloat16'), batch)
+    assert found == pytest.approx(expected, rel=0.1) and found != expected
+
+
+def test_who_knows_operators_of_mmcv():
+    """By name too; losses and what mmcv writes in torch do not count."""
+    assert knows_operators('mmcv.ops.modulated_deform_conv')
+    assert knows_operators('mmcv.ops.multi_scale_deform_attn')
+    assert knows_operators('mmdet.models.dense_heads.tood_head')
+    assert not knows_operators('mmdet.models.losses.focal_loss')
+    assert not knows_operators('mmcv.ops.corner_pool')
+    assert not knows_operators('torch.nn.modules.conv')
+    model = roi_model()
+    found = dict(layers_with_compiled_operators(model))
+    assert bool(found) == are_compiled()
+    if found:
+        assert {type(x) for x in found.values()} == {RoIAlign}
+
+
+@pytest.mark.parametrize('channels_last', [True, False])
+def test_the_teacher_keeps_its_memory_format(channels_last):
+    """It has its own setting; elsewhere its operators may not know it."""
+    model = dense_model(teacher_channels_last=channels_last)
+    last = torch.channels_last
+    model.to(memory_format=torch.contiguous_format if channels_last else last)
+    model.double()
+    student, teacher = (
+        x.backbone.layer1[0].conv2.weight
+        for x in (model.student, model.teacher)
+    )
+    assert student.is_contiguous(memory_format=last) != channels_last
+    assert teacher.is_contiguous(memory_format=last) == channels_last
+    assert teacher.dtype == student.dtype == torch.float64
 
 
 def test_skipped_layers_keep_their_shape():
@@ -339,6 +464,7 @@ def test_skipped_layers_keep_their_shape():
             found = layer(inputs)
         assert found.shape == expected and not found.any()
         assert layer(inputs).any()
+        assert 'forward' not in vars(layer)  # nothing of the patch is left
 
 
 # Nothing waits for the device
@@ -449,6 +575,12 @@ def test_a_backbone_that_does_not_compile_is_said(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not any(
+        map(shutil.which, (os.environ.get('CXX', 'g++'), 'clang++', 'cl'))
+    ),
+    reason='needs a C++ compiler',
+)
 def test_a_compiled_backbone_gives_the_same_features():
     found = run_compiled(2)
     difference, scale = (float(x) for x in found.stdout.split()[-2:])

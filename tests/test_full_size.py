@@ -244,6 +244,9 @@ print(float(total), mebibytes() - start)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not sys.platform.startswith('linux'), reason='reads memory from /proc'
+)
 def test_memory_of_the_dense_loss():
     """2 images of 800 x 1333, K = 4096: a quarter of what unfolding needs."""
     found = {}

@@ -4,8 +4,12 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lshfm_mm.alignment import equal_codes
+from lshfm_mm.calibration import _project
 from lshfm_mm.hashing import hash_codes, project, random_projection
+from lshfm_mm.losses import LSHLoss, lsh_loss
 
 
 def test_projection_depends_on_its_arguments_alone():
@@ -20,6 +24,88 @@ def test_projection_leaves_the_global_random_state():
     before = torch.get_rng_state()
     random_projection(64, 8, 1.0, seed=0)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_hash_functions_are_not_lost_on_the_meta_device():
+    expected = LSHLoss(8, std=0.5, bias='mean')
+    with torch.device('meta'):
+        assert torch.ones(1).is_meta
+        found = LSHLoss(8, std=0.5, bias='mean')
+    assert torch.equal(found.weight, expected.weight)
+    assert found.bias.tolist() == [0] * 32
+    assert found.bias_is.item() == 0
+
+
+PRODUCTS = {
+    torch.ops.aten.convolution.default,
+    torch.ops.aten.convolution_backward.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.mm.default,
+}
+
+
+def precisions():
+    """What products of float32 are computed in, on GPU and CPU."""
+    cudnn = torch.backends.cudnn
+    if not hasattr(cudnn, 'conv'):  # torch < 2.9
+        return cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    parts = cudnn, torch.backends.mkldnn
+    convs = [x.conv.fp32_precision for x in parts]
+    parts = torch.backends.cuda, torch.backends.mkldnn
+    return (*convs, *(x.matmul.fp32_precision for x in parts))
+
+
+class Products(TorchDispatchMode):
+    """Notes the precision of each product that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in PRODUCTS:
+            self.seen.append(precisions())
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=['default', 'medium', 'all tf32', 'torch < 2.9'])
+def of_the_user(request, monkeypatch):
+    """What a user may have set; it is undone afterwards."""
+    default = torch.get_float32_matmul_precision()
+    is_old = not hasattr(torch.backends.cudnn, 'conv')
+    if request.param == 'all tf32' and is_old:
+        pytest.skip('needs torch 2.9')
+    if request.param == 'all tf32':
+        before = torch.backends.fp32_precision
+        torch.backends.fp32_precision = 'tf32'
+        yield
+        torch.backends.fp32_precision = before
+        return
+    if request.param != 'default':
+        torch.set_float32_matmul_precision('medium')
+    if request.param == 'torch < 2.9' and not is_old:
+        monkeypatch.delattr(type(torch.backends.cudnn), 'conv')
+    yield
+    torch.set_float32_matmul_precision(default)
+
+
+@pytest.mark.parametrize('shape', [(5, 3), (2, 3, 4, 4)])
+def test_products_are_of_full_float32(shape, of_the_user):
+    """Whatever is set outside; and that is as it was afterwards."""
+    before = precisions()
+    feature = torch.rand(shape, requires_grad=True)
+    weight, bias = torch.rand(8, 3), torch.rand(8)
+    with Products() as outside:
+        project(feature, weight, bias)
+    with Products() as inside:
+        lsh_loss(feature, feature, weight, bias).backward()
+        equal_codes(feature, feature.detach(), weight, bias)
+        _project(torch.rand(5, 3), weight)
+    assert outside.seen == [before]
+    assert len(inside.seen) == 6  # three of the loss, two codes, one more
+    assert before not in inside.seen
+    assert not {'tf32', 'bf16', 'medium', True} & {*sum(inside.seen, ())}
+    assert precisions() == before
 
 
 def test_projection_has_the_mean_and_std_asked_for():

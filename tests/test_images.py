@@ -2,10 +2,13 @@
 
 import pytest
 import torch
-from mmdet.models import DetDataPreprocessor
+from mmdet.models import DetDataPreprocessor, MultiBranchDataPreprocessor
 from mmdet.structures import DetDataSample
+from mmengine.model import BaseDataPreprocessor
 from mmpretrain.models import ClsDataPreprocessor
+from torch import nn
 
+from lshfm_mm.errors import ConfigError
 from lshfm_mm.images import ImageConverter
 
 RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.4, 57.1, 57.4])
@@ -70,6 +73,42 @@ def test_the_size_of_the_batch_stays(raw):
     torch.testing.assert_close(
         images, expected[:, :, :50, :60], rtol=1e-5, atol=1e-3
     )
+
+
+def test_a_preprocessor_inside_another(raw):
+    """mmdet's semi-supervised detectors have one; it normalises."""
+    student = DetDataPreprocessor(**BGR)
+    teacher = DetDataPreprocessor(**RGB, bgr_to_rgb=True, pad_value=7)
+    inside = dict(RGB, type='DetDataPreprocessor', bgr_to_rgb=True)
+    wrapped = MultiBranchDataPreprocessor(dict(inside, pad_value=7))
+    data = run(student, raw)
+    expected = ImageConverter(student, teacher)(**data)
+    assert torch.equal(ImageConverter(student, wrapped)(**data), expected)
+    data = run(wrapped.data_preprocessor, raw)
+    assert ImageConverter(wrapped, teacher)(**data) is data['inputs']
+
+
+def test_a_preprocessor_that_does_not_tell_is_refused():
+    class Own(BaseDataPreprocessor):
+        """Normalises by what it does not tell."""
+
+    pair = [DetDataPreprocessor(**RGB), Own()]
+    message = 'teacher.data_preprocessor: is a Own without a mean, so that'
+    with pytest.raises(ConfigError, match=message):
+        ImageConverter(*pair)
+    with pytest.raises(ConfigError, match='architecture.data_preprocessor: '):
+        ImageConverter(*reversed(pair))
+    plain = BaseDataPreprocessor()  # does nothing to images
+    assert ImageConverter(plain, DetDataPreprocessor()).same
+
+
+def test_what_it_multiplies_by_moves_with_its_host_and_is_in_no_file():
+    host = nn.Sequential(
+        ImageConverter(DetDataPreprocessor(**RGB), DetDataPreprocessor(**BGR))
+    )
+    assert not host.state_dict() and not [*host.parameters()]
+    assert {x.device.type for x in host.to('meta').buffers()} == {'meta'}
+    assert len([*host.buffers()]) == 2
 
 
 def test_a_classifiers_preprocessor_of_mmpretrain():

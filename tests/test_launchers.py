@@ -17,6 +17,9 @@ from lshfm_mm.errors import ConfigError
 
 from .test_tools import metrics_of
 
+pytestmark = pytest.mark.skipif(
+    sys.platform == 'win32', reason='the launchers are scripts for bash'
+)
 REPO = Path(__file__).parent.parent
 MMDET = Path(mmdet.__file__).parent / '.mim/tools'
 LAUNCHER = 'torch.distributed.run'

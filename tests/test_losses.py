@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmrazor.registry import MODELS
 
-from lshfm_mm import losses
+from lshfm_mm import hashing
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import (
     LSHLoss,
@@ -350,7 +350,7 @@ def mean_per_image(losses, mask):
 @pytest.mark.parametrize('block', [1, 300, 2**23])
 def test_maps_equal_the_explicit_unfold(seed, side, mode, block, monkeypatch):
     """Value and gradient, with a mask, over any number of blocks."""
-    monkeypatch.setattr(losses, 'BLOCK', block)
+    monkeypatch.setattr(hashing, 'BLOCK_ON_CPU', block)
     s, t, weight, bias, mask = maps(seed, side=side)
     [share] = level_weights([s], True, [mask.flatten(1)])
     value = lsh_loss(s, t, weight, bias, mode, share.double())

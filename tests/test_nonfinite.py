@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from lshfm_mm.errors import ConfigError, NonFiniteError
-from lshfm_mm.hooks import NonFiniteHook
+from lshfm_mm.hooks import Listener, NonFiniteHook
 
 from .test_training import epochs
 
@@ -197,6 +197,67 @@ def test_nothing_is_kept_after_an_iteration(spoiled):
     runner.train()
     (hook,) = (x for x in runner.hooks if isinstance(x, NonFiniteHook))
     assert (hook._seen, hook._losses, hook._batch) == ({}, {}, None)
+
+
+def test_nothing_is_held_through_the_backward_pass(spoiled):
+    """Features of both models in float32 would wait there for nothing."""
+    runner, _ = spoiled([])
+    held = []
+
+    class Watch(Hook):
+        def before_train(self, runner):
+            (hook,) = (x for x in runner.hooks if hasattr(x, 'max_skips'))
+            runner.model.student.backbone.conv1.weight.register_hook(
+                lambda _: held.append((hook._seen, hook._losses))
+            )
+            self.observed = []
+            runner.model.distiller.observers.append(
+                lambda *_: self.observed.append(len(hook._seen))
+            )
+
+    watch = Watch()
+    runner.register_hook(watch, priority='LOWEST')
+    runner.train()
+    assert held == [({}, {})] * 6
+    assert watch.observed == [1] * 6  # till then it had what it describes
+
+
+def test_a_model_in_training_can_be_copied(make_config):
+    """Hooks hold the runner; a copy of the model knows none of them."""
+    cfg = make_config(
+        'faster_rcnn_lshfm',
+        {
+            **epochs(1),
+            'custom_hooks': [
+                dict(type=x)
+                for x in ('NonFiniteHook', 'AlignmentHook', 'LossScaleHook')
+            ],
+        },
+    )
+    cfg.custom_hooks[1].interval = 1
+    cfg.experiment_name = Path(cfg.work_dir).name
+    runner = Runner.from_cfg(cfg)
+    copies = []
+
+    class Copy(Hook):
+        def after_train_epoch(self, runner):
+            copies.append(copy.deepcopy(runner.model))
+
+    runner.register_hook(Copy())
+    runner.train()
+    ours, theirs = (x.state_dict() for x in (runner.model, copies[0]))
+    assert all(torch.equal(theirs[key], x) for key, x in ours.items())
+    scalars = runner.message_hub.log_scalars
+    assert len(scalars['train/roi.angle'].data[0]) == 6
+    for model, are_called in ((copies[0], False), (runner.model, True)):
+        listeners = [
+            *model.distiller.observers,
+            *model._forward_hooks.values(),
+        ]
+        methods = [x.method for x in listeners if isinstance(x, Listener)]
+        assert len(methods) == 4
+        assert [x is not None for x in methods] == [are_called] * 4
+    Listener(None)(1, 2)  # and calls nothing
 
 
 def test_a_task_loss_is_watched_too(spoiled):

@@ -103,7 +103,7 @@ def test_the_wheel_trains_outside_the_repository(wheel, tmp_path):
 
     home, work = tmp_path / 'env', tmp_path / 'work'
     venv.create(home, with_pip=False)
-    at = home / 'bin' / 'python'
+    at = home / ('Scripts' if os.name == 'nt' else 'bin') / 'python'
     work.mkdir()
     code = 'import sysconfig; print(sysconfig.get_path("purelib"))'
     packages = Path(python('-c', code, at=at).strip())

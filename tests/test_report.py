@@ -108,7 +108,9 @@ def test_all_numbers_are_there_and_are_json(analysis, shapes_root):
     }
     assert all(len(x['sha256']) == 64 for x in files.values())
     assert found['versions']['torch'] == torch.__version__.split('+')[0]
-    first = json.loads((shapes_root / 'annotations/val.json').read_text())
+    first = json.loads(
+        (shapes_root / 'annotations/val.json').read_text('utf-8')
+    )
     boxes = [x['bbox'] for x in first['annotations'] if x['image_id'] == 1]
     truth = found['shown'][0]['truth']
     assert [x['box'][:2] for x in truth] == [x[:2] for x in boxes]
@@ -181,7 +183,7 @@ def test_files_are_written_whole(analysis, tmp_path, monkeypatch):
     assert [x.name for x in files] == [
         *('analysis.json', 'directions.png', 'report.html')
     ]
-    assert json.loads(files[0].read_text())['seed'] == 0
+    assert json.loads(files[0].read_text('utf-8'))['seed'] == 0
     height, width, _ = cv2.imread(str(files[1])).shape
     assert height > 300 and width > 600
     monkeypatch.setattr(charts, 'polar', None)
@@ -239,12 +241,14 @@ LOOK = """<script>addEventListener('load', () => {
 def test_a_browser_shows_it_on_a_phone(analysis, browser, tmp_path, scheme):
     text = page(*analysis)
     plain = tmp_path / 'plain.html'
-    plain.write_text(text)
+    plain.write_text(text, 'utf-8')
     options = ['--force-dark-mode'] if scheme == 'dark' else []
     assert browser(plain, *options)[1] == []
     framed = tmp_path / 'framed.html'
     width = 'document.body.scrollWidth'
-    framed.write_text(text.replace('</head>', LOOK.replace('WIDTH', width)))
+    framed.write_text(
+        text.replace('</head>', LOOK.replace('WIDTH', width)), 'utf-8'
+    )
     title, complaints = browser(framed, *options)
     assert complaints == []
     wide, overflowing, hidden, ink, paper = title.split('|')
@@ -357,7 +361,9 @@ def test_a_page_of_classifiers(shapes_root, tmp_path):
     assert tap['samples'] == 'images'
     assert set(tap['students']['one']) == {'all', 'classes', 'joint'}
     assert found['metrics']['one']['multi-label/mAP'] > 0
-    info = json.loads((shapes_root / 'annotations/val.json').read_text())
+    info = json.loads(
+        (shapes_root / 'annotations/val.json').read_text('utf-8')
+    )
     (shown,) = found['shown']
     (number,) = [
         x['id'] for x in info['images'] if x['file_name'] == shown['name']
@@ -439,7 +445,7 @@ def test_the_tool_writes_all(students, tmp_path):
         *('--out', tmp_path / 'out', '--num-images', 2, '--images'),
         *('000001.png',),
     )
-    found = json.loads((tmp_path / 'out/analysis.json').read_text())
+    found = json.loads((tmp_path / 'out/analysis.json').read_text('utf-8'))
     assert found['images'] == 2 and found['students'] == ['one']
     for name in ('analysis.json', 'directions.png', 'report.html'):
         assert (tmp_path / 'out' / name).stat().st_size > 10_000

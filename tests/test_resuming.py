@@ -1,126 +1,30 @@
-"""Random numbers as a function of progress; checkpoints whole or absent."""
+"""Trainings that go on exactly; checkpoints whole or absent."""
 
 import os
-import random
-import resource
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from lshfm_mm import cli, files
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.hooks import ExactResumeHook, WholeCheckpointHook
 from lshfm_mm.resuming import (
-    BatchSeeder,
     evaluation_is_due,
     find_whole,
     obstacles,
     read_resumable,
-    seed_random,
 )
 
+REPO = Path(__file__).parent.parent
 EXACT = [dict(type='ExactResumeHook')]
-
-
-class Drawing(BaseDataset):
-    """Each item draws of all three generators."""
-
-    METAINFO = dict(classes=('a',))
-
-    def load_data_list(self) -> list[dict]:
-        return [{} for _ in range(8)]
-
-    def __getitem__(self, index: int) -> tuple:
-        return index, random.random(), np.random.rand(), float(torch.rand(()))
-
-
-def draws() -> tuple:
-    return Drawing()[0]
-
-
-def epochs_of(dataset, epochs, **options) -> list:
-    """All batches of some epochs, of a new dataloader."""
-    seeder = BatchSeeder(3, 0)
-    loader = DataLoader(dataset, 2, collate_fn=list, **options)
-    seeder.attach(loader)
-    found = []
-    for epoch in epochs:
-        seeder.epoch.fill_(epoch)
-        found.append(list(loader))
-    return found
-
-
-def test_all_generators_are_a_function_of_the_key():
-    seed_random(1, 2)
-    first = draws(), draws()
-    assert first[0] != first[1]
-    seed_random(1, 2)
-    assert (draws(), draws()) == first
-    for other in ((1, 3), (2, 2), (1, 2, 0)):
-        seed_random(*other)
-        assert not {*draws()[1:]} & {*first[0][1:]}
-
-
-@pytest.mark.parametrize(
-    'options',
-    [
-        dict(num_workers=1, persistent_workers=True),
-        dict(num_workers=2, persistent_workers=True),
-        dict(num_workers=2),
-    ],
-    ids=str,
-)
-def test_batches_are_the_same_in_however_many_workers(options):
-    """And in an epoch that a new process begins with."""
-    expected = epochs_of(Drawing(), range(3))
-    items = [x for epoch in expected for batch in epoch for x in batch]
-    assert len({x[1:] for x in items}) == 24  # none twice
-    assert epochs_of(Drawing(), range(3), **options) == expected
-    assert epochs_of(Drawing(), [2], **options) == expected[2:]
-
-
-def test_making_batches_leaves_the_stream_of_training_alone():
-    seed_random(5)
-    expected = draws()
-    loader = DataLoader(Drawing(), 2, collate_fn=list)
-    BatchSeeder(3, 0).attach(loader)
-    batches = iter(loader)  # itself draws a number
-    seed_random(5)
-    next(batches)
-    assert draws() == expected
-
-
-@pytest.mark.parametrize('kind', ['plain', 'concat', 'repeat', 'batches'])
-def test_any_dataset_stays_what_it_is(kind):
-    class Batches(Drawing):
-        def __getitems__(self, indices):
-            return [('batch', *self[index]) for index in indices]
-
-    dataset = {
-        'plain': Drawing,
-        'concat': lambda: ConcatDataset([Drawing(), Drawing()]),
-        'repeat': lambda: RepeatDataset(Drawing(), 2),
-        'batches': Batches,
-    }[kind]()
-    before, size, meta = type(dataset), len(dataset), dataset.metainfo
-    (found,) = epochs_of(dataset, [1])
-    assert isinstance(dataset, before)
-    assert type(dataset).__name__ == before.__name__
-    assert (len(dataset), dataset.metainfo) == (size, meta)
-    items = [x for batch in found for x in batch]
-    assert len(items) == size
-    if kind == 'batches':
-        assert {x[0] for x in items} == {'batch'}
 
 
 def test_mmengines_name_means_the_hook_that_writes_whole():
@@ -208,18 +112,29 @@ def test_what_cannot_be_exact_is_said(make_config, overrides, message):
     assert reason.startswith(message)
 
 
+DIES = """
+import os
+from pathlib import Path
+from lshfm_mm import files
+
+def half(path, content):
+    with path.open('wb') as file:
+        file.write(content[:5000])
+    os._exit(9)  # nothing more runs, as after a kill
+
+Path.write_bytes = half
+files.WholeBackend().put(bytes(10000), 'epoch_1.pth')
+"""
+
+
 @pytest.fixture
 def killed_amid_a_write(tmp_path):
     """A folder with a whole file, and a process killed writing it anew."""
     (tmp_path / 'epoch_1.pth').write_bytes(b'before')
-    child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-        files.WholeBackend().put(bytes(10000), tmp_path / 'epoch_1.pth')
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGXFSZ
+    command = [sys.executable, '-W', 'ignore', '-c', DIES]
+    path = {'PYTHONPATH': str(REPO)}
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **path})
+    assert done.returncode == 9
     return tmp_path
 
 

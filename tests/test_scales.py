@@ -2,15 +2,19 @@
 
 import math
 import re
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from mmcv.ops import SyncBatchNorm
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import distributed, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.hooks import LossScaleHook
+from lshfm_mm.hooks import LossScaleHook, has_sync_bn
 from lshfm_mm.scales import advice, gradient_ratios
 
 from .test_training import epochs
@@ -48,6 +52,61 @@ def test_tiny_gradients_survive_half_precision():
     assert torch.autograd.grad(mimic, half, retain_graph=True)[0][0] == 0
     ratio = gradient_ratios(task, dict(m=mimic), [x])['m']
     assert ratio == pytest.approx(1e-3, rel=0.02)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_the_gradients_of_one_loss_exist_at_a_time(dtype, monkeypatch):
+    """And no copies of them in another precision, but of one parameter."""
+    parameters = [torch.ones(50, dtype=dtype).requires_grad_() for _ in 'abc']
+    losses = {str(i): (i * sum(parameters)).sum().float() for i in range(1, 5)}
+    grad, calls = torch.autograd.grad, []
+
+    def watched(*args, **kwargs):
+        assert all(x() is None for y in calls for x in y)
+        found = grad(*args, **kwargs)
+        assert {x.dtype for x in found} == {dtype}
+        calls.append([weakref.ref(x) for x in found])
+        return found
+
+    class Copies(TorchDispatchMode):
+        alive: list = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.numel() == 50:
+                assert out.dtype in (dtype, torch.float32)
+                if out.dtype != dtype or 'pow' in str(function):
+                    self.alive = [x for x in self.alive if x() is not None]
+                    self.alive.append(weakref.ref(out))
+                    assert len(self.alive) <= 2
+            return out
+
+    monkeypatch.setattr(torch.autograd, 'grad', watched)
+    with Copies() as copies:
+        ratios = gradient_ratios(losses.pop('1'), losses, parameters)
+    assert ratios == pytest.approx({'2': 2, '3': 3, '4': 4}, rel=1e-5)
+    assert len(calls) == 4 and copies.alive
+
+
+def test_an_infinite_square_is_no_infinite_norm():
+    """1e20 fits float32, its square does not."""
+    x = torch.ones(2, requires_grad=True)
+    task, mimic = x.sum() * 1e20, x.sum() * 2e20
+    ratio = gradient_ratios(task, dict(m=mimic), [x])['m']
+    assert ratio == pytest.approx(2, rel=1e-5)
+
+
+def test_layers_that_wait_for_other_processes(tmp_path):
+    distributed.init_process_group(
+        'gloo', f'file://{tmp_path}/meeting', rank=0, world_size=1
+    )
+    try:
+        layers = nn.SyncBatchNorm(4), SyncBatchNorm(4)
+    finally:
+        distributed.destroy_process_group()
+    for layer in layers:
+        assert has_sync_bn(nn.Sequential(nn.Conv2d(3, 4, 1), layer))
+    assert not has_sync_bn(nn.Sequential(nn.BatchNorm2d(4)))
 
 
 def test_without_anything_shared_there_is_no_ratio():

@@ -147,7 +147,7 @@ def test_ablations_tell_angles_and_norms():
     assert 'angle' not in tables.table(found, 'faster_rcnn')
 
 
-def test_the_short_table_has_lshl2_beside_student_and_peer(some):
+def test_the_short_table_has_our_arm_beside_its_control_and_a_peer(some):
     assert len(tables.short(some).splitlines()) == 2  # nothing is whole yet
     ours, cwd = (0.31, 0.35, 0.33), (0.30, 0.32)
     more = some | recorded(
@@ -161,13 +161,14 @@ def test_the_short_table_has_lshl2_beside_student_and_peer(some):
         )
     )
     alone = results.by_seed(some, 'faster_rcnn/alone')
-    pairs = [100 * x - alone[i] for i, x in enumerate(ours)]
-    reach = stats.t.ppf(0.975, 2) * np.std(pairs, ddof=1) / np.sqrt(3)
+    # Over the inherited head, by the two seeds that both have.
+    pairs = [31.0 - 25.0, 35.0 - 27.0]
+    reach = stats.t.ppf(0.975, 1) * np.std(pairs, ddof=1) / np.sqrt(2)
     gain = np.mean(pairs)
     [line] = tables.short(more).splitlines()[2:]
     assert line == (
         f'| Faster R-CNN: COCO box AP | 3 | {np.mean([*alone.values()]):.1f} '
-        f'| 26.0 | 33.0 '
+        f'| 26.0 | 33.0 (LSHL2, second FC + L2, FPN) '
         f'| {gain:+.1f} [{gain - reach:+.1f}, {gain + reach:+.1f}] '
         f'| 31.0 (CWD) | 40.0 |'
     )
@@ -360,9 +361,11 @@ def test_the_pages_and_their_pictures_come_from_the_records():
     parts = report.parts(records)
     text = ''
     for page in report.PAGES:
-        text += page.read_text()
-        assert '<!-- study: short -->' in page.read_text()
-        assert report.filled(page.read_text(), parts) == page.read_text()
+        text += page.read_text('utf-8')
+        assert '<!-- study: short -->' in page.read_text('utf-8')
+        assert report.filled(page.read_text('utf-8'), parts) == page.read_text(
+            'utf-8'
+        )
     # None is left out.
     assert set(parts) == set(re.findall('<!-- study: (.+?) -->', text))
     pictures = re.findall(r'images/(study_\w+)\.png', text)
@@ -600,7 +603,7 @@ def test_the_second_stage_goes_on_from_the_first(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    lines = (tmp_path / 'study.jsonl').read_text().splitlines()
+    lines = (tmp_path / 'study.jsonl').read_text('utf-8').splitlines()
     records = {x['run']: x for x in map(json.loads, lines)}
     # 3 needed, 3 of tuning or one more, 3 arms of 2 seeds.
     assert len(records) in (12, 13)
@@ -623,19 +626,22 @@ def test_the_second_stage_goes_on_from_the_first(tmp_path):
         ('two_stages+inherit', 'single_stage1_inherit.pth'),
     ):
         [log] = work.glob(f'single/test/{arm}_x*/0/log.txt')
-        text = log.read_text()
+        text = log.read_text('utf-8')
         assert re.search(f'(?i)load.* {WORK}/{path}', text), arm
         assert ('inherit: ' in text) == ('inherit' in arm)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform == 'win32', reason='kills a group of processes'
+)
 def test_stopped_it_goes_on_where_it_was(tmp_path):
     command = small({'faster_rcnn': ['alone', 'lshl2+inherit']})
     written = tmp_path / 'study.jsonl'
     environment = {**os.environ, 'PYTHONPATH': str(REPO)}
 
     def lines():
-        text = written.read_text() if written.exists() else ''
+        text = written.read_text('utf-8') if written.exists() else ''
         return [json.loads(x) for x in text.splitlines()]
 
     log = tmp_path / 'log.txt'
@@ -659,16 +665,17 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
         )
         until = time.monotonic() + 400
         while len(lines()) < 6 and first.poll() is None:
-            assert time.monotonic() < until, log.read_text()[-2000:]
+            assert time.monotonic() < until, log.read_text('utf-8')[-2000:]
             time.sleep(0.5)
         time.sleep(2)  # the next trainings have begun
         first.kill()
         first.wait()
-        said = go_on()  # they write where the next study would
+        os.killpg(first.pid, signal.SIGSTOP)  # they last as long as need be
+        said = go_on()  # and write where the next study would
         os.killpg(first.pid, signal.SIGKILL)
     assert said.returncode and 'that a killed one has left' in said.stderr
     before = lines()
-    assert 6 <= len(before) < 10, log.read_text()[-2000:]
+    assert 6 <= len(before) < 10, log.read_text('utf-8')[-2000:]
     said = go_on()
     assert said.returncode == 0, said.stderr[-2000:]
     after = {x['run']: x for x in lines()}

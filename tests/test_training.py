@@ -30,6 +30,21 @@ def epochs(number: int) -> dict:
     return {'train_cfg.max_epochs': number, 'train_cfg.val_interval': 99}
 
 
+def test_workers_that_are_spawned_load_what_others_load(make_config):
+    """As on macOS and Windows: all that a worker needs must be pickled."""
+    states = []
+    for start in (None, 'spawn'):
+        loader = {
+            'train_dataloader.num_workers': 1,
+            'train_dataloader.multiprocessing_context': start,
+            'train_dataloader.batch_size': 4,
+        }
+        cfg = make_config('faster_rcnn_recommended', {**epochs(1), **loader})
+        states.append(train(cfg).model.state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
+
+
 def test_weight_zero_is_plain_training_bit_for_bit(make_config):
     """24 iterations (4 epochs of 6), seeds and schedule of the config."""
     plain = train(make_config('faster_rcnn_student', epochs(4)))

@@ -75,8 +75,9 @@ def main(folder, rank):
     """Be one of two processes; train from each config in turn."""
     torch.set_num_threads(1)
     os.environ['LOCAL_RANK'] = str(rank)
+    meeting = Path(folder, 'meeting').as_uri()
     torch.distributed.init_process_group(
-        'gloo', f'file://{folder}/meeting', rank=rank, world_size=2
+        'gloo', meeting, rank=rank, world_size=2
     )
     register_all_modules(init_default_scope=True)
     for path in sorted(Path(folder).glob('*.py')):

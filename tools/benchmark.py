@@ -11,6 +11,7 @@ no checkpoint.
 import argparse
 import ctypes
 import gc
+import importlib
 import json
 import math
 import platform
@@ -27,7 +28,6 @@ from typing import Any
 import mmcv
 import mmdet
 import mmengine
-import mmrazor
 import torch
 import torch.nn.functional as F
 from mmdet.testing import demo_mm_inputs
@@ -44,7 +44,12 @@ import lshfm_mm
 from lshfm_mm import cli
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
-from lshfm_mm.hashing import project, project_back
+from lshfm_mm.hashing import (
+    full_float32,
+    hashes_at_a_time,
+    project,
+    project_back,
+)
 from lshfm_mm.losses import lsh_loss
 from lshfm_mm.teacher import model_config
 
@@ -233,7 +238,7 @@ class Meter:
             run()
             return torch.cuda.max_memory_allocated() - before
         ctypes.CDLL('libc.so.6').malloc_trim(0)
-        Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
+        Path('/proc/self/clear_refs').write_text('5', 'utf-8')  # resets VmHWM
         before = self._status('VmRSS')
         run()
         return self._status('VmHWM') - before
@@ -243,7 +248,7 @@ class Meter:
             torch.cuda.synchronize()
 
     def _status(self, key: str) -> int:
-        for line in Path('/proc/self/status').read_text().splitlines():
+        for line in Path('/proc/self/status').read_text('utf-8').splitlines():
             if line.startswith(key):
                 return int(line.split()[1]) * 1024
         raise AssertionError(key)
@@ -321,12 +326,14 @@ class Parts:
             return
         weight, bias = self.lsh.weight, self.lsh.bias
         for level in self.levels:
-            samples = level.student[:, :1].numel()
-            size = max(lshfm_mm.losses.BLOCK // samples, 1)
-            for w, b in zip(weight.split(size), bias.split(size), strict=True):
-                project(level.teacher, w, b)
-                slopes = project(level.student, w, b)
-                project_back(slopes, w, level.student.shape)
+            size = hashes_at_a_time(level.student)
+            with full_float32(level.student.device):
+                for w, b in zip(
+                    weight.split(size), bias.split(size), strict=True
+                ):
+                    project(level.teacher, w, b)
+                    slopes = project(level.student, w, b)
+                    project_back(slopes, w, level.student.shape)
 
     def loss(self) -> None:
         """The mimicking losses, forward and backward."""
@@ -499,7 +506,7 @@ def machine(options: Any) -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     cpu = Path('/proc/cpuinfo')
     if cpu.is_file():
-        lines = cpu.read_text().splitlines()
+        lines = cpu.read_text('utf-8').splitlines()
         models = [x for x in lines if x.startswith('model name')]
         name = models[0].split(':')[1].strip() if models else name
     if options.device == 'cuda':
@@ -510,6 +517,8 @@ def machine(options: Any) -> dict[str, Any]:
         text=True,
         check=False,
     ).stdout.strip()
+    # Only once lshfm_mm is there does it import beside OneDL's mmcv.
+    mmrazor = importlib.import_module('mmrazor')
     modules = (torch, mmengine, mmcv, mmdet, mmrazor, lshfm_mm)
     return {
         'hardware': name,
@@ -612,6 +621,11 @@ def page(result: dict[str, Any]) -> str:
 
 def check(options: argparse.Namespace) -> None:
     """Raise unless there is something to measure, and a place for it."""
+    if options.device == 'cpu' and platform.system() != 'Linux':
+        raise ConfigError(
+            f"device: the CPU's memory is read from /proc, which "
+            f'{platform.system()} does not have; run it on Linux, or on cuda'
+        )
     for field in ('images', 'size', 'rounds', 'loss_shape'):
         value = getattr(options, field)
         if min(value if isinstance(value, list) else [value]) < 1:
@@ -679,9 +693,9 @@ def main() -> None:
     text = page(result)
     print(text)
     if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1))
+        Path(options.json).write_text(json.dumps(result, indent=1), 'utf-8')
     if options.out:
-        Path(options.out).write_text(text)
+        Path(options.out).write_text(text, 'utf-8')
 
 
 if __name__ == '__main__':

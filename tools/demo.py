@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from mmrazor.registry import MODELS
+from mmengine.registry import MODELS
 
 from lshfm_mm import cli, shapes
 from lshfm_mm.errors import ConfigError
@@ -118,7 +118,7 @@ def run_tool(run: str, name: str, *args: str) -> None:
     ) as process:
         assert process.stdout is not None
         CHILDREN.append(process)
-        with log.open('a') as file:
+        with log.open('a', encoding='utf-8') as file:
             for line in process.stdout:
                 file.write(line)
                 if 'Epoch(' in line:
@@ -135,7 +135,7 @@ def train(run: str) -> None:
         return
     folder = str(WORK / run)
     run_tool(run, 'train.py', config_of(run), '--work-dir', folder, '--resume')
-    last = (WORK / run / 'last_checkpoint').read_text().strip()
+    last = (WORK / run / 'last_checkpoint').read_text(encoding=None).strip()
     export_student(last, str(model), force=True, config=config_of(run))
 
 
@@ -162,9 +162,9 @@ def evaluate(run: str) -> dict[str, float]:
         run_tool(run, 'test.py', config, model, '--work-dir', str(folder))
         newest = max(folder.glob('*/*.json'), key=lambda p: p.stat().st_mtime)
         partial = result.with_suffix('.partial')
-        partial.write_text(newest.read_text())
+        partial.write_bytes(newest.read_bytes())
         partial.rename(result)
-    return json.loads(result.read_text())
+    return json.loads(result.read_text('utf-8'))
 
 
 def row(run: str, title: str, task: str) -> list[str]:
@@ -233,7 +233,7 @@ def main() -> None:
     head = ['', *COLUMNS[task], 'parameters', 's / step']
     text = table(head, [row(run, runs[run], task) for run in runs])
     written = WORK / f'{task}_table.md'
-    written.write_text(text + '\n')
+    written.write_text(text + '\n', 'utf-8')
     text = f'\n{text}\n\ntable: {written}'
     if COLUMNS[task] is BOX:
         text += f'\npicture: {draw(runs)}'

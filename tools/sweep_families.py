@@ -211,7 +211,7 @@ def stop(*_: Any) -> None:
 def sweep(work: Path, only: list[str]) -> dict[str, list[str]]:
     """Family -> config, 'passes', 'fails' or 'not counted', and why."""
     log = work / 'families.json'
-    results = json.loads(log.read_text()) if log.exists() else {}
+    results = json.loads(log.read_text('utf-8')) if log.exists() else {}
     data = work / 'shapes'
     shapes.generate(data, 4, 2, IMAGE, seed=0)
     signal.signal(signal.SIGALRM, stop)
@@ -225,7 +225,7 @@ def sweep(work: Path, only: list[str]) -> dict[str, list[str]]:
                 break
         none = ['', 'not counted', 'no config of one model']
         results[family] = min(tried, key=lambda x: ORDER[x[1]], default=none)
-        log.write_text(json.dumps(results, indent=1))
+        log.write_text(json.dumps(results, indent=1), 'utf-8')
     return results
 
 
@@ -274,7 +274,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     results = sweep(work, args.families)
-    Path(args.out).write_text(table(results))
+    Path(args.out).write_text(table(results), 'utf-8')
     print(f'{args.out}: {(time.monotonic() - start) / 60:.1f} min')
 
 

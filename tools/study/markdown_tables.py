@@ -28,9 +28,12 @@ NAMES = {
 
 
 def short(records: Mapping[str, Record]) -> str:
-    """A row an experiment: LSHL2 beside a student alone and the best peer."""
-    head = ['', 'seeds', 'student alone', "with the teacher's head", 'LSHL2']
-    head += ['its gain', 'best peer', 'teacher']
+    """A row an experiment: our best arm beside its control and a peer.
+
+    The gain is that of mimicking alone: over a student with the same head.
+    """
+    head = ['', 'seeds', 'student alone', "with the teacher's head", 'ours']
+    head += ['gain of mimicking', 'best peer', 'teacher']
     lines = []
     for name, spec in grid.EXPERIMENTS.items():
         if not spec.short:
@@ -43,15 +46,19 @@ def short(records: Mapping[str, Record]) -> str:
         if not all(found.values()) or best is None:
             continue
         alone, ours, peer = spec.short
+        titles = {x: spec.arms[x].title.removesuffix(INHERITED) for x in found}
         means = {x: f'{np.mean([*found[x].values()]):.1f}' for x in found}
-        title = spec.arms[peer].title.removesuffix(INHERITED)
-        gain = difference(found[ours], found[alone])
+        inherits = spec.arms[ours].title.endswith(INHERITED)
+        control = 'alone+inherit' if inherits else alone
+        gain = difference(found[ours], found[control])
         assert gain is not None  # the seeds are the same
         lines.append(
             [
                 f'{spec.title}: {name_of(name)}',
                 *(str(len(found[ours])), means[alone], means['alone+inherit']),
-                *(means[ours], said(gain), f'{means[peer]} ({title})'),
+                f'{means[ours]} ({titles[ours]})',
+                said(gain),
+                f'{means[peer]} ({titles[peer]})',
                 f'{best[1]:.1f}',
             ]
         )

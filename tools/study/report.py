@@ -116,9 +116,9 @@ def write(records: Mapping[str, Record]) -> Sequence[Path]:
     """
     found = parts(records)
     for page in PAGES:
-        text = filled(page.read_text(), found)
+        text = filled(page.read_text('utf-8'), found)
         with atomic_write(page) as partial:
-            partial.write_text(text)
+            partial.write_text(text, 'utf-8')
     written = [*PAGES]
     for name in grid.EXPERIMENTS:
         if len(rows(records, name)) > 1:

@@ -120,7 +120,7 @@ def read_records() -> dict[str, Record]:
     """What was measured, by the names of the runs."""
     if not RESULTS.exists():
         return {}
-    lines = RESULTS.read_text().splitlines()
+    lines = RESULTS.read_text('utf-8').splitlines()
     return {x['run']: x for x in map(json.loads, lines)}
 
 
@@ -128,7 +128,7 @@ def write_records(records: Mapping[str, Record]) -> None:
     """Write all that was measured, a line a run."""
     lines = [json.dumps(records[x], sort_keys=True) for x in sorted(records)]
     with atomic_write(RESULTS) as partial:
-        partial.write_text('\n'.join(lines) + '\n')
+        partial.write_text('\n'.join(lines) + '\n', 'utf-8')
 
 
 def is_done(run: Run, records: Mapping[str, Record]) -> bool:
@@ -209,7 +209,7 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         CUDA_VISIBLE_DEVICES='' if gpu is None else visible(gpu),
     )
     log = run.folder / 'log.txt'
-    with log.open('w') as file, STARTING:
+    with log.open('wb') as file, STARTING:
         if STOPPED.is_set():
             raise ConfigError(f'{run.name}: not started, the study stops')
         child = subprocess.Popen(
@@ -234,7 +234,9 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         raise ConfigError(
             f'{run.name}: measured no {run.spec.metric}; see {log}'
         )
-    checkpoint = Path((run.folder / 'last_checkpoint').read_text())
+    checkpoint = Path(
+        (run.folder / 'last_checkpoint').read_text(encoding=None)
+    )
     made = {}
     if run.experiment == 'needed':
         made['weights'] = digest(checkpoint)
