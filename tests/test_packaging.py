@@ -257,8 +257,8 @@ def test_others_get_the_whole_package(command, tmp_path):
     (tmp_path / 'other.py').write_text('import lshfm_mm\n')
     done = run_bare('-S', *command.split(), cwd=tmp_path)
     assert done.returncode == 1
-    assert 'lshfm_mm/compat.py' in done.stderr
-    assert "No module named 'numpy'" in done.stderr
+    assert 'compat.py' in done.stderr
+    assert 'ModuleNotFoundError' in done.stderr
 
 
 @pytest.mark.parametrize('command', ['lshfm_mm doctor', 'lshfm_mm.doctor'])
