@@ -341,9 +341,11 @@ def test_the_same_bits_as_the_compiled_operators(levels):
                 for x, y in zip((ext, installed), both, strict=True)
             )
             assert torch.equal(found, expected)
-            torch.testing.assert_close(*both, rtol=1e-6, atol=0)
+            torch.testing.assert_close(
+                *both, rtol=1e-6, atol=0, equal_nan=True
+            )
             if method < 2:
-                assert torch.equal(*both)
+                np.testing.assert_array_equal(*both)
     assert ext.nms_match(dets, 0.5) == installed.nms_match(dets, 0.5)
     for mode, aligned in product((0, 1), (True, False)):
         both = [torch.zeros(2000, *[2000] * (not aligned)) for _ in range(2)]

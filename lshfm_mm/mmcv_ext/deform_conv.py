@@ -110,7 +110,6 @@ def deform_conv_backward_parameters(
     """Add ``scale`` times the gradient of the weights to ``gradWeight``."""
     if columns.shape == gradWeight.shape:
         gradWeight.add_(columns, alpha=scale)
-        columns.resize_(0)
         return
     geometry = (dH, dW, padH, padW, dilationH, dilationW)
     _, grad_weight, _ = _backward(
