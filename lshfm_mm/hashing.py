@@ -58,7 +58,7 @@ def hashes_at_a_time(feature: Tensor) -> int:
     A block of projections fits the cache of a CPU: 8 MB in float32. A GPU
     wants few, large kernels: there a block has 64 MB, and P3 of a RetinaNet
     (2 x 100 x 168 locations, 4096 hash functions) takes 9 of them. The loss
-    holds about five blocks at a time: 40 MB on a CPU, 320 MB on a GPU.
+    holds five blocks at a time: 40 MB on a CPU, 320 MB on a GPU.
 
     Args:
         feature (Tensor): Features, (N, D), or maps, (N, C, H, W).

@@ -56,12 +56,17 @@ class _LSH(Function):
         gradient = torch.zeros_like(s_feature) if wanted else None
         step = hashes_at_a_time(s_feature)
         for w, b in zip(weight.split(step), bias.split(step), strict=True):
-            s_side, t_side = project(s_feature, w, b), project(t_feature, w, b)
-            losses, slopes = _compare(s_side, t_side, mode, wanted)
-            total += (losses * share).sum()
+            losses, slopes = _compare(
+                project(s_feature, w, b),
+                project(t_feature, w, b),
+                mode,
+                wanted,
+            )
+            total += losses.mul_(share).sum()
             if gradient is not None:
                 slopes *= share
                 gradient += project_back(slopes, w, s_feature.shape)
+            del losses, slopes  # before the next block needs the memory
         ctx.save_for_backward(gradient)
         return total
 

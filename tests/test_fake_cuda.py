@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from lshfm_mm import hashing
 from lshfm_mm.alignment import alignment_sums, equal_codes
@@ -104,16 +105,20 @@ def test_hash_functions_are_drawn_on_a_default_device(fake_mode):
 
 
 class Convolutions(TorchDispatchMode):
-    """Notes how many numbers each convolution gives."""
+    """Notes what convolutions give, and how many blocks exist at a time."""
 
-    def __init__(self):
+    def __init__(self, block):
         super().__init__()
-        self.sizes = []
+        self.block, self.alive = block, WeakIdKeyDictionary()
+        self.sizes, self.most = [], 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         if function is torch.ops.aten.convolution.default:
             self.sizes.append(result.numel())
+        if torch.is_tensor(result) and result.numel() > 0.6 * self.block:
+            self.alive[result] = True
+            self.most = max(self.most, len(self.alive))
         return result
 
 
@@ -124,14 +129,17 @@ class Convolutions(TorchDispatchMode):
 def test_a_gpu_gets_few_large_blocks(device, blocks, limit, fake_mode):
     """P3 of a RetinaNet: what is launched, and what exists at a time."""
     with fake_mode:
-        student = torch.rand(2, 256, 100, 168, device=device)
+        teacher = torch.rand(2, 256, 100, 168, device=device)
+        student = teacher.clone().requires_grad_()
         weight = torch.rand(4096, 256 * 9, device=device)
         bias = torch.rand(4096, device=device)
-        with Convolutions() as seen:
-            loss = lsh_loss(student, student, weight, bias)
+        with Convolutions(limit) as seen:
+            loss = lsh_loss(student, teacher, weight, bias)
     assert loss.device.type == device
     assert len(seen.sizes) == 2 * blocks  # of student and teacher
     assert limit / 2 < max(seen.sizes) <= limit
+    if device == 'cuda':  # on a CPU features are as large as blocks
+        assert seen.most == 5
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)

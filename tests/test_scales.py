@@ -74,7 +74,7 @@ def test_the_gradients_of_one_loss_exist_at_a_time(dtype, monkeypatch):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
             if isinstance(out, torch.Tensor) and out.numel() == 50:
-                assert out.dtype in (dtype, torch.float32)
+                assert out.dtype != torch.float64
                 if out.dtype != dtype or 'pow' in str(function):
                     self.alive = [x for x in self.alive if x() is not None]
                     self.alive.append(weakref.ref(out))
