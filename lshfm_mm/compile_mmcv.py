@@ -147,7 +147,9 @@ def compiler_env(torch: str, gpu: bool, folder: Path) -> dict[str, str]:
     env['PATH'] = scripts + os.pathsep + env.get('PATH', '')
     if torch_release(torch) >= FIRST_CXX20_TORCH:
         wrapper = folder / 'c++20'
-        wrapper.write_text(f'#!/bin/sh\nexec {compiler} "$@" -std=c++20\n')
+        wrapper.write_text(
+            f'#!/bin/sh\nexec {compiler} "$@" -std=c++20\n', 'utf-8'
+        )
         wrapper.chmod(0o755)
         env['CXX'] = str(wrapper)
         flags = env.get('NVCC_APPEND_FLAGS', '')
@@ -186,7 +188,7 @@ def build(stack: Stack, torch: str, gpu: bool, folder: Path) -> None:
         status, log = run_with_progress(command, env)
         if status:
             kept = Path(tempfile.gettempdir()) / 'lshfm_mm_mmcv_build.log'
-            kept.write_text(''.join(log))
+            kept.write_text(''.join(log), 'utf-8')
             errors = [line for line in log if 'error:' in line]
             print(''.join(errors[:10] or log[-20:]), flush=True)
             sys.exit(

@@ -7,6 +7,7 @@ them that bear the names of the stack.
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import venv
@@ -377,7 +378,12 @@ def test_machine_is_fine_without_a_compiler(bare_python, tmp_path):
     done = run([*command, '--compiled'], tmp_path, {'PATH': ''})
     assert (done.returncode, done.stdout) == (1, '')
     assert done.stderr.startswith('error: compiler: no C++ compiler found')
-    done = run([*command, '--compiled', '--stack', 'onedl'], tmp_path, {})
+
+
+@pytest.mark.skipif(shutil.which('c++') is None, reason='needs a C++ compiler')
+def test_machine_is_fine_with_a_compiler(bare_python, tmp_path):
+    command = [bare_python, *DOCTOR, '--machine', '--compiled']
+    done = run([*command, '--stack', 'onedl'], tmp_path, {})
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 

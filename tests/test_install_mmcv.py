@@ -27,6 +27,9 @@ from lshfm_mm import compile_mmcv, install_mmcv, stacks
 from lshfm_mm.stacks import OPENMMLAB, STACKS, Release
 
 ROOT = Path(__file__).resolve().parent.parent
+needs_compiler = pytest.mark.skipif(
+    shutil.which('c++') is None, reason='needs a C++ compiler'
+)
 TORCH = """
 __version__ = {version!r}
 class version: cuda = None
@@ -422,6 +425,7 @@ def test_only_a_bad_wheel_leaves_the_cache(machine, files, message, stays):
 PROGRESS = r'mmcv: file %d/2, \d+\.\d min, ETA \d+\.\d min\n'
 
 
+@needs_compiler
 def test_failed_build_goes_on_at_the_next_run(machine):
     machine.release()
     done = machine.run('--compiled', BREAK='1')
@@ -465,6 +469,7 @@ def test_published_wheel_of_onedl(tmp_path, monkeypatch, capfd):
     assert compile_mmcv.cached_wheel(out).name.startswith('onedl_mmcv-2.3.6')
 
 
+@needs_compiler
 def test_compiler_compiles_cxx20_though_mmcv_asks_for_17(
     tmp_path, monkeypatch
 ):
@@ -480,6 +485,7 @@ def test_compiler_compiles_cxx20_though_mmcv_asks_for_17(
     assert env['NVCC_APPEND_FLAGS'] == '-std=c++20'
 
 
+@needs_compiler
 def test_older_torch_keeps_its_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv('CXX', 'c++')
     env = compile_mmcv.compiler_env('2.13.0', False, tmp_path)
@@ -504,6 +510,7 @@ def test_compiler_that_does_not_do(tmp_path, monkeypatch, cxx, message):
         compile_mmcv.find_compiler()
 
 
+@needs_compiler
 def test_compiler_without_python_headers(tmp_path, monkeypatch):
     folder = tmp_path / 'python3.11'
     monkeypatch.setattr(sysconfig, 'get_path', lambda _: str(folder))
@@ -511,6 +518,7 @@ def test_compiler_without_python_headers(tmp_path, monkeypatch):
         compile_mmcv.find_compiler()
 
 
+@needs_compiler
 def test_gpu_needs_nvcc(tmp_path, monkeypatch):
     monkeypatch.setattr(compile_mmcv, 'PROBE_CUDA_HOME', 'raise OSError("no")')
     with pytest.raises(SystemExit, match='nvcc: .*OSError: no'):

@@ -20,7 +20,7 @@ import torch
 import torchvision
 
 import lshfm_mm
-from lshfm_mm.files import written_whole
+from lshfm_mm.files import atomic_write
 from lshfm_mm.operators import are_compiled
 
 REPO = Path(__file__).resolve().parent.parent
@@ -129,7 +129,7 @@ def main() -> None:
         if not report.is_file():
             sys.exit(run.returncode)
         tests = outcomes(report.read_text('utf-8'))
-    with written_whole(out) as partial:
+    with atomic_write(out) as partial:
         partial.write_text(page(machine(), tests), 'utf-8')
     sys.exit(run.returncode)
 
