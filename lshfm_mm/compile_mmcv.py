@@ -147,7 +147,9 @@ def compiler_env(torch: str, gpu: bool, folder: Path) -> dict[str, str]:
     env['PATH'] = scripts + os.pathsep + env.get('PATH', '')
     if torch_release(torch) >= FIRST_CXX20_TORCH:
         wrapper = folder / 'c++20'
-        wrapper.write_text(f'#!/bin/sh\nexec {compiler} "$@" -std=c++20\n')
+        wrapper.write_text(
+            f'#!/bin/sh\nexec {compiler} "$@" -std=c++20\n', 'utf-8'
+        )
         wrapper.chmod(0o755)
         env['CXX'] = str(wrapper)
         flags = env.get('NVCC_APPEND_FLAGS', '')
@@ -172,6 +174,11 @@ def fetch_source(stack: Stack, folder: Path) -> Path:
 
 def build(stack: Stack, torch: str, gpu: bool, folder: Path) -> None:
     """Build the wheel into ``folder``, with progress and ETA."""
+    if os.name == 'nt':
+        sys.exit(
+            'error: mmcv: its operators are compiled on Linux and macOS only; '
+            'take those on torchvision: python -m lshfm_mm install_mmcv'
+        )
     env = compiler_env(torch, gpu, folder)
     # mmcv needs pkg_resources, gone in 81; onedl-mmcv needs 80.
     if not pip('install', '--quiet', 'setuptools>=80,<81', 'wheel', 'ninja'):
@@ -186,7 +193,7 @@ def build(stack: Stack, torch: str, gpu: bool, folder: Path) -> None:
         status, log = run_with_progress(command, env)
         if status:
             kept = Path(tempfile.gettempdir()) / 'lshfm_mm_mmcv_build.log'
-            kept.write_text(''.join(log))
+            kept.write_text(''.join(log), 'utf-8')
             errors = [line for line in log if 'error:' in line]
             print(''.join(errors[:10] or log[-20:]), flush=True)
             sys.exit(

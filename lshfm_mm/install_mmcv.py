@@ -89,7 +89,9 @@ def download(release: stacks.Release, folder: Path, *options: str) -> Path:
         Path: The file.
     """
     wanted = folder / 'requirements.txt'
-    wanted.write_text(f'{release.requirement} --hash=sha256:{release.sha256}')
+    wanted.write_text(
+        f'{release.requirement} --hash=sha256:{release.sha256}', 'utf-8'
+    )
     done = pip(
         'download', '--quiet', '--no-deps', *options,
         '--requirement', str(wanted), '--dest', str(folder),

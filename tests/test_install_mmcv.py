@@ -27,6 +27,9 @@ from lshfm_mm import compile_mmcv, install_mmcv, stacks
 from lshfm_mm.stacks import OPENMMLAB, STACKS, Release
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(
+    os.name == 'nt', reason='its environments and compilers are those of Unix'
+)
 TORCH = """
 __version__ = {version!r}
 class version: cuda = None

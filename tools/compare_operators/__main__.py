@@ -99,7 +99,9 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     cpu = Path('/proc/cpuinfo')
     if cpu.is_file():
-        models = [x for x in cpu.read_text().split('\n') if 'model name' in x]
+        models = [
+            x for x in cpu.read_text('utf-8').split('\n') if 'model name' in x
+        ]
         name = models[0].split(':')[1].strip() if models else name
     if torch.cuda.is_available():
         name = f'{torch.cuda.get_device_name()}, {name}'
@@ -201,7 +203,7 @@ def main() -> None:
         own_tests=OWN_TESTS.strip(),
         absent=', '.join(f'`{x}`' for x in mmcv_ext.NOT_SERVED) + '.',
     )
-    options.out.write_text(page)
+    options.out.write_text(page, 'utf-8')
 
 
 if __name__ == '__main__':
