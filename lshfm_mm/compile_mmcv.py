@@ -174,6 +174,11 @@ def fetch_source(stack: Stack, folder: Path) -> Path:
 
 def build(stack: Stack, torch: str, gpu: bool, folder: Path) -> None:
     """Build the wheel into ``folder``, with progress and ETA."""
+    if os.name == 'nt':
+        sys.exit(
+            'error: mmcv: its operators are compiled on Linux and macOS only; '
+            'take those on torchvision: python -m lshfm_mm install_mmcv'
+        )
     env = compiler_env(torch, gpu, folder)
     # mmcv needs pkg_resources, gone in 81; onedl-mmcv needs 80.
     if not pip('install', '--quiet', 'setuptools>=80,<81', 'wheel', 'ninja'):

@@ -18,6 +18,7 @@ import pytest
 from lshfm_mm import doctor, stacks
 
 ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = 'Scripts' if os.name == 'nt' else 'bin'
 DOCTOR = ('-m', 'lshfm_mm', 'doctor')
 VERSIONS = {
     'setuptools': '80.10.2',
@@ -100,7 +101,7 @@ def entry(output, part):
 def bare_python(tmp_path_factory):
     folder = tmp_path_factory.mktemp('bare')
     venv.create(folder, with_pip=False)
-    return str(folder / 'bin' / 'python')
+    return str(folder / SCRIPTS / 'python')
 
 
 @pytest.fixture
@@ -448,7 +449,7 @@ def test_mixed_stacks_are_refused_until_mended(tmp_path, order):
     """Real packages of both by the real pip, which says nothing."""
     folder = tmp_path / 'env'
     venv.create(folder, with_pip=True)
-    python = str(folder / 'bin' / 'python')
+    python = str(folder / SCRIPTS / 'python')
 
     def pip(*args):
         env = {**os.environ, 'PIP_NO_DEPS': '1'}

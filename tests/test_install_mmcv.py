@@ -27,6 +27,9 @@ from lshfm_mm import compile_mmcv, install_mmcv, stacks
 from lshfm_mm.stacks import OPENMMLAB, STACKS, Release
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(
+    os.name == 'nt', reason='its environments and compilers are those of Unix'
+)
 needs_compiler = pytest.mark.skipif(
     shutil.which('c++') is None, reason='needs a C++ compiler'
 )

@@ -98,7 +98,7 @@ def test_an_infinite_square_is_no_infinite_norm():
 
 def test_layers_that_wait_for_other_processes(tmp_path):
     distributed.init_process_group(
-        'gloo', f'file://{tmp_path}/meeting', rank=0, world_size=1
+        'gloo', (tmp_path / 'meeting').as_uri(), rank=0, world_size=1
     )
     try:
         layers = nn.SyncBatchNorm(4), SyncBatchNorm(4)
