@@ -39,7 +39,8 @@ def nms(
     ranks = torch.arange(
         boxes.shape[0], 0, -1, dtype=boxes.dtype, device=boxes.device
     )
-    return order[OPS.nms(boxes[order], ranks, threshold)]
+    boxes = boxes.index_select(0, order)
+    return order.index_select(0, OPS.nms(boxes, ranks, threshold))
 
 
 def softnms(
@@ -108,21 +109,19 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     Returns:
         list[list[int]]: Indices of the boxes, best first.
     """
-    dets = dets.detach().float()
-    order = dets[:, 4].sort(descending=True)[1]  # as unstable as mmcv's
-    rest = _table(dets[order, :4], dets[order, 4], 0)
-    rest[6] = order.numpy()
+    order = dets[:, 4].detach().sort(descending=True)[1]  # unstably, as mmcv
+    rest = _table(dets[:, :4], dets[:, 4], 0).take(order.numpy(), 1)
     threshold = np.float32(iou_threshold)
     groups = []
     with np.errstate(all='ignore'):
         while rest.shape[1]:
             best, rest = rest[:, 0], rest[:, 1:]
             near = _overlaps(best, rest, 0) >= threshold
-            group = [int(best[6])]
-            if near.any():
-                group += rest[6, near].astype(int).tolist()
-                rest = rest[:, ~near]
-            groups.append(group)
+            (joining,) = near.nonzero()
+            group = [best[6], *rest[6, joining]]
+            if len(joining):
+                rest = rest.take((~near).nonzero()[0], 1)
+            groups.append([int(x) for x in group])
     return groups
 
 
