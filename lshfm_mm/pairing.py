@@ -297,12 +297,11 @@ def embed(
     """
     layers = student.pooled, teacher.pooled
     ours, theirs = (x and width_of(x.module, 'input') for x in layers)
+    if ours is None or theirs is None or ours == theirs:
+        return None
     neck, head = (ConfigDict(model.get(x) or {}) for x in ('neck', 'head'))
     if (
-        ours is None
-        or theirs is None
-        or ours == theirs
-        or neck.get('type') != 'GlobalAveragePooling'
+        neck.get('type') != 'GlobalAveragePooling'
         or head.get('type') not in HEADS
     ):
         return None

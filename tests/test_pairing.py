@@ -165,6 +165,20 @@ def test_dense_heads_mimic_the_class_tower(write, width, hashes, share):
     assert not cfg.model.inherit  # the paper does not
 
 
+def test_a_neck_of_several_parts(write):
+    """As ATSS with DyHead has."""
+    models = []
+    for width in (8, 4):
+        model = retinanet(width)
+        channels = model['neck']['out_channels']
+        more = dict(type='DyHead', in_channels=channels, out_channels=channels)
+        model['neck'] = [model['neck'], dict(more, num_blocks=1)]
+        models.append(model)
+    cfg = write(*models)
+    assert list(cfg.model.distiller.taps) == ['cls']
+    assert [x.type for x in cfg.model.architecture.neck] == ['FPN', 'DyHead']
+
+
 def test_different_heads_mimic_the_necks(write):
     cfg = write(faster(8, neck=32), retinanet(4))
     assert cfg.model.type == 'FeatureMimicDistill'
