@@ -45,6 +45,8 @@ class Folded(NamedTuple):
 def has_embedding(model: ConfigDict) -> bool:
     """Whether a model config has a linear embedding before its classifier."""
     neck, head = model.get('neck') or {}, model.get('head') or {}
+    if not (isinstance(neck, Mapping) and isinstance(head, Mapping)):
+        return False  # several necks, as DyHead behind an FPN
     kinds = [str(x.get('type')).rpartition('.')[2] for x in (neck, head)]
     linear = not (neck.get('norm_cfg', LINEAR_NORM) or neck.get('act_cfg'))
     return (

@@ -384,9 +384,12 @@ def test_folding_keeps_the_logits(kind, pool, head):
     assert model.neck.type == POOLS[pool]['type']  # as it was
 
 
-def test_the_norm_that_mmpretrain_puts_there_is_seen():
+def test_the_norm_that_mmpretrain_puts_there_and_several_necks_are_seen():
     model = ConfigDict(embedded())
     del model.neck['norm_cfg']
+    assert not has_embedding(model)
+    model = ConfigDict(embedded())
+    model.neck = [model.neck]  # as detectors may have
     assert not has_embedding(model)
 
 
