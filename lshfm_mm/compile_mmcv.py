@@ -2,8 +2,12 @@
 
 In order: take the wheel that an earlier run built; take the one that OneDL
 published for this torch; build from source (77 files, about 12 minutes on 2
-cores) and keep the wheel in ``~/.cache/lshfm_mm``. An interrupted build goes
-on at the next call.
+cores) and keep the wheel in ``~/.cache/lshfm_mm``. A wheel whose operators do
+not load is removed there, and the next way is tried. An interrupted build
+goes on at the next call.
+
+The source is checked against its hash. OneDL's wheels, one for each torch and
+Python, are not: they are as trustworthy as their server.
 """
 
 from __future__ import annotations
@@ -95,8 +99,13 @@ def find_compiler() -> str:
     """Return the command of ``$CXX``, else of c++ or g++, as a shell line.
 
     Raises:
-        SystemExit: Without a compiler of C++20 or without Python.h.
+        SystemExit: On Windows; without a compiler of C++20 or Python.h.
     """
+    if os.name == 'nt':
+        sys.exit(
+            'error: mmcv: its operators are compiled on Linux and macOS only; '
+            'take those on torchvision: python -m lshfm_mm install_mmcv'
+        )
     named = os.environ.get('CXX', '').strip()
     commands = map(shlex.split, [named] if named else ['c++', 'g++'])
     found = [[path, *x[1:]] for x in commands if (path := shutil.which(x[0]))]
@@ -174,11 +183,6 @@ def fetch_source(stack: Stack, folder: Path) -> Path:
 
 def build(stack: Stack, torch: str, gpu: bool, folder: Path) -> None:
     """Build the wheel into ``folder``, with progress and ETA."""
-    if os.name == 'nt':
-        sys.exit(
-            'error: mmcv: its operators are compiled on Linux and macOS only; '
-            'take those on torchvision: python -m lshfm_mm install_mmcv'
-        )
     env = compiler_env(torch, gpu, folder)
     # mmcv needs pkg_resources, gone in 81; onedl-mmcv needs 80.
     if not pip('install', '--quiet', 'setuptools>=80,<81', 'wheel', 'ninja'):
@@ -242,6 +246,26 @@ def show_progress(line: str, spent: float) -> None:
         )
 
 
+def install_cached(folder: Path, torch: str) -> bool:
+    """Install the wheel in ``folder``; remove it if its operators fail.
+
+    Returns:
+        bool: Whether there was one whose operators load.
+    """
+    wheel = cached_wheel(folder)
+    if wheel is None:
+        return False
+    error = install(wheel)
+    if error:
+        print(
+            f'mmcv: removing {wheel}: its operators do not load under torch '
+            f'{torch} ({error})',
+            flush=True,
+        )
+        wheel.unlink()
+    return not error
+
+
 def install_compiled(stack: Stack) -> None:
     """Install a wheel with compiled operators for the torch that is here."""
     from filelock import FileLock  # comes with torch
@@ -254,27 +278,22 @@ def install_compiled(stack: Stack) -> None:
     gpu = has_gpu == 'True' or os.environ.get('FORCE_CUDA') == '1'
     folder = wheel_folder(stack, torch, gpu)
     with FileLock(folder / 'lock'):  # a second run waits for the first
-        wheel = cached_wheel(folder)
-        if wheel is None and stack is ONEDL:
-            fetch_published(
+        if install_cached(folder, torch):
+            return
+        if (
+            stack is ONEDL
+            and fetch_published(
                 stack, torch, None if cuda == 'None' else cuda, folder
             )
-            wheel = cached_wheel(folder)
-        if wheel is None:
-            try:
-                build(stack, torch, gpu, folder)
-            except KeyboardInterrupt:
-                sys.exit('mmcv: interrupted; the next run goes on from here')
-            wheel = cached_wheel(folder)
-        if wheel is None:
-            sys.exit(f'error: mmcv: no usable wheel came into {folder}')
-        error = install(wheel)
-        if error and run_python('import mmcv')[1]:
-            sys.exit(f'error: mmcv: cannot be imported ({error})')
-        if error:
-            wheel.unlink()
+            and install_cached(folder, torch)
+        ):
+            return
+        try:
+            build(stack, torch, gpu, folder)
+        except KeyboardInterrupt:
+            sys.exit('mmcv: interrupted; the next run goes on from here')
+        if not install_cached(folder, torch):
             sys.exit(
-                f'error: mmcv: the ops of {wheel} do not load under torch '
-                f'{torch} ({error}); it was removed from the cache, run this '
-                f'command again'
+                'error: mmcv: the wheel that was built does not work; what '
+                'was installed stays'
             )

@@ -27,6 +27,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 from . import stacks
@@ -40,21 +41,36 @@ Generator: lshfm_mm
 Root-Is-Purelib: true
 Tag: py3-none-any
 """
-PROBE = 'import mmcv.ops, mmcv._ext; print(mmcv._ext.__file__)'
+# The last line that it prints is mmcv where only the operators do not load.
+PROBE = """
+import mmcv
+print('mmcv')
+import mmcv.ops, mmcv._ext, torch
+is_compiled = not mmcv._ext.__file__.endswith('.py')
+if is_compiled and torch.cuda.is_available():
+    if mmcv._ext.get_compiling_cuda_version() == 'not available':
+        raise OSError('they were compiled without CUDA, and torch sees a GPU')
+print(mmcv._ext.__file__)
+"""
 
 
-def run_python(code: str) -> tuple[str, str]:
+def run_python(code: str, folder: str = '') -> tuple[str, str]:
     """Run ``code`` in a new process.
 
     Args:
         code (str): Python source.
+        folder (str): Where modules are looked for first, if given.
 
     Returns:
         tuple[str, str]: The last line that it printed, and the last line of
         its error (empty when all went well).
     """
+    env = dict(os.environ)
+    if folder:
+        path = [folder, env.get('PYTHONPATH', '')]
+        env['PYTHONPATH'] = os.pathsep.join(filter(None, path))
     done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True
+        [sys.executable, '-c', code], capture_output=True, text=True, env=env
     )
     last = (done.stdout.strip().splitlines() or [''])[-1]
     if done.returncode == 0:
@@ -213,46 +229,71 @@ def same_python(left: Path, right: Path) -> bool:
     )
 
 
+def look_at_operators(stack: Stack) -> tuple[str, str]:
+    """Look at the operators of the mmcv that is installed.
+
+    Returns:
+        tuple[str, str]: ``compiled``, or ``torchvision's`` for ours as they
+        are here, and ''; or '' and why they do not do.
+    """
+    module, error = run_python(PROBE)
+    if error:
+        return '', error
+    if not module.endswith('.py'):
+        return 'compiled', ''
+    version = stacks.dist_version(stack.packages['mmcv'][0])
+    if version == stack.mmcv + LOCAL and same_python(
+        Path(module).parent, OPERATORS
+    ):
+        return "torchvision's", ''
+    return '', "torchvision's operators are not those of this lshfm_mm"
+
+
 def in_place(stack: Stack) -> str:
     """Return what operators the mmcv that is installed has.
 
     Returns:
-        str: ``compiled``, or ``torchvision's`` for ours as they are here, or
-        '' when there is no mmcv, one that does not work, or an older one.
+        str: ``compiled`` or ``torchvision's``, or '' when there is no mmcv,
+        one that does not work, or an older one.
     """
     name, spec = stack.packages['mmcv']
     version = stacks.dist_version(name)
     if not version or not stacks.satisfies(version, spec):
         return ''
-    module, error = run_python(PROBE)
-    if error:
-        return ''
-    if not module.endswith('.py'):
-        return 'compiled'
-    ours = version == stack.mmcv + LOCAL and same_python(
-        Path(module).parent, OPERATORS
-    )
-    return "torchvision's" if ours else ''
+    return look_at_operators(stack)[0]
 
 
 def install(wheel: Path) -> str:
-    """Install ``wheel`` and its requirements.
+    """Install the requirements of ``wheel``, and then it, if it works.
+
+    It is tried in a folder of its own: an mmcv that is installed stays as it
+    is until one that works takes its place.
 
     Returns:
-        str: Why mmcv's operators cannot be imported then, or ''.
+        str: Why its operators do not load, and so it is not installed, or ''.
     """
     lock = ['-c', str(stacks.LOCK)] if stacks.LOCK.is_file() else []
-    # Twice, because --force-reinstall would reinstall the requirements too.
-    if not pip(
-        'install', '--quiet', '--force-reinstall', '--no-deps', str(wheel)
-    ):
-        sys.exit(f'error: mmcv: pip could not install {wheel}')
-    if not pip('install', '--quiet', *lock, str(wheel)):
-        sys.exit('error: mmcv: its requirements could not be installed')
-    error = run_python(PROBE)[1]
-    if not error:
-        print(f'mmcv: installed {wheel}')
-    return error
+    refusal = f'error: mmcv: pip could not install {wheel}'
+    with tempfile.TemporaryDirectory() as scratch:
+        only = ['install', '--quiet', '--no-deps']
+        if not pip(*only, '--target', scratch, str(wheel)):
+            sys.exit(refusal)
+        (dist,) = metadata.distributions(path=[scratch])
+        wanted = dist.requires or []
+        if wanted and not pip('install', '--quiet', *lock, *wanted):
+            sys.exit('error: mmcv: its requirements could not be installed')
+        reached, error = run_python(PROBE, scratch)
+    if error and not reached:
+        sys.exit(
+            f'error: mmcv: {wheel} cannot be imported ({error}); what was '
+            f'installed stays'
+        )
+    if error:
+        return error
+    if not pip(*only, '--force-reinstall', str(wheel)):
+        sys.exit(refusal)
+    print(f'mmcv: installed {wheel}', flush=True)
+    return ''
 
 
 def install_on_torchvision(stack: Stack) -> None:
@@ -265,7 +306,10 @@ def install_on_torchvision(stack: Stack) -> None:
         )
     error = install(wheel)
     if error:
-        sys.exit(f'error: mmcv: its operators cannot be imported ({error})')
+        sys.exit(
+            f'error: mmcv: its operators cannot be imported ({error}); what '
+            f'was installed stays'
+        )
 
 
 def main() -> None:
@@ -291,7 +335,9 @@ def main() -> None:
         sys.exit(f'error: stack: {error}')
     kind = in_place(stack)
     if kind == 'compiled' or (kind and not args.compiled):
-        print(f'mmcv: {stack.mmcv} with {kind} operators is in place')
+        version = stacks.dist_version(stack.packages['mmcv'][0])
+        version = version.removesuffix(LOCAL)
+        print(f'mmcv: {version} with {kind} operators is in place')
         return
     for name in ('torch', 'torchvision'):
         if not stacks.dist_version(name):
