@@ -23,7 +23,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' \
 		$(MAKEFILE_LIST)
 
-env: $(STAMP)  ## set up $(VENV): about 6 GB, 3 minutes
+env: $(STAMP)  ## set up $(VENV): about 6 GB, 2 minutes
 
 # Each step finds what an interrupted run has left, and goes on from there.
 $(STAMP): requirements.lock setup.py $(wildcard lshfm_mm/*mmcv*.py) \

@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 
 from . import compile_mmcv, stacks
-from .install_mmcv import LOCAL
+from .install_mmcv import look_at_operators
 from .stacks import OPENMMLAB, PYTHON, Stack, dist_version, satisfies
 
 INSTALL_MMCV = 'python -m lshfm_mm install_mmcv'
@@ -189,12 +188,29 @@ def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
         mend = INSTALL_MMCV
     elif part.module == 'cv2' and 'cannot open shared object' in error:
         mend = OPENCV_MEND
-    if part.module == 'mmcv.ops':
-        name = 'mmcv operators'
-        ours = found.endswith(LOCAL)
-        found = "torchvision's" if ours else 'compiled'
-        found = '' if error else found
     return Check(name, found or 'none', needed, error, mend, part.required)
+
+
+def check_operators(
+    part: Part, stack: Stack, before: Mapping[str, Check]
+) -> Check:
+    """Check mmcv's operators: that they load, and that ours are up to date.
+
+    Args:
+        part (Part): ``mmcv.ops``.
+        stack (Stack): The stack that is installed.
+        before (Mapping[str, Check]): The checks of earlier modules.
+
+    Returns:
+        Check: It tells which they are.
+    """
+    kind, error = look_at_operators(stack)
+    check = check_part(part, error, before)
+    return replace(
+        check,
+        name='mmcv operators',
+        found='none' if check.error else kind,
+    )
 
 
 def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
@@ -214,7 +230,7 @@ def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
     mend = f'pip install --force-reinstall --no-deps {pair}'
     if not satisfies(torch, wanted):
         error = f'torchvision {torchvision} needs torch{wanted}'
-        mend = f'pip install {shlex.quote(f"torch{wanted}")} {pair}'
+        mend = f'pip install {stacks.quote(f"torch{wanted}")} {pair}'
     if '+' in torch:
         build = torch.split('+')[1]
         mend += f' --index-url https://download.pytorch.org/whl/{build}'
@@ -234,8 +250,12 @@ def check_stack() -> list[Check]:
     }
     if error:  # what else is found would be about files of the other one
         return list(checks.values())
-    errors = probe([part.module for part in parts(stack)])
+    modules = [part.module for part in parts(stack)]
+    errors = probe([module for module in modules if module != 'mmcv.ops'])
     for part in parts(stack):
+        if part.module == 'mmcv.ops':
+            checks[part.module] = check_operators(part, stack, checks)
+            continue
         error = errors[part.module]
         if part.module != 'torchvision':
             checks[part.module] = check_part(part, error, checks)

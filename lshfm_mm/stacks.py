@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import operator
 import re
-import shlex
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -145,10 +144,16 @@ def satisfies(version: str, spec: str) -> bool:
     )
 
 
+def quote(requirement: str) -> str:
+    """Quote a requirement for any shell; cmd.exe knows double quotes only."""
+    is_word = re.fullmatch(r'[\w.=+-]+', requirement)
+    return requirement if is_word else f'"{requirement}"'
+
+
 def pip_install(*wanted: str) -> str:
     """Return the command that installs what is tested, if it is wanted."""
     lock = [f'-c {LOCK.name}'] if LOCK.is_file() else []
-    return ' '.join(['pip install', *lock, *map(shlex.quote, wanted)])
+    return ' '.join(['pip install', *lock, *map(quote, wanted)])
 
 
 def mixture() -> tuple[str, str]:
@@ -165,13 +170,13 @@ def mixture() -> tuple[str, str]:
     found = {**both[OPENMMLAB.name], **both[ONEDL.name], **others}
     told = ', '.join(f'{name} {number}' for name, number in found.items())
     install = ', or '.join(
-        f'"{pip_install(*stack.requirements())}" for {stack.name}'
+        f'`{pip_install(*stack.requirements())}` for {stack.name}'
         for stack in STACKS.values()
     )
     return (
         f'{told} write into the same folders',
-        f'"pip uninstall -y {" ".join(found)}", then {install}, then '
-        f'"python -m lshfm_mm install_mmcv"',
+        f'`pip uninstall -y {" ".join(found)}`, then {install}, then '
+        f'`python -m lshfm_mm install_mmcv`',
     )
 
 

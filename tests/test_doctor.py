@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lshfm_mm import doctor, stacks
+from lshfm_mm import doctor, install_mmcv, stacks
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = 'Scripts' if os.name == 'nt' else 'bin'
@@ -41,6 +41,13 @@ ONEDL = {
     'onedl-mmpretrain': '1.3.6',
 }
 
+EXT = """
+import sys, types
+sys.modules[__name__ + '._ext'] = _ext = types.ModuleType('_ext')
+_ext.__file__ = {module!r}
+_ext.get_compiling_cuda_version = lambda: {cuda!r}
+"""
+
 
 class Stack:
     """A folder of small packages, all fine until one is changed."""
@@ -52,6 +59,7 @@ class Stack:
         self.release('torchvision', '0.29.1', 'torch (>=2.14.0)')
         for part in doctor.parts(stacks.OPENMMLAB):
             self.write(part.module, '')
+        self.write_operators('_ext.so')
 
     def release(self, dist, version, requires=None):
         self.remove(dist)
@@ -73,6 +81,11 @@ class Stack:
         name = f'{rest or "__init__"}.py'
         (self.folder / package / name).write_text(code)
         (self.folder / package / '__init__.py').touch()
+
+    def write_operators(self, module, gpu=False, cuda='not available'):
+        """Operators in a file that need not exist, and a torch for them."""
+        self.write('mmcv', EXT.format(module=str(module), cuda=cuda))
+        self.write('torch', f'class cuda: is_available = lambda: {gpu}')
 
     def run(self, *options, **env):
         return run([self.python, *DOCTOR, *options], self.folder, env)
@@ -164,6 +177,9 @@ def test_the_stack_of_onedl(stack):
         stack.remove(name)
     for name, version in ONEDL.items():
         stack.release(name, version)
+    ours = stack.folder / 'mmcv' / '_ext'
+    shutil.copytree(install_mmcv.OPERATORS, ours)
+    stack.write_operators(ours / '__init__.py')
     done = stack.run()
     assert done.returncode == 0, done.stdout
     assert entry(done.stdout, 'stack') == ['stack onedl one ok']
@@ -171,13 +187,20 @@ def test_the_stack_of_onedl(stack):
         "mmcv operators torchvision's any ok"
     ]
     assert '\nsetuptools ' not in done.stdout
+    (ours / 'info.py').write_text('# of an older clone')
     stack.remove('onedl-mmdetection')
     done = stack.run()
+    assert done.returncode == 1
+    assert entry(done.stdout, 'mmcv operators') == [
+        'mmcv operators none any FAIL',
+        "torchvision's operators are not those of this lshfm_mm",
+        'mend: python -m lshfm_mm install_mmcv',
+    ]
     assert entry(done.stdout, 'onedl-mmdetection') == [
         'onedl-mmdetection none >=3.5.1,<3.6 FAIL',
         'not installed',
         'mend: pip install -c requirements.lock '
-        "'onedl-mmdetection>=3.5.1,<3.6'",
+        '"onedl-mmdetection>=3.5.1,<3.6"',
     ]
 
 
@@ -188,7 +211,7 @@ def test_nothing_installed(bare_python, tmp_path):
     assert entry(done.stdout, 'mmdet') == [
         'mmdet none >=3.3,<3.4 FAIL',
         'not installed',
-        "mend: pip install -c requirements.lock 'mmdet>=3.3,<3.4'",
+        'mend: pip install -c requirements.lock "mmdet>=3.3,<3.4"',
     ]
     assert entry(done.stdout, 'mmcv')[2] == (
         'mend: python -m lshfm_mm install_mmcv'
@@ -208,7 +231,7 @@ def test_optional_part_does_not_fail(stack):
     assert entry(done.stdout, 'mmpretrain') == [
         'mmpretrain none >=1.2,<1.3 optional',
         'not installed',
-        "mend: pip install -c requirements.lock 'mmpretrain>=1.2,<1.3'",
+        'mend: pip install -c requirements.lock "mmpretrain>=1.2,<1.3"',
     ]
 
 
@@ -232,7 +255,7 @@ def test_version_out_of_range(stack, dist, version, spec):
     if dist == 'mmcv':
         assert mend == 'mend: python -m lshfm_mm install_mmcv'
     else:
-        wanted = dist + spec if dist == 'mmrazor' else f"'{dist}{spec}'"
+        wanted = dist + spec if dist == 'mmrazor' else f'"{dist}{spec}"'
         assert mend == f'mend: pip install -c requirements.lock {wanted}'
 
 
@@ -259,6 +282,30 @@ def test_mmcv_without_ops_that_load(stack, code, error):
         'mend: python -m lshfm_mm install_mmcv',
     ]
     assert 'compiler' not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('gpu', 'cuda', 'fits'),
+    [
+        (True, 'not available', False),
+        (True, '13.0', True),
+        (False, 'not available', True),
+    ],
+)
+def test_operators_for_the_gpu_that_torch_sees(stack, gpu, cuda, fits):
+    stack.write_operators('_ext.so', gpu, cuda)
+    done = stack.run()
+    assert (done.returncode == 0) is fits
+    row = entry(done.stdout, 'mmcv operators')
+    assert row == (
+        ['mmcv operators compiled any ok']
+        if fits
+        else [
+            'mmcv operators none any FAIL',
+            'OSError: they were compiled without CUDA, and torch sees a GPU',
+            'mend: python -m lshfm_mm install_mmcv',
+        ]
+    )
 
 
 def test_consequence_points_at_its_cause(stack):
@@ -476,7 +523,7 @@ def test_mixed_stacks_are_refused_until_mended(tmp_path, order):
         assert (
             told == f'error: stack: {error}; {mend.removeprefix("mend: ")}\n'
         )
-    commands = [shlex.split(x) for x in re.findall(r'"pip (.*?)"', mend)]
+    commands = [shlex.split(x) for x in re.findall(r'`pip (.*?)`', mend)]
     uninstall, *installs = commands
     assert [x[0] for x in commands] == ['uninstall', 'install', 'install']
     for stack, install in zip(stacks.STACKS.values(), installs, strict=True):
