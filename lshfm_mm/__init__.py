@@ -5,6 +5,7 @@ Importing this package registers all its components, so that a config needs
 """
 
 import sys
+from importlib.util import find_spec
 
 from .version import __version__
 
@@ -37,6 +38,15 @@ def _is_set_up() -> bool:
 
 
 if not _is_set_up():
+    for _module in ('mmengine', 'mmcv', 'mmdet'):
+        if find_spec(_module) is None:
+            raise ImportError(
+                f'{_module} is not installed; lshfm_mm needs one of its '
+                f'extras, [openmmlab] or [onedl], and an mmcv: "python -m '
+                f'lshfm_mm doctor" names the commands',
+                name=__name__,
+            )
+
     from . import compat
 
     compat.patch_mmrazor()

@@ -10,7 +10,7 @@ from mmrazor.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from .errors import ConfigError
-from .operators import layers_with_compiled_operators
+from .operators import instead_of_compiled, layers_with_compiled_operators
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -50,7 +50,8 @@ class BFloat16OptimWrapper(OptimWrapper):
                     f'optim_wrapper.type: BFloat16OptimWrapper cannot train '
                     f'{name}, a {type(module).__name__}: operators of a '
                     f'compiled mmcv know no bfloat16, and no channels-last '
-                    f'maps; use OptimWrapper, or make env without MMCV'
+                    f'maps; use OptimWrapper, or those on torchvision: '
+                    f'{instead_of_compiled()}'
                 )
             for module in model.modules():
                 if isinstance(module, nn.Conv2d) and module.stride[1] > 1:

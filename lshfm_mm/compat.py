@@ -158,7 +158,8 @@ def patch_loaders() -> None:
     checkpoint.torch = _SafeTorch('torch')
     # OneDL's way to load: it declares getattr safe, and what we have declared
     # it withdraws.
-    checkpoint._safe_torch_load = checkpoint.torch.load
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = checkpoint.torch.load
     logger.debug('MMEngine loads files and URLs with weights_only=True')
 
 

@@ -12,10 +12,21 @@ import mmcv._ext
 from torch import nn
 from torch.autograd import Function
 
+from . import stacks
+
 
 def are_compiled() -> bool:
     """Whether mmcv's operators are compiled, and not those of torchvision."""
     return not mmcv._ext.__file__.endswith('.py')
+
+
+def instead_of_compiled() -> str:
+    """Return the commands that put torchvision's into a compiled one's place.
+
+    ``install_mmcv`` alone leaves compiled ones that work in place.
+    """
+    name = stacks.choose().packages['mmcv'][0]
+    return f'"pip uninstall -y {name}", then "python -m lshfm_mm install_mmcv"'
 
 
 def layers_with_compiled_operators(

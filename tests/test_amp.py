@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
+from lshfm_mm import stacks
 from lshfm_mm.errors import ConfigError
 
 from .test_detectors import (
@@ -84,8 +85,12 @@ OPERATORS = {
 def test_a_model_with_compiled_operators_is_refused(layer, batch):
     model = OPERATORS[layer]()
     wrapper = build_optim_wrapper(model, Config(CONFIG)._cfg_dict)
-    with pytest.raises(ConfigError, match=f'cannot train .*{layer}: operator'):
+    with pytest.raises(ConfigError, match=f'cannot train .*{layer}: op') as e:
         model.train_step(batch, wrapper)
+    name = stacks.choose().packages['mmcv'][0]
+    assert str(e.value).endswith(
+        f'"pip uninstall -y {name}", then "python -m lshfm_mm install_mmcv"'
+    )
 
 
 @needs_torchvision

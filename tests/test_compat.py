@@ -4,6 +4,7 @@ import importlib
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import mmcv
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
 
 from lshfm_mm import compat
 from lshfm_mm.errors import ConfigError
@@ -113,6 +115,13 @@ def test_what_mmengine_writes_loads(tmp_path):
     loaded = torch.load(path)['message_hub']
     assert (loaded['a'], loaded['b'], loaded['c']) == (3, 4, 5)
     assert loaded['d'].mean() == history.mean()
+
+
+def test_a_loader_that_mmengine_lacks_is_not_added():
+    """OneDL's has one; all that is patched is there already."""
+    text = Path(checkpoint.__file__).read_text('utf-8')
+    there = 'def _safe_torch_load' in text
+    assert hasattr(checkpoint, '_safe_torch_load') is there
 
 
 @pytest.mark.parametrize('kind', ['code', 'attribute'])
