@@ -34,11 +34,13 @@ def seed_random(*key: int) -> None:
     torch.manual_seed(int.from_bytes(words.tobytes()[:8], 'little'))
 
 
-class SeededBatch:
+class SeededBatch(Sequence[Any]):
     """The indices of a batch, which come with random numbers of its own.
 
-    Whoever iterates over them, as a dataloader does to read the samples, in
-    whichever process, draws these numbers from there on.
+    Whoever reads them, in whichever process, draws these numbers from there
+    on: a dataloader iterates over them; a dataset with ``__getitems__`` may
+    index them or make an array of them, too. No list, for what is written in
+    C reads a list unseen.
 
     Args:
         indices (Sequence): Of samples in a dataset.
@@ -48,10 +50,18 @@ class SeededBatch:
     def __init__(self, indices: Sequence[Any], key: tuple[int, ...]) -> None:
         self.indices = indices
         self.key = key
+        self.is_read = False
 
     def __iter__(self) -> Iterator[Any]:
+        self.is_read = True
         seed_random(*self.key)
         return iter(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not self.is_read:  # each sample needs draws of its own
+            self.is_read = True
+            seed_random(*self.key)
+        return self.indices[index]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -192,7 +202,7 @@ class Progress:
         loop = runner.train_loop
         by_iteration = isinstance(loop, IterBasedTrainLoop)
         if by_iteration:
-            loop.dataloader = self._begin_anew(runner, differs)
+            loop.dataloader = self._at_its_beginning(runner, differs)
         batches = seed_batches(
             loop.dataloader,
             (runner.seed, rank),
@@ -205,18 +215,24 @@ class Progress:
             )
 
     @staticmethod
-    def _begin_anew(runner: Runner, differs: bool) -> DataLoader:
-        """Build a dataloader whose samplers are where they were at first.
+    def _at_its_beginning(runner: Runner, differs: bool) -> DataLoader:
+        """Return a dataloader whose samplers are where they were at first.
 
-        OpenMMLab's loop has had workers at it since it was built.
+        It is built anew from its settings. One that was given as an object
+        is there already, unless OpenMMLab's loop has had workers at it since
+        the loop was built.
         """
         loop, settings = runner.train_loop, runner._train_dataloader
         if not isinstance(settings, Mapping):
-            raise ConfigError(
-                f'train_dataloader: ExactResumeHook builds it anew and needs '
-                f'its settings, but got {type(settings).__name__}; give a '
-                f'dict'
-            )
+            begun = loop.dataloader_iterator._iterator is not None
+            if begun and loop.dataloader.num_workers:
+                raise ConfigError(
+                    f'train_dataloader: its workers are ahead already, and '
+                    f'ExactResumeHook needs its settings to build it anew, '
+                    f'but got {type(settings).__name__}; give a dict, or '
+                    f'num_workers=0'
+                )
+            return loop.dataloader
         loop.dataloader_iterator = None  # its workers end
         return runner.build_dataloader(
             _SameDataset(settings, dataset=loop.dataloader.dataset),

@@ -16,6 +16,7 @@ from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader
 
+from lshfm_mm import stacks
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.seeding import DATA, Progress, seed_batches, seed_random
 
@@ -116,6 +117,29 @@ def test_a_process_that_is_not_forked_gets_what_it_needs():
     assert draws() == expected
     found = [copies[0][index] for index in copies[1]]
     assert found == [dataset[index] for index in batch]
+
+
+WAYS = {  # of a dataset's __getitems__ to read the indices
+    'iterate': list,
+    'index': lambda batch: [batch[i] for i in range(len(batch))],
+    'slice': lambda batch: batch[:1] + batch[1:],
+    'array': np.asarray,
+    'tensor': lambda batch: torch.arange(8)[batch].tolist(),
+    'twice': lambda batch: [*batch, batch[-1]][: len(batch)],
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('workers', [0, 1])
+def test_who_reads_a_whole_batch_draws_its_numbers(way, workers):
+    class Whole(Drawing):
+        def __getitems__(self, indices):
+            indices = WAYS[way](indices)
+            return [self[int(index)] for index in indices]
+
+    expected = epochs_of(Drawing(), range(2))
+    assert epochs_of(Whole(), range(2), num_workers=workers) == expected
+    assert epochs_of(Whole(), [1], num_workers=workers) == expected[1:]
 
 
 @pytest.mark.parametrize('kind', ['plain', 'concat', 'repeat', 'batches'])
@@ -237,6 +261,32 @@ def test_samplers_begin_anew_and_the_dataset_stays(tmp_path):
     after = runner.train_loop.dataloader
     assert after.sampler is not before.sampler
     assert after.dataset is before.dataset
-    runner._train_dataloader = after
-    with pytest.raises(ConfigError, match='train_dataloader: .* DataLoader;'):
-        Progress(runner, 0)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_dataloader_that_is_an_object(workers, tmp_path):
+    """It is taken as it is where no worker has begun to read."""
+    dataset = Drawing()
+    sampler = DATA_SAMPLERS.build(
+        dict(type='InfiniteSampler', dataset=dataset, seed=3)
+    )
+    loader = DataLoader(dataset, 2, sampler=sampler, num_workers=workers)
+    runner = Runner(
+        Drawn(),
+        str(tmp_path),
+        loader,
+        train_cfg=dict(by_epoch=False, max_iters=5),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        custom_hooks=EXACT,
+        randomness=dict(seed=3),
+        experiment_name=f'{tmp_path.name}_object',
+        default_scope='mmdet',
+    )
+    # OneDL's loop starts no workers before the first batch.
+    if workers and stacks.choose() is stacks.OPENMMLAB:
+        with pytest.raises(ConfigError, match='train_dataloader: .* DataLo'):
+            runner.train()
+        return
+    runner.train()
+    batches = expected_batches('InfiniteSampler', False)
+    assert runner.model.seen == list(itertools.islice(batches, 5))
