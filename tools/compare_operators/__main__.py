@@ -63,6 +63,8 @@ def measure(run: Run | None, device: str, rounds: int) -> tuple[str, float]:
             raise
         return 'none compiled', float('nan')
     difference = largest_difference(run(mmcv_ext), expected)
+    # What is over in a moment is often interrupted: a second of it, then.
+    rounds = max(rounds, min(500, int(1 / time_of(run, mmcv_ext, device))))
     times: list[list[float]] = [[], []]
     for _ in range(rounds):
         for ext, seconds in zip((mmcv_ext, mmcv._ext), times, strict=True):
@@ -131,7 +133,9 @@ compares them on the same inputs:
 
     {command}
 
-{machine} Medians of {rounds} rounds, in turn. Differences are the largest, as
+{machine}
+
+Medians of {rounds} rounds or more, in turn. Differences are the largest, as
 a fraction of the largest value: 0 means the same bits. Times are ours over
 the compiled: below 1 ours is faster. *none compiled*: mmcv has no such kernel
 for this device, ours runs.
@@ -169,7 +173,21 @@ These raise `mmcv.ops.NAME needs the compiled mmcv: make env MMCV=compiled`:
 {absent}
 """
 OWN_TESTS = """\
-Of tag v2.1.0, those of the operators above, run by hand on 2026-11-25.
+Of tag v2.1.0, fetched and run by hand on 2026-11-25, on a CPU: those of nms,
+bbox_overlaps, RoIAlign, RoIPool, both deformable convolutions, deformable RoI
+pooling, focal losses, carafe, masked convolution, multi-scale deformable
+attention, SAConv, SyncBN and ONNX.
+
+- As published: with torchvision's operators 37 pass and none fails, with
+  compiled ones 36 pass and `test_onnx.py::test_roialign` fails; 109 are
+  skipped for want of a GPU. SyncBN's pass by returning at once: they want
+  four GPUs.
+- With CUDA cases turned to the CPU, but for SyncBN's and ONNX's, 68 run:
+  torchvision's operators pass 67, compiled ones 27, since most have no kernel
+  there. `test_carafe_naive_gradcheck` is the one that fails: mmcv's Python
+  asserts a GPU.
+- ONNX's cases for CUDA ask for nodes by the names of torch's old exporter,
+  which torch 2.14 does not write.
 """
 
 
