@@ -130,7 +130,7 @@ def levels():
         operator.fp32_precision = precision
 
 
-@pytest.mark.parametrize('own', [None, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize('own', [None, 0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize('precision', ['tf32', 'ieee'])
 def test_what_inherits_its_precision_goes_on_to_inherit(
     levels, own, precision
