@@ -207,6 +207,8 @@ def unneeded_layers(
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # an operator without a gradient
+        if 'DefaultCPUAllocator' in str(error):  # full memory, on the CPU
+            raise
         print_log(f'teacher: all of its head runs ({error})', 'current')
         return []
     finally:
@@ -255,14 +257,17 @@ def skipped(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
     Args:
         layers (Iterable[nn.Conv2d]): The convolutions.
     """
-    layers = list(layers)
-    for layer in layers:
+    before = [(layer, vars(layer).get('forward')) for layer in layers]
+    for layer, _ in before:
         layer.forward = partial(_zeros, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for layer, forward in before:
+            if forward is None:
+                del layer.forward
+            else:  # of a context around this one, or of the user
+                layer.forward = forward  # type: ignore[method-assign]
 
 
 def _is_of_compiler(error: Exception) -> bool:

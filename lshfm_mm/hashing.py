@@ -92,20 +92,25 @@ def full_float32(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _precision() -> Iterator[None]:
     backends: Any = torch.backends
-    operators = (
-        backends.cudnn.conv,
-        backends.cuda.matmul,
-        backends.mkldnn.conv,
-        backends.mkldnn.matmul,
-    )
-    before = [x.fp32_precision for x in operators]
-    for operator in operators:
-        operator.fp32_precision = 'ieee'
+    before = []
     try:
+        # From the outermost inwards: what has no value of its own follows,
+        # and is never written to, so that it inherits afterwards too.
+        for level in (
+            backends,
+            backends.cudnn,
+            backends.cudnn.conv,
+            backends.cuda.matmul,
+            backends.mkldnn.conv,
+            backends.mkldnn.matmul,
+        ):
+            if level.fp32_precision != 'ieee':
+                before.append((level, level.fp32_precision))
+                level.fp32_precision = 'ieee'
         yield
     finally:
-        for operator, precision in zip(operators, before, strict=True):
-            operator.fp32_precision = precision
+        for level, precision in reversed(before):
+            level.fp32_precision = precision
 
 
 @contextmanager

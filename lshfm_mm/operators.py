@@ -54,12 +54,15 @@ def knows_operators(python_module: str) -> bool:
     Losses do not count: they read rows of logits, and in float32.
 
     Args:
-        python_module (str): Name of a module that is imported.
+        python_module (str): Name of a module.
 
     Returns:
         bool: Whether it has some.
     """
-    for value in vars(sys.modules[python_module]).values():
+    module = sys.modules.get(python_module)
+    if module is None:  # its loader left none, as those of scripts do
+        return False
+    for value in vars(module).values():
         kind = getattr(value, '__self__', value)  # of KindFunction.apply
         if isinstance(kind, type) and issubclass(kind, Function):
             place = kind.__module__

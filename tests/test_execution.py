@@ -339,10 +339,17 @@ def test_the_trial_is_deterministic():
     assert seen[1:] == [(True, False)] * 2
 
 
-def test_full_memory_is_no_missing_gradient():
+@pytest.mark.parametrize(
+    ('device', 'error', 'message'),
+    [
+        ('cuda', torch.OutOfMemoryError, 'CUDA out of memory'),
+        ('cpu', RuntimeError, 'DefaultCPUAllocator'),
+    ],
+)
+def test_full_memory_is_no_missing_gradient(device, error, message):
     model = Detached().requires_grad_(False)
-    run = lambda: [OutOfMemory.apply(model.value(IMAGES))]  # noqa: E731
-    with pytest.raises(torch.OutOfMemoryError):
+    run = lambda: [OutOfMemory.apply(model.value(IMAGES), device)]  # noqa: E731
+    with pytest.raises(error, match=message):
         unneeded_layers(model.modules(), run)
     assert not any(x.requires_grad for x in model.parameters())
 
@@ -352,12 +359,15 @@ IMAGES = torch.rand(1, 3, 4, 4)
 
 class OutOfMemory(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x, device):
+        ctx.device = device
         return x.clone()
 
     @staticmethod
     def backward(ctx, grad):
-        raise torch.OutOfMemoryError('CUDA out of memory')
+        if ctx.device == 'cuda':
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return grad.new_empty(2**60), None  # really
 
 
 class NoGradient(torch.autograd.Function):
@@ -429,6 +439,7 @@ def test_who_knows_operators_of_mmcv():
     assert not knows_operators('mmdet.models.losses.focal_loss')
     assert not knows_operators('mmcv.ops.corner_pool')
     assert not knows_operators('torch.nn.modules.conv')
+    assert not knows_operators('a.script.that.left.no.module')
     model = roi_model()
     found = dict(layers_with_compiled_operators(model))
     assert bool(found) == are_compiled()
@@ -465,6 +476,19 @@ def test_skipped_layers_keep_their_shape():
         assert found.shape == expected and not found.any()
         assert layer(inputs).any()
         assert 'forward' not in vars(layer)  # nothing of the patch is left
+
+
+def test_skipped_layers_get_back_a_forward_of_their_own():
+    layer, inputs = nn.Conv2d(3, 2, 1), torch.rand(1, 3, 4, 4)
+    layer.forward = own = lambda x: x
+    with skipped([layer, layer]), skipped([layer]):
+        pass
+    assert layer.forward is own
+    with skipped([layer]):
+        with skipped([layer]):
+            pass
+        assert not layer(inputs).any()
+    assert layer(inputs) is inputs
 
 
 # Nothing waits for the device

@@ -8,7 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lshfm_mm.alignment import equal_codes
 from lshfm_mm.calibration import _project
-from lshfm_mm.hashing import hash_codes, project, random_projection
+from lshfm_mm.hashing import (
+    full_float32,
+    hash_codes,
+    project,
+    random_projection,
+)
 from lshfm_mm.losses import LSHLoss, lsh_loss
 
 
@@ -106,6 +111,45 @@ def test_products_are_of_full_float32(shape, of_the_user):
     assert before not in inside.seen
     assert not {'tf32', 'bf16', 'medium', True} & {*sum(inside.seen, ())}
     assert precisions() == before
+
+
+@pytest.fixture
+def levels():
+    """Those with a precision of float32, without one of their own."""
+    if not hasattr(torch.backends.cudnn, 'conv'):
+        pytest.skip('needs torch 2.9')
+    backends = torch.backends
+    gpu, cpu = (backends.cudnn, backends.cuda), [backends.mkldnn] * 2
+    operators = [x for y in (gpu, cpu) for x in (y[0].conv, y[1].matmul)]
+    before = [x.fp32_precision for x in operators]
+    for operator in operators:
+        operator.fp32_precision = 'none'
+    yield backends, backends.cudnn, *operators
+    backends.cudnn.fp32_precision = backends.fp32_precision = 'none'
+    for operator, precision in zip(operators, before, strict=True):
+        operator.fp32_precision = precision
+
+
+@pytest.mark.parametrize('own', [None, 0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize('precision', ['tf32', 'ieee'])
+def test_what_inherits_its_precision_goes_on_to_inherit(
+    levels, own, precision
+):
+    """Also from a parent that the user sets later; own values stay."""
+    found = []
+    for is_entered in (True, False):
+        for level in levels:
+            level.fp32_precision = 'none'
+        if own is not None:
+            levels[own].fp32_precision = precision
+        if is_entered:
+            with full_float32(torch.device('cpu')):
+                assert set(precisions()) == {'ieee'}
+        for of_the_parent in ('none', 'tf32', 'ieee', 'bf16'):
+            levels[0].fp32_precision = of_the_parent
+            found.append([x.fp32_precision for x in levels])
+    assert found[:4] == found[4:]
+    assert len({*map(tuple, found)}) > 2
 
 
 def test_projection_has_the_mean_and_std_asked_for():

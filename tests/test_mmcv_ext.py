@@ -56,13 +56,15 @@ def test_no_function_is_missing_and_none_is_invented():
 
 def test_what_is_not_served_is_said_in_a_line():
     message = (
-        r'^mmcv\.ops\.roi_align_rotated needs the compiled mmcv: '
-        r'make env MMCV=compiled$'
+        r"^mmcv's operator roi_align_rotated needs the compiled mmcv: "
+        r'python -m lshfm_mm install_mmcv --compiled$'
     )
     with pytest.raises(NotImplementedError, match=message):
         ext.roi_align_rotated_forward(torch.zeros(1), clockwise=True)
     for name in ext.NOT_SERVED:
-        with pytest.raises(NotImplementedError, match='MMCV=compiled'):
+        with pytest.raises(
+            NotImplementedError, match='install_mmcv --compiled'
+        ):
             getattr(ext, name)()
     assert not hasattr(ext, 'an_operator_of_tomorrow')
 
@@ -79,7 +81,7 @@ def test_it_imports_torch_torchvision_and_numpy_alone():
                 assert node.level < 2
                 if not node.level:
                     modules.add(node.module.split('.')[0])
-    standard = {'functools', 'collections', 'typing'}
+    standard = {'collections', 'functools', 'math', 'typing', 'warnings'}
     assert modules - standard == {'torch', 'torchvision', 'numpy'}
 
 

@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from lshfm_mm import mmcv_ext as ext
+from lshfm_mm.mmcv_ext import _shared
 from lshfm_mm.operators import are_compiled
 
 from .test_mmcv_ext_maps import GEOMETRIES, deform_inputs, modulated, plain
@@ -43,6 +44,12 @@ def deform_roi_pool(maps, rois, offset):
     return output
 
 
+def bbox_overlaps(one, other):
+    ious = one.new_zeros(len(one), len(other))
+    ext.bbox_overlaps(one, other, ious, 0, False, 0)
+    return ious
+
+
 def focal(logits):
     output, target = torch.zeros_like(logits), torch.tensor([0, 2, 4])
     ext.sigmoid_focal_loss_forward(
@@ -53,6 +60,12 @@ def focal(logits):
 
 def deform(run):
     return lambda *inputs: run(inputs, GEOMETRIES[0])
+
+
+def some_large_boxes():
+    """Their areas are beyond the range of float16."""
+    low = torch.rand(2, 5, 2) * 50
+    return torch.cat([low, low + 300], 2).unbind()
 
 
 def all_of(inputs):
@@ -68,22 +81,12 @@ def all_of(inputs):
         'deform_conv': (deform(plain), deform_inputs(GEOMETRIES[0])[:3]),
         'modulated': (deform(modulated), deform_inputs(GEOMETRIES[0])),
         'carafe': (carafe, features),
+        'bbox_overlaps': (bbox_overlaps, some_large_boxes()),
         'focal': (focal, (torch.randn(3, 4),)),
     }
 
 
 NAMES = list(all_of((some_maps(), some_rois())))
-
-
-@pytest.mark.parametrize('name', NAMES)
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_is_rounded_once(name, dtype):
-    run, inputs = all_of((some_maps(), some_rois()))[name]
-    inputs = [x.to(dtype) for x in inputs]
-    found = run(*inputs)
-    expected = run(*(x.float() for x in inputs))
-    assert found.dtype == dtype and found.float().any()
-    assert torch.equal(found, expected.to(dtype))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -154,14 +157,30 @@ def test_backward_passes_run_under_deterministic_algorithms(
     class Watched(torch.Tensor):
         @classmethod
         def __torch_function__(cls, function, types, args=(), kwargs=None):
+            if function == torch.Tensor.is_cuda.__get__:
+                return True
             seen.append(torch.are_deterministic_algorithms_enabled())
             raise StopIteration
 
     count = getattr(ext, name).__wrapped__.__code__.co_argcount
-    with pytest.raises(StopIteration):
-        getattr(ext, name)(*[torch.ones(1, 5).as_subclass(Watched)] * count)
-    assert seen == [False]
+    inputs = [torch.ones(1, 5).as_subclass(Watched)] * count
+    _shared._warn.cache_clear()
+    with pytest.warns(UserWarning) as warned:
+        for _ in range(2):
+            with pytest.raises(StopIteration):
+                getattr(ext, name)(*inputs)
+    (warning,) = warned  # once
+    assert 'not deterministic on a GPU' in str(warning.message)
+    assert seen == [False] * 2
     assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.filterwarnings('error')
+def test_on_a_cpu_they_are_deterministic(deterministic):
+    _shared._warn.cache_clear()
+    maps, rois, grad = some_maps(), some_rois(), torch.randn(6, 3, 3, 2)
+    one, other = (roi_align(maps, rois, 1, 2, True, grad) for _ in range(2))
+    assert torch.equal(one[1], other[1])
 
 
 @pytest.mark.cuda

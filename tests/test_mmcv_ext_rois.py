@@ -211,47 +211,69 @@ def test_roi_pool():
     assert roi_pool(maps, rois[:0])[0].shape == (0, 3, 3, 2)
 
 
+def deformable_pooling(maps, rois, offset, ratio, sample):
+    """By loops, with as many samples a bin as mmcv's kernel takes."""
+    bins, scale, gamma = (3, 2), 0.5, 0.3
+    bins_of_rois = []
+    for n, (image, *corners) in enumerate(rois.double()):
+        x1, y1, x2, y2 = (x * scale - 0.5 for x in corners)
+        sides = [y2 - y1, x2 - x1]
+        steps = [side / n for side, n in zip(sides, bins, strict=True)]
+        rows, columns = (ratio or math.ceil(step) for step in steps)
+        for i in range(3):
+            for j in range(2):
+                move_x, move_y = gamma * offset[n, :, i, j]
+                y, x = (
+                    y1 + i * steps[0] + move_y * sides[0],
+                    x1 + j * steps[1] + move_x * sides[1],
+                )
+                samples = [
+                    sample(
+                        maps[int(image)],
+                        y + (a + 0.5) * steps[0] / rows,
+                        x + (b + 0.5) * steps[1] / columns,
+                    )
+                    for a in range(rows)
+                    for b in range(columns)
+                ]
+                bins_of_rois.append(torch.stack(samples).mean(0))
+    return torch.stack(bins_of_rois).view(-1, 3, 2, 3).permute(0, 3, 1, 2)
+
+
+# Bins of 4 x 3 and of 2 x 3 pixels of the map; moved ones, in float32, are
+# not so exactly.
+OF_WHOLE_PIXELS = [[0.0, 1, 3, 17, 21], [1, 0, 1, 8, 19], [0, 9, 2, 17, 20]]
+
+
 @pytest.mark.parametrize('ratio', [0, 2])
 @pytest.mark.parametrize('with_offset', [True, False])
-def test_deformable_roi_pooling(ratio, with_offset):
-    maps = some_maps(dtype=DOUBLE).requires_grad_()
-    rois = some_rois()[[0, 1, 2, 3, 5]].double()
-    offset = torch.randn(5, 2, 3, 2, dtype=DOUBLE) * with_offset
-    offset.requires_grad_()
-    bins, scale, gamma = (3, 2), 0.5, 0.3
-
-    def pooled(sample):
-        bins_of_rois = []
-        for n, roi in enumerate(rois):
-            start, end = (x * scale - 0.5 for x in (roi[1:3], roi[3:]))
-            step = (end - start) / torch.tensor([2, 3])
-            for i in range(3):
-                for j in range(2):
-                    move = gamma * offset[n, :, i, j] * (end - start)
-                    low = start + torch.tensor([j, i]) * step + move + 0.5
-                    bin_ = torch.cat([torch.zeros(1), low, low + step])
-                    (samples,) = samples_of_rois(
-                        maps[int(roi[0])][None],
-                        bin_[None],
-                        *((1, 1), 1.0, ratio, True, sample),
-                    )
-                    bins_of_rois.append(torch.stack(samples).mean(0))
-        return torch.stack(bins_of_rois).view(5, 3, 2, 3).permute(0, 3, 1, 2)
-
-    expected = pooled(sampled_by_roi_align)
-    grad = torch.randn_like(expected)
-    settings = (*bins, scale, ratio, gamma)
-    given = offset.detach() if with_offset else offset.new_zeros(0)
-    output = torch.zeros_like(expected)
-    ext.deform_roi_pool_forward(maps.detach(), rois, given, output, *settings)
-    torch.testing.assert_close(output, expected)
-    grads = [torch.zeros_like(maps), torch.zeros_like(given)]
-    ext.deform_roi_pool_backward(
-        grad, maps.detach(), rois, given, *grads, *settings
+@pytest.mark.parametrize('dtype', [torch.float32, DOUBLE])
+def test_deformable_roi_pooling(ratio, with_offset, dtype):
+    maps = some_maps(dtype=dtype).double().requires_grad_()
+    rois = some_rois()[[0, 1, 2, 3, 5]].to(dtype)
+    if dtype == torch.float32:
+        rois = torch.tensor(OF_WHOLE_PIXELS).repeat(4, 1)
+    offset = torch.randn(len(rois), 2, 3, 2, dtype=dtype) * with_offset
+    offset = offset.double().requires_grad_()
+    expected = deformable_pooling(
+        maps, rois, offset, ratio, sampled_by_roi_align
     )
-    (wanted,) = torch.autograd.grad(expected, maps, grad)
-    torch.testing.assert_close(grads[0], wanted)
+    grad = torch.randn(expected.shape, dtype=dtype)
+    settings = (3, 2, 0.5, ratio, 0.3)
+    given = [x.detach().to(dtype) for x in (maps, rois, offset)]
+    if not with_offset:
+        given[2] = given[2].new_zeros(0)
+    output = torch.zeros_like(grad)
+    ext.deform_roi_pool_forward(*given, output, *settings)
+    near = dict(rtol=1e-4, atol=1e-4) if dtype == torch.float32 else {}
+    torch.testing.assert_close(output.double(), expected, **near)
+    grads = [torch.zeros_like(given[0]), torch.zeros_like(given[2])]
+    ext.deform_roi_pool_backward(grad, *given, *grads, *settings)
+    (wanted,) = torch.autograd.grad(expected, maps, grad.double())
+    torch.testing.assert_close(grads[0].double(), wanted, **near)
     if with_offset:
-        slopes = pooled(slope_of_deformable_pooling)
-        (wanted,) = torch.autograd.grad(slopes, offset, grad)
-        torch.testing.assert_close(grads[1], wanted)
+        slopes = deformable_pooling(
+            maps, rois, offset, ratio, slope_of_deformable_pooling
+        )
+        (wanted,) = torch.autograd.grad(slopes, offset, grad.double())
+        torch.testing.assert_close(grads[1].double(), wanted, **near)

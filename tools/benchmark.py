@@ -16,7 +16,6 @@ import json
 import math
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 import warnings
@@ -51,6 +50,7 @@ from lshfm_mm.hashing import (
     project_back,
 )
 from lshfm_mm.losses import lsh_loss
+from lshfm_mm.machine import commit, processor
 from lshfm_mm.teacher import model_config
 
 REPO = Path(__file__).resolve().parent.parent
@@ -503,20 +503,9 @@ def time_loss(options: Any) -> dict[str, Any]:
 
 def machine(options: Any) -> dict[str, Any]:
     """On what this was measured."""
-    name = platform.processor() or platform.machine()
-    cpu = Path('/proc/cpuinfo')
-    if cpu.is_file():
-        lines = cpu.read_text('utf-8').splitlines()
-        models = [x for x in lines if x.startswith('model name')]
-        name = models[0].split(':')[1].strip() if models else name
+    name = processor()
     if options.device == 'cuda':
         name = f'{torch.cuda.get_device_name()}, {name}'
-    commit = subprocess.run(
-        ['git', '-C', REPO, 'describe', '--always', '--dirty'],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     # Only once lshfm_mm is there does it import beside OneDL's mmcv.
     mmrazor = importlib.import_module('mmrazor')
     modules = (torch, mmengine, mmcv, mmdet, mmrazor, lshfm_mm)
@@ -524,7 +513,7 @@ def machine(options: Any) -> dict[str, Any]:
         'hardware': name,
         'threads': torch.get_num_threads(),
         'versions': {x.__name__: x.__version__ for x in modules},
-        'commit': commit or 'unknown',
+        'commit': commit(REPO),
         'images': options.images,
         'size': options.size,
         'rounds': options.rounds,

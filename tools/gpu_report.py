@@ -21,6 +21,7 @@ import torchvision
 
 import lshfm_mm
 from lshfm_mm.files import atomic_write
+from lshfm_mm.machine import commit
 from lshfm_mm.operators import are_compiled
 
 REPO = Path(__file__).resolve().parent.parent
@@ -57,12 +58,6 @@ def machine() -> dict[str, str]:
     """What the tests ran on."""
     count = torch.cuda.device_count()
     cards = Counter(torch.cuda.get_device_name(x) for x in range(count))
-    commit = subprocess.run(
-        ['git', '-C', REPO, 'describe', '--always', '--dirty'],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
         'GPU': ', '.join(f'{n} x {x}' for x, n in cards.items()) or 'none',
         'driver': driver() if count else 'none',
@@ -70,7 +65,7 @@ def machine() -> dict[str, str]:
         'torch': torch.__version__,
         'torchvision': torchvision.__version__,
         "mmcv's operators": 'compiled' if are_compiled() else 'torchvision',
-        'lshfm_mm': f'{lshfm_mm.__version__}, {commit or "unknown"}',
+        'lshfm_mm': f'{lshfm_mm.__version__}, {commit(REPO)}',
         'Python': f'{platform.python_version()}, {platform.system()}',
         'date': date.today().isoformat(),
     }

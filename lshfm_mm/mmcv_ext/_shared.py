@@ -1,6 +1,7 @@
 """What the operators share."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -29,13 +30,14 @@ def allow_nondeterministic(function: Function) -> Function:
 
     There a GPU refuses the backward passes of torchvision and of
     ``grid_sample``. mmcv's own kernels add atomically too and never refuse,
-    so that mmdet's users train in this mode.
+    so that mmdet's users train in this mode. Here a warning says it, once.
 
     Args:
         function (Callable): A backward pass.
 
     Returns:
-        Callable: The same, with the mode switched off while it runs.
+        Callable: The same, with the mode switched off while it runs on a
+        GPU.
     """
 
     @functools.wraps(function)
@@ -44,6 +46,9 @@ def allow_nondeterministic(function: Function) -> Function:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
         mode = torch.get_deterministic_debug_mode()
+        if not mode or not args[0].is_cuda:
+            return function(*args, **kwargs)
+        _warn()
         torch.set_deterministic_debug_mode(0)
         try:
             return function(*args, **kwargs)
@@ -51,3 +56,13 @@ def allow_nondeterministic(function: Function) -> Function:
             torch.set_deterministic_debug_mode(mode)
 
     return run  # type: ignore[return-value]
+
+
+@functools.cache
+def _warn() -> None:
+    warnings.warn(
+        'use_deterministic_algorithms: gradients of RoI pooling, deformable '
+        'convolutions and deformable attention are not deterministic on a '
+        'GPU; they are computed all the same',
+        stacklevel=3,
+    )

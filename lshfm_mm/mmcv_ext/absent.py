@@ -106,8 +106,8 @@ def not_served(name: str) -> Callable[..., NoReturn]:
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(
-            f'mmcv.ops.{operator} needs the compiled mmcv: '
-            f'make env MMCV=compiled'
+            f"mmcv's operator {operator} needs the compiled mmcv: "
+            f'python -m lshfm_mm install_mmcv --compiled'
         )
 
     refuse.__name__ = name

@@ -143,7 +143,9 @@ def bbox_overlaps(
         aligned (bool): Whether box i meets box i only; M = N.
         offset (int): 0 or 1.
     """
-    one, other = (bboxes1, bboxes2) if aligned else (bboxes1[:, None], bboxes2)
+    one, other = widen(bboxes1, bboxes2)
+    if not aligned:
+        one = one[:, None]
     low = torch.max(one[..., :2], other[..., :2])
     high = torch.min(one[..., 2:], other[..., 2:])
     inter = _product((high - low + offset).clamp(min=0))

@@ -296,5 +296,6 @@ def _write_as_read(target: Tensor, grad: Tensor) -> None:
     if target.shape == grad.shape:
         target.copy_(grad)
     else:
-        grad = grad.flatten(1)
-        target.view(len(target), -1)[:, : grad.shape[1]] = grad.to(target)
+        whole = grad.new_zeros(target.shape)  # a target may have no view
+        whole.flatten(1)[:, : grad[0].numel()] = grad.flatten(1)
+        target.copy_(whole)

@@ -1,6 +1,8 @@
 """Focal losses, https://arxiv.org/abs/1708.02002.
 
-N: samples; C: classes; targets, (N,), are classes, C or more: background.
+N: samples; C: classes; targets, (N,), are classes. To the sigmoid loss C or
+more is the background, to the softmax loss an error: there the background is
+a class, and mmcv's kernel reads beyond its row without one.
 ``weight``, (C,) or empty, weighs samples by the class of their target.
 """
 

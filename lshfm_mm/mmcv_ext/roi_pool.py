@@ -8,7 +8,7 @@ whole pixels, mmcv's rounds bins outwards: other numbers, so it is no help.
 import torch
 from torch import Tensor
 
-from ._shared import allow_nondeterministic
+from ._shared import allow_nondeterministic, widen
 
 
 def roi_pool_forward(
@@ -67,8 +67,9 @@ def roi_pool_backward(
     first = rois[:, :1].long() * channels
     first = first + torch.arange(channels, device=rois.device)
     at = first[:, :, None, None] * (height * width) + argmax.clamp(min=0)
-    value = torch.where(argmax >= 0, grad_output, 0)
-    total = grad_output.new_zeros(grad_input.numel())
+    (grad,) = widen(grad_output)
+    value = torch.where(argmax >= 0, grad, 0)
+    total = grad.new_zeros(grad_input.numel())
     total.index_add_(0, at.flatten(), value.flatten())
     grad_input.copy_(total.view(grad_input.shape))
 

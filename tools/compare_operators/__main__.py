@@ -9,9 +9,7 @@ Markdown::
 
 import argparse
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from datetime import date
@@ -25,6 +23,8 @@ from cases import Case, Run, all_cases
 from torch import Tensor
 
 from lshfm_mm import mmcv_ext
+from lshfm_mm.files import atomic_write
+from lshfm_mm.machine import commit, processor
 from lshfm_mm.operators import are_compiled
 
 REPO = Path(__file__).parents[2]
@@ -98,28 +98,16 @@ def table(cases: list[Case], device: str, rounds: int) -> list[str]:
 
 def machine() -> str:
     """On what, and with what, this was measured."""
-    name = platform.processor() or platform.machine()
-    cpu = Path('/proc/cpuinfo')
-    if cpu.is_file():
-        models = [
-            x for x in cpu.read_text('utf-8').split('\n') if 'model name' in x
-        ]
-        name = models[0].split(':')[1].strip() if models else name
+    name = processor()
     if torch.cuda.is_available():
         name = f'{torch.cuda.get_device_name()}, {name}'
-    commit = subprocess.run(
-        ['git', '-C', REPO, 'describe', '--always', '--dirty'],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     load = (
         f', load {os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else ''
     )
     return (
         f'{date.today()}, {name}, {torch.get_num_threads()} threads{load}; '
         f'torch {torch.__version__}, torchvision {torchvision.__version__}, '
-        f'mmcv {mmcv.__version__}; commit {commit or "unknown"}.'
+        f'mmcv {mmcv.__version__}; commit {commit(REPO)}.'
     )
 
 
@@ -168,7 +156,8 @@ What is no accident in them:
 
 ## Not there
 
-These raise `mmcv.ops.NAME needs the compiled mmcv: make env MMCV=compiled`:
+These raise `mmcv's operator NAME needs the compiled mmcv: python -m lshfm_mm
+install_mmcv --compiled` (in a clone also `make env MMCV=compiled`):
 
 {absent}
 """
@@ -221,7 +210,8 @@ def main() -> None:
         own_tests=OWN_TESTS.strip(),
         absent=', '.join(f'`{x}`' for x in mmcv_ext.NOT_SERVED) + '.',
     )
-    options.out.write_text(page, 'utf-8')
+    with atomic_write(options.out) as partial:
+        partial.write_text(page, 'utf-8')
 
 
 if __name__ == '__main__':
