@@ -29,6 +29,7 @@ from .teacher import (
     inheritable,
     model_config,
     read_config,
+    unmask,
 )
 
 PROBE = 512  # side of the blank image in pixels
@@ -181,7 +182,9 @@ def build(field: str, config: Config) -> BaseModel:
     if 'data_preprocessor' in config:  # where mmpretrain keeps it
         cfg.setdefault('data_preprocessor', config.data_preprocessor)
     with forked_rng():
-        return MODELS.build(cfg).eval()
+        model = MODELS.build(cfg).eval()
+    unmask(model)
+    return model
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.ops import MaskedConv2d
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
@@ -175,7 +176,27 @@ def build_teacher(
     if checkpoint is not None:
         origin = load_teacher(model, checkpoint, strict)
         print_log(f'teacher: {origin}', 'current')
+    unmask(model)
     return Guest(model, origin)
+
+
+def unmask(model: nn.Module) -> None:
+    """Have guided anchoring's convolutions see all pixels of all images.
+
+    In eval mode they skip pixels to save time, and take one image at a time.
+
+    Args:
+        model (nn.Module): Any model; changed in place.
+    """
+    for layer in model.modules():
+        if isinstance(layer, MaskedConv2d):
+            layer.register_forward_pre_hook(_without_mask, with_kwargs=True)
+
+
+def _without_mask(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args[:1], {}
 
 
 def load_teacher(

@@ -661,3 +661,25 @@ def test_inherit_takes_what_fits_of_a_dense_detector():
         & same
     )
     assert not any(k.startswith('backbone') and own[k].dim() > 1 for k in same)
+
+
+def test_guided_anchoring_teaches_a_batch(batch):
+    """In mmdet's tests it skips pixels, by the mask of one image."""
+    path = 'guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py'
+    model = distil(
+        shrink(path, 8),
+        shrink(path, 8),
+        dict(head='bbox_head.retina_cls'),
+        dict(head=[PLAIN_L2]),
+    )
+    head = model.teacher.bbox_head
+    head.loc_filter_thr = 2.0  # a mask of no pixel
+    calls = record(head.retina_cls)
+    losses = losses_of(model, batch)
+    assert len(batch['inputs']) == 2
+    assert losses['distill.loss_head_featurel2'] > 0
+    for (features, *_), scores in calls:
+        equal = F.conv2d(
+            features, head.retina_cls.weight, head.retina_cls.bias, padding=1
+        )
+        assert torch.equal(scores, equal)
