@@ -26,8 +26,8 @@ help:  ## list the targets
 env: $(STAMP)  ## set up $(VENV): about 6 GB, 2 minutes
 
 # Each step finds what an interrupted run has left, and goes on from there.
-$(STAMP): requirements.lock setup.py $(wildcard lshfm_mm/*mmcv*.py) \
-		$(wildcard lshfm_mm/mmcv_ext/*.py) lshfm_mm/stacks.py
+$(STAMP): requirements.lock setup.py $(wildcard lshfm_mm/compat/*.py) \
+		$(wildcard lshfm_mm/compat/mmcv_ext/*.py)
 	@$(PYTHON) -m lshfm_mm doctor --machine $(COMPILED)
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m lshfm_mm doctor --machine --stack $(STACK)

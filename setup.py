@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 here = Path(__file__).resolve().parent
 version: dict[str, str] = {}
 exec((here / 'lshfm_mm' / 'version.py').read_text('utf-8'), version)
-stacks = runpy.run_path(str(here / 'lshfm_mm' / 'stacks.py'))
+stacks = runpy.run_path(str(here / 'lshfm_mm' / 'compat' / 'stacks.py'))
 readme = here / 'README.md'
 
 
@@ -42,7 +42,7 @@ setup(
     cmdclass={'build_py': BuildPy},
     # .mim links to configs/ and tools/; packages get copies.
     package_data={
-        'lshfm_mm': ['report.html']
+        'lshfm_mm': ['insight/report.html']
         + [f'.mim/**/*.{kind}' for kind in ('py', 'sh', 'yml', 'md')]
     },
     python_requires=stacks['PYTHON'],

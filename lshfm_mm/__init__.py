@@ -47,32 +47,23 @@ if not _is_set_up():
                 name=__name__,
             )
 
-    from . import compat
+    from .compat import mmengine, mmrazor
 
-    compat.patch_mmrazor()
-    compat.patch_checkpoints()
-    compat.patch_loaders()
-    compat.patch_device()
-    compat.patch_config_names()
+    mmrazor.patch_mmrazor()
+    mmengine.patch_checkpoints()
+    mmengine.patch_loaders()
+    mmengine.patch_device()
+    mmengine.patch_config_names()
 
-    from . import (
-        algorithms,
-        amp,
-        backbones,
-        distillers,
-        hooks,
-        losses,
-        necks,
-    )
+    from . import algorithms, backbones, distillers, hooks, losses
+    from .training import amp
 
 __all__ = [
     '__version__',
     'algorithms',
     'amp',
     'backbones',
-    'compat',
     'distillers',
     'hooks',
     'losses',
-    'necks',
 ]

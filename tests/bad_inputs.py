@@ -18,11 +18,11 @@ import torch
 from mmengine.config import Config
 from mmrazor.registry import MODELS
 
-from lshfm_mm.averaging import average_checkpoints
+from lshfm_mm.calibration.sketches import MedianSketch
+from lshfm_mm.datasets.shapes.scene import CLASSES
 from lshfm_mm.hooks import LSHCalibrationHook
 from lshfm_mm.losses import FeatureL2Loss, LSHLoss, l2_loss, lsh_loss
-from lshfm_mm.shapes import CLASSES
-from lshfm_mm.sketches import MedianSketch
+from lshfm_mm.training.averaging import average_checkpoints
 
 from .test_classification import (
     STAGE1,

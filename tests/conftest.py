@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch._subclasses import FakeTensorMode
 
 import lshfm_mm  # noqa: F401
-from lshfm_mm import shapes
+from lshfm_mm.datasets import shapes
 
 # Models this small only lose time to more threads.
 torch.set_num_threads(1)

@@ -16,7 +16,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-from lshfm_mm import install_mmcv
+from lshfm_mm.compat import install_mmcv
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = """

@@ -12,7 +12,7 @@ from mmrazor.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import lsh_loss
-from lshfm_mm.teacher import forked_rng
+from lshfm_mm.utils.rng import forked_rng
 
 FPN = dict(layer='neck', record='output')
 

@@ -8,10 +8,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
-from lshfm_mm import audit
-from lshfm_mm.cli import audit_options, evaluate_teacher
+from lshfm_mm.cli.training import audit_options, evaluate_teacher
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.hashing import hash_codes
+from lshfm_mm.losses.hashing import hash_codes
+from lshfm_mm.training import audit
 
 from .test_algorithms import losses_of
 from .test_detectors import distil, retinanet

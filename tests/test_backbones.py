@@ -10,10 +10,10 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from torch import nn
 from torch.nn import functional as F
 
-from lshfm_mm import backbones
+from lshfm_mm.backbones import cifar as backbones
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.pairing import build
-from lshfm_mm.teacher import forked_rng
+from lshfm_mm.pairing.inspect import build
+from lshfm_mm.utils.rng import forked_rng
 
 CONFIGS = Path(__file__).parent.parent / 'configs/cifar100'
 # Parameters with the classifier of 100 classes, and the side of the last map.

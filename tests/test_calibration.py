@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
-from lshfm_mm.calibration import calibrate
+from lshfm_mm.calibration.calibrate import calibrate
+from lshfm_mm.calibration.roi_sampling import jittered_rois
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import LSHLoss
-from lshfm_mm.samples import jittered_rois
 
 from .test_detectors import (
     NECK,
@@ -435,7 +435,7 @@ torch.save(dict(rows=rows, losses=losses), f'{folder}/{rank}.pth')
 MEMORY = """
 import ctypes
 import torch
-from lshfm_mm.sketches import MedianSketch
+from lshfm_mm.calibration.sketches import MedianSketch
 
 def mebibytes(key):
     with open('/proc/self/status') as status:

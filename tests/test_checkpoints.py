@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lshfm_mm.export.student import check_weights
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.runner import Runner
@@ -23,11 +24,10 @@ from mmengine.runner import checkpoint as mm_checkpoint
 from mmengine.runner.checkpoint import load_checkpoint
 from mmrazor.registry import MODELS
 
-from lshfm_mm.averaging import average_checkpoints
-from lshfm_mm.checkpoints import code_in, fetch, load
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.export import check_weights, export_student
-from lshfm_mm.teacher import read_checkpoint
+from lshfm_mm.export.student import export_student
+from lshfm_mm.training.averaging import average_checkpoints
+from lshfm_mm.utils.checkpoints import code_in, fetch, load, read_checkpoint
 
 REPO = Path(__file__).parent.parent
 INIT = 'model.architecture.backbone.init_cfg'
@@ -335,7 +335,7 @@ def test_the_hash_in_a_name_is_checked(scheme, server, tmp_path, monkeypatch):
 
 FETCH = """
 import sys
-from lshfm_mm.checkpoints import fetch
+from lshfm_mm.utils.checkpoints import fetch
 print('ready', flush=True)
 sys.stdin.readline()
 print(fetch('teacher_ckpt', sys.argv[1]).stat().st_size)
@@ -414,7 +414,7 @@ DIES = """
 import os, sys
 from pathlib import Path
 import torch
-from lshfm_mm.export import export_student
+from lshfm_mm.export.student import export_student
 
 def half(content, path):
     Path(path).write_bytes(b'half')

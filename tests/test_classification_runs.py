@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.export import check_weights, export_student, plain_config
+from lshfm_mm.export import export_student
+from lshfm_mm.export.student import check_weights, plain_config
 from lshfm_mm.hooks import AverageCheckpointsHook
 
 from .test_tools import UNMODIFIED
@@ -234,11 +235,11 @@ def test_an_exported_config_imports_what_it_names(monkeypatch):
     """And drops what only the distillation needed."""
     monkeypatch.chdir(REPO)
     for name, imports in (
-        ('cifar100/resnet56_resnet20_lshfm', ['lshfm_mm.backbones']),
-        ('coco14/r101_r50_lshfm', ['lshfm_mm.datasets']),
+        ('cifar100/resnet56_resnet20_lshfm', ['lshfm_mm.backbones.cifar']),
+        ('coco14/r101_r50_lshfm', ['lshfm_mm.datasets.coco_multi_label']),
         (
             'coco14/r101_r50_max_lshfm',
-            ['lshfm_mm.datasets', 'lshfm_mm.necks'],
+            ['lshfm_mm.datasets.coco_multi_label', 'lshfm_mm.backbones.necks'],
         ),
         ('imagenet/r34_r18_lshfm', None),
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lshfm_mm import mmcv_ext
+from lshfm_mm.compat import mmcv_ext
 
 from .test_execution import needs_compiled, needs_torchvision
 

@@ -14,9 +14,9 @@ from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
 
-from lshfm_mm import compat
+from lshfm_mm.compat import mmengine, mmrazor
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.teacher import read_checkpoint
+from lshfm_mm.utils.checkpoints import read_checkpoint
 
 
 class Marker:
@@ -52,7 +52,7 @@ def test_every_model_of_mmrazor_is_registered():
 def test_quantization_says_why_it_is_not_there():
     from mmrazor.models.quantizers import NativeQuantizer
 
-    if not isinstance(sys.modules[compat.QUANTIZATION[0]], compat._Absent):
+    if not isinstance(sys.modules[mmrazor.QUANTIZATION[0]], mmrazor._Absent):
         pytest.skip('MMRazor imports as it is')
     with pytest.raises(ImportError, match='cannot quantize with torch'):
         NativeQuantizer()
@@ -69,8 +69,14 @@ def test_it_says_what_it_did_at_debug_level():
         text=True,
     )
     assert said.returncode == 0
-    assert 'DEBUG:lshfm_mm.compat:MMRazor quantization cannot' in said.stderr
-    assert 'DEBUG:lshfm_mm.compat:declared safe for torch.load' in said.stderr
+    assert (
+        'DEBUG:lshfm_mm.compat.mmrazor:MMRazor quantization cannot'
+        in said.stderr
+    )
+    assert (
+        'DEBUG:lshfm_mm.compat.mmengine:declared safe for torch.load'
+        in said.stderr
+    )
     quiet = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', 'import lshfm_mm'],
         capture_output=True,
@@ -84,7 +90,7 @@ def test_it_says_what_it_did_at_debug_level():
 )
 def test_a_mac_computes_on_its_cpu(found, left, monkeypatch):
     monkeypatch.setattr('mmengine.device.utils.DEVICE', found)
-    compat.patch_device()
+    mmengine.patch_device()
     assert get_device() == left
 
 
@@ -93,17 +99,17 @@ def test_mmrazor_is_told_of_no_newer_mmcv_than_it_knows(monkeypatch):
     monkeypatch.delitem(sys.modules, 'mmrazor')
     with pytest.raises(AssertionError, match='MMCV==9.9'):
         importlib.import_module('mmrazor')
-    compat._import_mmrazor()
+    mmrazor._import_mmrazor()
     assert 'mmrazor' in sys.modules
     assert mmcv.__version__ == '9.9'
 
 
 def test_a_module_that_imports_is_left_alone(monkeypatch):
     monkeypatch.setitem(
-        sys.modules, compat.QUANTIZATION[0], sys.modules['mmrazor']
+        sys.modules, mmrazor.QUANTIZATION[0], sys.modules['mmrazor']
     )
     before = dict(sys.modules)
-    assert compat.patch_mmrazor() is False
+    assert mmrazor.patch_mmrazor() is False
     assert dict(sys.modules) == before
 
 

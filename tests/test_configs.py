@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS as ROOT
 
-from lshfm_mm.pairing import build
-from lshfm_mm.teacher import model_config
+from lshfm_mm.pairing.inspect import build
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 CONFIGS = sorted(

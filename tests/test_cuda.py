@@ -13,12 +13,12 @@ from mmdet.models import DetDataPreprocessor
 from mmengine.runner import Runner
 from torch.overrides import TorchFunctionMode
 
-from lshfm_mm import mmcv_ext
-from lshfm_mm.calibration import calibrate
-from lshfm_mm.execution import unneeded_layers
-from lshfm_mm.images import ImageConverter
+from lshfm_mm.calibration.calibrate import calibrate
+from lshfm_mm.compat import mmcv_ext
+from lshfm_mm.compat.operators import are_compiled
 from lshfm_mm.losses import FeatureL2Loss, LSHLoss, RelativeL2Loss
-from lshfm_mm.operators import are_compiled
+from lshfm_mm.teachers.execution import unneeded_layers
+from lshfm_mm.teachers.images import ImageConverter
 
 from .conftest import CUDA_TESTS_ON as DEVICE
 from .test_detectors import NECK, distil, faster, losses_of, retinanet

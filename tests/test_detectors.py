@@ -12,10 +12,10 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.hub import get_config
 from mmrazor.registry import MODELS
 
-from lshfm_mm.algorithms import has_rois
+from lshfm_mm.algorithms.roi_mimic import has_rois
+from lshfm_mm.distillers.sample_weights import in_boxes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import lsh_loss
-from lshfm_mm.samples import in_boxes
 
 PLAIN_L2 = dict(type='FeatureL2Loss')
 NECK = dict(layer='neck', record='output')

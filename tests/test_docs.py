@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmrazor.registry import MODELS
 
 from lshfm_mm.pairing import write_config
-from lshfm_mm.teacher import model_config
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 TRACKED = subprocess.run(

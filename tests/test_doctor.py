@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lshfm_mm import doctor, install_mmcv, stacks
+from lshfm_mm.compat import doctor, install_mmcv, stacks
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = 'Scripts' if os.name == 'nt' else 'bin'

@@ -17,8 +17,8 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from lshfm_mm.pairing import build
-from lshfm_mm.teacher import model_config
+from lshfm_mm.pairing.inspect import build
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 FOLDER = REPO / 'configs/examples'

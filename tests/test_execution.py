@@ -16,19 +16,19 @@ from mmengine.logging import MMLogger
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from lshfm_mm.errors import ConfigError
-from lshfm_mm.execution import (
-    TeacherExecution,
-    skipped,
-    unneeded_layers,
-)
-from lshfm_mm.losses import lsh_loss
-from lshfm_mm.operators import (
+from lshfm_mm.compat.operators import (
     are_compiled,
     knows_operators,
     layers_with_compiled_operators,
 )
-from lshfm_mm.teacher import forked_rng
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.losses import lsh_loss
+from lshfm_mm.teachers.execution import (
+    TeacherExecution,
+    skipped,
+    unneeded_layers,
+)
+from lshfm_mm.utils.rng import forked_rng
 
 from .test_detectors import (
     NECK,

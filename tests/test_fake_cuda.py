@@ -11,14 +11,19 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lshfm_mm import hashing
-from lshfm_mm.alignment import alignment_sums, equal_codes
-from lshfm_mm.calibration import calibrate, inside_images
-from lshfm_mm.hashing import hash_codes
-from lshfm_mm.images import ImageConverter
-from lshfm_mm.losses import FeatureL2Loss, LSHLoss, RelativeL2Loss, lsh_loss
-from lshfm_mm.operators import are_compiled
-from lshfm_mm.samples import level_weights
+from lshfm_mm.calibration.calibrate import calibrate, inside_images
+from lshfm_mm.compat.operators import are_compiled
+from lshfm_mm.distillers.alignment import alignment_sums, equal_codes
+from lshfm_mm.distillers.sample_weights import level_weights
+from lshfm_mm.losses import (
+    FeatureL2Loss,
+    LSHLoss,
+    RelativeL2Loss,
+    hashing,
+    lsh_loss,
+)
+from lshfm_mm.losses.hashing import hash_codes
+from lshfm_mm.teachers.images import ImageConverter
 
 from . import test_classification as classification
 from .fake_cuda import CUDA, move_model, to_fake_cuda

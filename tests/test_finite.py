@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lshfm_mm.distillers import _scale
+from lshfm_mm.distillers.lshfm_distiller import _scale
 from lshfm_mm.losses import FeatureL2Loss, LSHLoss, RelativeL2Loss, l2_loss
 
 from .test_classification import classifier, images

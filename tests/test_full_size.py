@@ -15,8 +15,8 @@ from mmengine.registry import MODELS as ROOT
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
 
-from lshfm_mm import shapes
-from lshfm_mm.teacher import model_config
+from lshfm_mm.datasets import shapes
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 

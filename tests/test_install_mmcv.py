@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from lshfm_mm import install_mmcv, stacks
-from lshfm_mm.stacks import Release
+from lshfm_mm.compat import install_mmcv, stacks
+from lshfm_mm.compat.stacks import Release
 
 from .mmcv_machine import (
     LITE,

@@ -7,15 +7,9 @@ import torch
 import torch.nn.functional as F
 from mmrazor.registry import MODELS
 
-from lshfm_mm import hashing
+from lshfm_mm.distillers.sample_weights import level_weights
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.losses import (
-    LSHLoss,
-    RelativeL2Loss,
-    l2_loss,
-    lsh_loss,
-)
-from lshfm_mm.samples import level_weights
+from lshfm_mm.losses import LSHLoss, RelativeL2Loss, hashing, l2_loss, lsh_loss
 
 N, D, K = 6, 5, 9
 

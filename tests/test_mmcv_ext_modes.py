@@ -11,9 +11,9 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from lshfm_mm import mmcv_ext as ext
-from lshfm_mm.mmcv_ext import _shared
-from lshfm_mm.operators import are_compiled
+from lshfm_mm.compat import mmcv_ext as ext
+from lshfm_mm.compat.mmcv_ext import _shared
+from lshfm_mm.compat.operators import are_compiled
 
 from .test_mmcv_ext_maps import GEOMETRIES, deform_inputs, modulated, plain
 from .test_mmcv_ext_rois import (

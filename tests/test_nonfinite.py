@@ -11,7 +11,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from lshfm_mm.errors import ConfigError, NonFiniteError
-from lshfm_mm.hooks import Listener, NonFiniteHook
+from lshfm_mm.hooks import NonFiniteHook
+from lshfm_mm.hooks.distillation import Listener
 
 from .test_training import epochs
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 
 import lshfm_mm
-from lshfm_mm import compat, stacks
 from lshfm_mm.__main__ import main
+from lshfm_mm.compat import stacks
 
 from .test_docs import TRACKED
 
@@ -175,7 +176,7 @@ def test_the_package_names_its_configs():
     path = Path(lshfm_mm.__file__).parent / '.mim/configs/distill'
     assert Path(cfg.filename) == path / 'faster_rcnn_lshfm.py'
     # An editable installation has its metadata elsewhere.
-    assert compat.MODULE2PACKAGE['lshfm_mm'] == 'lshfm_mm.compat'
+    assert MODULE2PACKAGE['lshfm_mm'] == 'lshfm_mm.compat.mmengine'
 
 
 def test_a_clone_without_links_is_complete(make_clone):
@@ -187,7 +188,7 @@ def test_a_clone_without_links_is_complete(make_clone):
         link.write_text(f'../../{name}', 'utf-8')
     name = 'shapes/faster_rcnn_recommended.py'
     code = (
-        'import lshfm_mm.__main__, lshfm_mm.teacher as t; '
+        'import lshfm_mm.__main__, lshfm_mm.utils.configs as t; '
         f'print(t.read_config("config", "lshfm_mm::{name}").filename); '
         'print(lshfm_mm.__main__.TOOLS)'
     )

@@ -13,8 +13,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.export import export_student, student_config
-from lshfm_mm.pairing import _classes, write_config
+from lshfm_mm.export import export_student
+from lshfm_mm.export.student import student_config
+from lshfm_mm.pairing import write_config
+from lshfm_mm.pairing.write import _classes
 
 from .test_detectors import cascade, faster, retinanet, shrink
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from mmdet.registry import DATASETS
 
-from lshfm_mm import picture
-from lshfm_mm.export import student_config
+from lshfm_mm.export.student import student_config
+from lshfm_mm.insight import detections as picture
 
 REPO = Path(__file__).parent.parent
 

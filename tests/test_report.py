@@ -16,17 +16,12 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from lshfm_mm import charts
-from lshfm_mm.analysis import (
-    analyze,
-    build_algorithm,
-    knows,
-    load_student,
-)
-from lshfm_mm.cli import named
-from lshfm_mm.curves import read_curves
+from lshfm_mm.cli.upstream import named
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.report import page, write_report
+from lshfm_mm.insight import analyze, charts, write_report
+from lshfm_mm.insight.collect import build_algorithm, knows, load_student
+from lshfm_mm.insight.curves import read_curves
+from lshfm_mm.insight.report import page
 
 from .test_analysis import classifier
 from .test_tools import run

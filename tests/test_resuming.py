@@ -13,15 +13,16 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from lshfm_mm import cli, files
+from lshfm_mm import cli
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.hooks import ExactResumeHook, WholeCheckpointHook
-from lshfm_mm.resuming import (
+from lshfm_mm.training.resuming import (
     evaluation_is_due,
     find_whole,
     obstacles,
     read_resumable,
 )
+from lshfm_mm.utils import files
 
 REPO = Path(__file__).parent.parent
 EXACT = [dict(type='ExactResumeHook')]
@@ -115,7 +116,7 @@ def test_what_cannot_be_exact_is_said(make_config, overrides, message):
 DIES = """
 import os
 from pathlib import Path
-from lshfm_mm import files
+from lshfm_mm.training import whole_files
 
 def half(path, content):
     with path.open('wb') as file:
@@ -123,7 +124,7 @@ def half(path, content):
     os._exit(9)  # nothing more runs, as after a kill
 
 Path.write_bytes = half
-files.WholeBackend().put(bytes(10000), 'epoch_1.pth')
+whole_files.WholeBackend().put(bytes(10000), 'epoch_1.pth')
 """
 
 

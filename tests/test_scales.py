@@ -14,8 +14,9 @@ from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.hooks import LossScaleHook, has_sync_bn
-from lshfm_mm.scales import advice, gradient_ratios
+from lshfm_mm.hooks import LossScaleHook
+from lshfm_mm.hooks.loss_scale_hook import has_sync_bn
+from lshfm_mm.training.gradient_balance import advice, gradient_ratios
 
 from .test_training import epochs
 

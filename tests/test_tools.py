@@ -13,9 +13,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from lshfm_mm.cli import check_data
+from lshfm_mm.datasets.check_files import check_data
+from lshfm_mm.datasets.shapes.scene import CLASSES
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.shapes import CLASSES
 
 REPO = Path(__file__).parent.parent
 LOADERS = ('train_dataloader',)

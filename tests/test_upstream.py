@@ -61,7 +61,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lshfm_mm import cli
-from lshfm_mm.checkpoints import code_in
+from lshfm_mm.utils.checkpoints import code_in
 
 # Where the stacks differ, an assumption is stated for each.
 ONEDL = any(x.name == 'onedl-mmengine' for x in metadata.distributions())

@@ -8,8 +8,7 @@ import argparse
 from pathlib import Path
 
 from lshfm_mm import cli
-from lshfm_mm.analysis import analyze
-from lshfm_mm.report import write_report
+from lshfm_mm.insight import analyze, write_report
 
 
 def main() -> None:

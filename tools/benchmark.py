@@ -41,17 +41,17 @@ from tqdm import tqdm
 
 import lshfm_mm
 from lshfm_mm import cli
+from lshfm_mm.cli.machine import commit, processor
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
-from lshfm_mm.hashing import (
+from lshfm_mm.losses import lsh_loss
+from lshfm_mm.losses.hashing import (
     full_float32,
     hashes_at_a_time,
     project,
     project_back,
 )
-from lshfm_mm.losses import lsh_loss
-from lshfm_mm.machine import commit, processor
-from lshfm_mm.teacher import model_config
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).resolve().parent.parent
 RATE = 0.0  # of learning: every round sees the same weights

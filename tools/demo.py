@@ -21,11 +21,12 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from lshfm_mm import cli, shapes
+from lshfm_mm import cli
+from lshfm_mm.datasets import shapes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
-from lshfm_mm.picture import draw_detections
-from lshfm_mm.teacher import model_config
+from lshfm_mm.insight.detections import draw_detections
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 # Of each task: groups of runs, one after the other; of a group two at a time

@@ -20,9 +20,9 @@ import torch
 import torchvision
 
 import lshfm_mm
-from lshfm_mm.files import atomic_write
-from lshfm_mm.machine import commit
-from lshfm_mm.operators import are_compiled
+from lshfm_mm.cli.machine import commit
+from lshfm_mm.compat.operators import are_compiled
+from lshfm_mm.utils.files import atomic_write
 
 REPO = Path(__file__).resolve().parent.parent
 

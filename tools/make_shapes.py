@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from lshfm_mm import cli
-from lshfm_mm.shapes import generate
+from lshfm_mm.datasets.shapes import generate
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from lshfm_mm import cli, shapes
+from lshfm_mm import cli
+from lshfm_mm.datasets import shapes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.pairing import write_config
 

@@ -7,6 +7,8 @@ import sys
 import tempfile
 
 from lshfm_mm import cli
+from lshfm_mm.datasets.check_files import check_data, check_weights_files
+from lshfm_mm.utils.configs import read_config
 
 FLAGS = {
     '--check': 'audit a batch, evaluate one, stop before the first update',
@@ -19,9 +21,9 @@ def main() -> None:
     flags = cli.own_flags(FLAGS)
     tool = cli.upstream_tool('train', sys.argv[1:])
     args = tool.parse_args()
-    cfg = cli.read_config(args.config, args.cfg_options)
-    cli.check_data(cfg, ('train_dataloader', 'val_dataloader'))
-    cli.check_weights_files(cfg)
+    cfg = read_config('config', args.config, args.cfg_options)
+    check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_weights_files(cfg)
     cli.prepare_training(args, cfg)
     cli.start_processes(args, cfg)
     if '--check-teacher' in flags:

@@ -22,10 +22,10 @@ import torchvision
 from cases import Case, Run, all_cases
 from torch import Tensor
 
-from lshfm_mm import mmcv_ext
-from lshfm_mm.files import atomic_write
-from lshfm_mm.machine import commit, processor
-from lshfm_mm.operators import are_compiled
+from lshfm_mm.cli.machine import commit, processor
+from lshfm_mm.compat import mmcv_ext
+from lshfm_mm.compat.operators import are_compiled
+from lshfm_mm.utils.files import atomic_write
 
 REPO = Path(__file__).parents[2]
 SLOW = 1.5  # times as long as compiled

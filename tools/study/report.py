@@ -13,8 +13,8 @@ from arm import INHERITED
 from results import rows, teacher
 from runs import REPO, Record
 
-from lshfm_mm.charts import LIGHT, STYLE
-from lshfm_mm.files import atomic_write
+from lshfm_mm.insight.charts import LIGHT, STYLE
+from lshfm_mm.utils.files import atomic_write
 
 PAGES = (REPO / 'docs/results.md', REPO / 'README.md')
 IMAGES = REPO / 'docs/images'

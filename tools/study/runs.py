@@ -19,10 +19,10 @@ import torch
 from arm import WORK, Arm, Options, with_losses
 from mmengine.config import Config
 
-from lshfm_mm import shapes
-from lshfm_mm.curves import read_curves
+from lshfm_mm.datasets import shapes
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.files import atomic_write
+from lshfm_mm.insight.curves import read_curves
+from lshfm_mm.utils.files import atomic_write
 
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = REPO / 'docs/study.jsonl'

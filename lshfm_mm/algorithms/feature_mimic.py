@@ -1,0 +1,502 @@
+"""The algorithms: the order of the steps of one training batch.
+
+1. The teacher computes what is tapped of its maps, and nothing else. It goes
+   first: what its layers take of memory is free when the student needs it.
+2. The student computes its task losses; its features are recorded.
+3. The teacher's box head, if tapped, runs on the student's RoIs.
+4. The distiller compares the records.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from mmrazor.models.algorithms import SingleTeacherDistill
+from mmrazor.models.task_modules.recorder import RecorderManager
+from mmrazor.models.utils import add_prefix
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ..distillers.lshfm_distiller import LABELS, LSHFMDistiller
+from ..errors import ConfigError, check_arguments, few, nearest
+from ..teachers.execution import TeacherExecution, skipped, unneeded_layers
+from ..teachers.guest import build_teacher
+from ..teachers.images import ImageConverter
+from ..teachers.inherit import inherit_weights
+from ..training.audit import FEW, Audit, weights_from_files
+from ..utils.configs import model_config
+
+FEATURE_PARTS = ('backbone', 'neck')
+ROIS = '_rois_'  # of recorders of the student's boxes, beside the stage
+
+
+@MODELS.register_module()
+class FeatureMimicDistill(SingleTeacherDistill):
+    """Mimic features of any model that needs no RoIs for them.
+
+    The teacher gets the images in its own normalisation and channel order.
+    It runs its backbone and neck, and its head (``mode='tensor'``: no loss,
+    no post-processing) only where a tap lies there.
+
+    Args:
+        architecture (dict | BaseModel): The student: a model config, or
+            ``dict(cfg_path=...)``.
+        teacher (dict | BaseModel): The teacher, likewise.
+        distiller (dict): Config of the distiller.
+        teacher_ckpt (str, optional): File or URL of the teacher's weights.
+        teacher_strict (bool): Whether missing or misshapen keys in it are an
+            error. Defaults to True.
+        inherit (bool): Whether all of the student but its backbone starts
+            from the teacher's weights, where name and shape agree. Defaults
+            to False, as in the paper.
+        teacher_precision (str, optional): 'float32', 'bfloat16' or
+            'float16': what the teacher computes in, under autocast. Defaults
+            to the student's.
+        teacher_channels_last (bool): Whether the teacher's convolutions run
+            in channels-last memory format. Defaults to False.
+        teacher_compile (bool): Whether the teacher's backbone is compiled by
+            ``torch.compile``. Defaults to False.
+        student_trainable (bool | list[str]): The parts of the student that
+            are trained, such as ``['neck']``; the rest is frozen and in eval
+            mode. Defaults to True, all of it.
+        audit (bool): Whether the first batch is audited before the first
+            update, see :class:`Audit`. Defaults to True.
+        kwargs: Arguments of MMRazor's ``SingleTeacherDistill``. Where
+            ``calculate_student_loss`` is False and nothing else needs labels,
+            the images need none.
+
+    Raises:
+        ConfigError: If student, teacher and distiller do not fit together.
+    """
+
+    def __init__(
+        self,
+        architecture: Mapping[str, Any] | BaseModel,
+        teacher: Mapping[str, Any] | BaseModel,
+        distiller: Mapping[str, Any],
+        teacher_ckpt: str | None = None,
+        teacher_strict: bool = True,
+        inherit: bool = False,
+        teacher_precision: str | None = None,
+        teacher_channels_last: bool = False,
+        teacher_compile: bool = False,
+        student_trainable: bool | Sequence[str] = True,
+        audit: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_arguments('model', type(self), kwargs)
+        for field, value in (
+            ('teacher_strict', teacher_strict),
+            ('inherit', inherit),
+            ('audit', audit),
+            ('teacher_channels_last', teacher_channels_last),
+            ('teacher_compile', teacher_compile),
+        ):
+            if not isinstance(value, bool):
+                raise ConfigError(
+                    f'{field}: must be True or False, but got {value!r}'
+                )
+        self.audit = Audit() if audit else None
+        self._execution = TeacherExecution(
+            teacher_precision, teacher_channels_last, teacher_compile
+        )
+        if kwargs.pop('teacher_trainable', False) is not False:
+            raise ConfigError(
+                'teacher_trainable: must be False here; remove it, or use '
+                "MMRazor's SingleTeacherDistill"
+            )
+        if not isinstance(architecture, BaseModel):
+            cfg = model_config('architecture', architecture)
+            # Where mmpretrain keeps it, and without the type that the
+            # student knows.
+            preprocessor = kwargs.pop('data_preprocessor', None)
+            if preprocessor is not None:
+                cfg.setdefault('data_preprocessor', preprocessor)
+            architecture = MODELS.build(cfg)
+        kind = MODELS.get(distiller.get('type', ''))
+        if not (isinstance(kind, type) and issubclass(kind, LSHFMDistiller)):
+            raise ConfigError(
+                f'distiller.type: must be LSHFMDistiller, but got '
+                f'{distiller.get("type")!r}; it takes the same arguments'
+            )
+        # The guest must be there before MMRazor asks for ``self.teacher``;
+        # what MMRazor then registers as a submodule is taken out again.
+        guest = build_teacher(teacher, teacher_ckpt, teacher_strict)
+        object.__setattr__(self, '_guest', guest)
+        self._check_models(architecture, guest.model)
+        super().__init__(
+            architecture=architecture,
+            teacher=guest.model,
+            distiller={
+                '_scope_': 'mmrazor',
+                **distiller,
+                'student_recorders': {
+                    **(distiller.get('student_recorders') or {}),
+                    **self._own_recorders(architecture),
+                },
+            },
+            **kwargs,
+        )
+        del self._modules['teacher']
+        preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
+        self._images = ImageConverter(*preprocessors)
+        self.inherit = inherit
+        if student_trainable is True and not self.calculate_student_loss:
+            raise ConfigError(
+                'student_trainable: is True, but with calculate_student_loss='
+                'False nothing trains what lies behind the taps; name what '
+                "is trained, as in ['backbone', 'neck']"
+            )
+        self._trained = check_parts(
+            'student_trainable', student_trainable, self.student
+        )
+        for name, parameter in self.student.named_parameters():
+            if not is_under(name, self._trained):
+                parameter.requires_grad = False
+        self._execution.prepare(self.teacher)
+        recorders = self.distiller.teacher_recorders.recorders
+        self._head_sources = {
+            name: recorder.source
+            for name, recorder in recorders.items()
+            if recorder.source.split('.')[0] not in FEATURE_PARTS
+        }
+        self._only_backbone = bool(recorders) and all(
+            recorder.source.split('.')[0] == 'backbone'
+            for recorder in recorders.values()
+        )
+        self._check_head_sources()
+
+    @property
+    def teacher(self) -> BaseModel:
+        """The teacher: no submodule, always frozen and in eval mode."""
+        return self._guest.model
+
+    def loss(
+        self,
+        batch_inputs: Tensor,
+        data_samples: list[BaseDataElement] | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the losses of a batch.
+
+        Args:
+            batch_inputs (Tensor): Preprocessed images, (N, C, H, W).
+            data_samples (list): Their annotations.
+
+        Returns:
+            dict[str, Tensor]: The student's losses under ``student.``, the
+            mimicking losses under ``distill.``.
+        """
+        if self.distillation_stopped:
+            losses = self._run_student(batch_inputs, data_samples)
+            self.distiller.empty_recorders()
+            return self._in_step(losses)
+        audit = self.audit
+        if audit is None or not audit.is_open or not torch.is_grad_enabled():
+            return self._mimic(batch_inputs, data_samples)
+        with audit.watching(self.distiller, self.student, self.teacher):
+            losses = self._mimic(batch_inputs, data_samples)
+        audit.report(losses, self._guest.origin, self.student)
+        return losses
+
+    def _mimic(
+        self,
+        batch_inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+    ) -> dict[str, Tensor]:
+        recorders = self.distiller.teacher_recorders
+        with recorders:
+            maps = self._teacher_maps(batch_inputs, data_samples)
+        losses = self._run_student(batch_inputs, data_samples)
+        with _continued(recorders):
+            rows = self._teacher_head(maps)
+        del maps
+        all_ran = self._all_ran()
+        mimic_losses = self.distiller.compute_distill_losses(
+            data_samples, tuple(batch_inputs.shape[-2:]), rows
+        )
+        losses.update(add_prefix(mimic_losses, 'distill'))
+        return losses if all_ran else self._in_step(losses)
+
+    def init_weights(self) -> None:
+        """Initialise the student, then let it inherit."""
+        first_time = not self.is_init
+        super().init_weights()
+        if not first_time:
+            return
+        if self.audit is not None:
+            self.audit.student = weights_from_files(self.student)
+        if self.inherit:
+            taken = inherit_weights(self.student, self.teacher)
+            if self.audit is not None:
+                self.audit.student.append(
+                    f'inherit: {len(taken)} of '
+                    f'{len(self.student.state_dict())} tensors'
+                )
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+    ) -> None:
+        """Load a checkpoint; one with (almost) nothing for it is wrong."""
+        own = {
+            f'{prefix}architecture.{key}': value.shape
+            for key, value in self.student.state_dict().items()
+        }
+        misshapen = [
+            key
+            for key, shape in own.items()
+            if key in state_dict and state_dict[key].shape != shape
+        ]
+        found = sum(key in state_dict for key in own) - len(misshapen)
+        if state_dict and found < FEW * len(own):
+            raise ConfigError(
+                f'load_from: of its {len(state_dict)} keys {found} fit the '
+                f"student's {len(own)} ({next(iter(own))}, ...), which would "
+                f"start from scratch; a plain model's file goes into the "
+                f'init_cfg of the student: architecture=dict(init_cfg=dict('
+                f"type='Pretrained', checkpoint='...'))"
+            )
+        if self.audit is not None and state_dict:
+            self.audit.student.append(
+                f'checkpoint: {found} of {len(own)} keys of the student'
+                + (f', {len(misshapen)} misshapen: ' if misshapen else '')
+                + few(misshapen)
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def train(self, mode: bool = True) -> 'FeatureMimicDistill':
+        """Set the mode of all but what is frozen, which stays in eval."""
+        super().train(mode)
+        self.teacher.eval()
+        for name, module in self.student.named_modules():
+            if not is_under(name, self._trained):
+                module.training = module.training and any(
+                    is_under(part, [name]) for part in self._trained
+                )
+        return self
+
+    def record_teacher(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Run what is tapped of the teacher, under its recorders.
+
+        Args:
+            inputs (Tensor): Preprocessed images of the student, (N, C, H, W).
+            data_samples (list): Their annotations.
+            rois (Tensor, optional): Boxes to pool, (R, 5). Defaults to those
+                of the recorded student.
+
+        Returns:
+            dict[str, Tensor]: Name of a tap -> the student's samples there
+            that the teacher has seen; all, where it has no entry.
+        """
+        with self.distiller.teacher_recorders:
+            maps = self._teacher_maps(inputs, data_samples)
+            return self._teacher_head(maps, rois)
+
+    @torch.no_grad()
+    def record_student(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None = None,
+    ) -> None:
+        """Run the student under its recorders, and leave it as it is.
+
+        Args:
+            inputs (Tensor): Preprocessed images, (N, C, H, W).
+            data_samples (list): Their annotations.
+            rois (Tensor, optional): Boxes to pool, (R, 5). Defaults to those
+                that the student finds.
+        """
+        training = [x for x in self.student.modules() if x.training]
+        self.student.eval()
+        try:
+            with self.distiller.student_recorders:
+                self._run_student_on(inputs, data_samples, rois)
+        finally:
+            for module in training:
+                module.training = True
+
+    def _run_student(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> dict[str, Tensor]:
+        recorders = self.distiller.student_recorders
+        needs_labels = any(
+            name.startswith((LABELS, ROIS)) for name in recorders.recorders
+        )
+        with recorders:
+            if not (self.calculate_student_loss or needs_labels):
+                self.student(inputs, data_samples, mode='tensor')
+                return {}
+            losses = self.student(inputs, data_samples, mode='loss')
+        if not self.calculate_student_loss:
+            return {}
+        return add_prefix(losses, 'student')
+
+    def _run_student_on(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None,
+    ) -> None:
+        """Run the student without its losses, on RoIs if it pools some."""
+        self.student(inputs, data_samples, mode='tensor')
+
+    @torch.no_grad()
+    def _teacher_maps(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> Sequence[Tensor]:
+        """Run what is tapped of the teacher and needs no RoIs."""
+        images = self._images(inputs, data_samples)
+        with self._execution(images) as images:
+            return self._run_maps(images, data_samples)
+
+    @torch.no_grad()
+    def _teacher_head(
+        self, maps: Sequence[Tensor], rois: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Run what is tapped of the teacher on RoIs, pooled from its maps."""
+        return {}
+
+    def _all_ran(self) -> bool:
+        """Whether all layers that are trained had something to do.
+
+        Without RoIs mmdet has no loss of classes.
+        """
+        return not hasattr(self.student, 'roi_head')
+
+    def _in_step(self, losses: dict[str, Any]) -> dict[str, Any]:
+        """Give layers that did not run a gradient, of zeros.
+
+        The other ranks wait for it: DDP knows no rank that leaves one out.
+        """
+        if dist.is_distributed():
+            trained = [x.sum() for x in self.parameters() if x.requires_grad]
+            nothing = torch.stack(trained).sum() * 0
+            name = next(x for x in losses if 'loss' in x)
+            value = losses[name]
+            losses[name] = (
+                value + nothing
+                if isinstance(value, Tensor)
+                else [*value, nothing]
+            )
+        return losses
+
+    def _run_maps(
+        self, images: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> Sequence[Tensor]:
+        if not self._head_sources:
+            return self._extract(images)
+        if self._guest.unneeded is None:
+            self._guest.unneeded = self._unneeded(images, data_samples)
+        with skipped(self._guest.unneeded):
+            self.teacher(images, data_samples, mode='tensor')
+        return ()
+
+    def _unneeded(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> list[nn.Conv2d]:
+        """Layers of the teacher's head that no tap depends on."""
+        recorders = self.distiller.teacher_recorders.recorders.values()
+
+        def run() -> list[Tensor]:
+            self.teacher(inputs, data_samples, mode='tensor')
+            leaves = tree_leaves([x.data_buffer for x in recorders])
+            for recorder in recorders:
+                recorder.reset_data_buffer()
+            return [x for x in leaves if isinstance(x, Tensor)]
+
+        head = (
+            layer
+            for name, layer in self.teacher.named_modules()
+            if name.split('.')[0] not in FEATURE_PARTS
+        )
+        return unneeded_layers(head, run)
+
+    def _extract(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Features of the neck, or of the backbone if only that is tapped."""
+        if self._only_backbone:
+            return self.teacher.backbone(inputs)
+        return self.teacher.extract_feat(inputs)
+
+    def _own_recorders(self, student: BaseModel) -> dict[str, dict]:
+        """Recorders on the student that the algorithm itself needs."""
+        return {}
+
+    def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
+        """Raise unless the algorithm serves these models."""
+
+    def _check_head_sources(self) -> None:
+        if self._head_sources and hasattr(self.teacher, 'roi_head'):
+            raise ConfigError(
+                'type: FeatureMimicDistill cannot tap the head of a '
+                'two-stage detector; use RoIMimicDistill'
+            )
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> nn.Module:
+        """Move and cast the guest with its host.
+
+        Its memory format is its own: that is ``teacher_channels_last``.
+        """
+
+        def in_its_format(x: Tensor) -> Tensor:
+            new = fn(x)
+            if new.stride() == x.stride():
+                return new
+            kept = torch.empty_like(x, dtype=new.dtype, device=new.device)
+            return kept.copy_(new)
+
+        if self._guest.owned:
+            self.teacher._apply(in_its_format, recurse)
+        return super()._apply(fn, recurse)
+
+    def _set_device(self, device: torch.device) -> None:
+        if self._guest.owned:
+            self.teacher._set_device(device)
+        super()._set_device(device)
+
+
+def check_parts(
+    field: str, parts: bool | Sequence[str], model: nn.Module
+) -> list[str]:
+    """Names of parts of a model; True stands for all of it."""
+    if parts is True:
+        return ['']
+    if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
+        raise ConfigError(
+            f"{field}: must be True or a list of parts such as ['neck'], but "
+            f'got {parts!r}'
+        )
+    layers = dict(model.named_modules())
+    for part in parts:
+        if part not in layers:
+            raise ConfigError(
+                f'{field}: the student has no {part!r}{nearest(part, layers)}'
+            )
+    return list(parts)
+
+
+def is_under(name: str, parts: Sequence[str]) -> bool:
+    """Whether a parameter or module is a part of a model, or lies in one."""
+    return any(not x or f'{name}.'.startswith(f'{x}.') for x in parts)
+
+
+@contextmanager
+def _continued(manager: RecorderManager) -> Iterator[None]:
+    """Record on, beside what is recorded already."""
+    recorders = manager.recorders.values()
+    before = [list(recorder.data_buffer) for recorder in recorders]
+    with manager:
+        for recorder, records in zip(recorders, before, strict=True):
+            recorder.data_buffer.extend(records)
+        yield

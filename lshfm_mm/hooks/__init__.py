@@ -1,0 +1,19 @@
+"""Hooks: when something is done. What is done lives in other rooms."""
+
+from .alignment_hook import AlignmentHook
+from .average_checkpoints_hook import AverageCheckpointsHook
+from .exact_resume_hook import ExactResumeHook
+from .loss_scale_hook import LossScaleHook
+from .lsh_calibration_hook import LSHCalibrationHook
+from .non_finite_hook import NonFiniteHook
+from .whole_checkpoint_hook import WholeCheckpointHook
+
+__all__ = [
+    'AlignmentHook',
+    'AverageCheckpointsHook',
+    'ExactResumeHook',
+    'LSHCalibrationHook',
+    'LossScaleHook',
+    'NonFiniteHook',
+    'WholeCheckpointHook',
+]

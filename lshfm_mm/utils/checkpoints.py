@@ -1,0 +1,280 @@
+"""Files of weights: fetched, read without running them, looked through."""
+
+import importlib
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from http.client import HTTPException
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlparse
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.hub import download_url_to_file, get_dir
+
+from ..errors import NAMED_KEYS, ConfigError
+
+REMOTE = ('http://', 'https://')
+# The first digits of the SHA-256; not a date.
+HASH = re.compile(r'-(?!20\d{6}\.)([a-f0-9]{8,})\.')
+LEGACY_PICKLES = 5  # that torch.save wrote in a row, before torch 1.6
+NAMED = 5
+
+
+def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
+    """Read a file of weights, never running code of it.
+
+    Whatever ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` says.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): File or URL.
+        map_location (Any): Of ``torch.load``. Defaults to the CPU.
+
+    Returns:
+        Any: What the file holds.
+
+    Raises:
+        ConfigError: If there is no such file, it cannot be read, or it holds
+            what would run.
+    """
+    remote = checkpoint.startswith(REMOTE)
+    if remote:
+        path = fetch(field, checkpoint)
+    else:
+        path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f'{field}: no such file: {checkpoint}; train it first, or give '
+            f'the path or http(s) URL of a checkpoint'
+        )
+    try:
+        return torch.load(path, map_location, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        code = code_in(path)
+        if code:
+            more = ', ...' if len(code) > NAMED else ''
+            raise ConfigError(
+                f'{field}: {checkpoint} holds {", ".join(code[:NAMED])}{more}'
+                f', which would run when loaded, and has not; if you trust '
+                f'it, let the tool that made it save its state_dict alone, '
+                f'as plain tensors'
+            ) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        again = f'delete {path} to fetch it again, or ' if remote else ''
+        raise ConfigError(
+            f'{field}: {checkpoint} is not a readable checkpoint '
+            f'({lines[0][:120]}); {again}give a .pth file saved by MMEngine '
+            f'or torch.save'
+        ) from error
+
+
+def fetch(field: str, url: str) -> Path:
+    """Download a file into the cache of torch and MMEngine, once.
+
+    It is there whole or not at all, and only if it has the hash in its name.
+    Of several processes of a machine one downloads, and the others wait.
+
+    Args:
+        field (str): Which setting names the URL, for messages.
+        url (str): http or https.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        ConfigError: If it cannot be downloaded, or has another hash.
+    """
+    path = Path(get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    if path.is_file():  # the cache may be read-only
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = HASH.search(path.name)
+    with FileLock(f'{path}.lock'):
+        if path.is_file():
+            return path
+        try:
+            download_url_to_file(url, str(path), found and found[1])
+        except (OSError, HTTPException) as error:
+            raise ConfigError(
+                f'{field}: {url} could not be downloaded ({error}); fetch it '
+                f'elsewhere and give its path'
+            ) from error
+        except RuntimeError as error:  # of the hash
+            raise ConfigError(
+                f'{field}: {url} is not the file that its name tells '
+                f'({error}); try again, or fetch it elsewhere and give its '
+                f'path'
+            ) from error
+    return path
+
+
+def code_in(path: Path) -> list[str]:
+    """Name what a file would call or build when loaded without care.
+
+    The file is disassembled, not run, so that names which it puts together
+    on the way are not seen. What torch takes for safe is left out.
+
+    Args:
+        path (Path): A file of ``torch.save``, of any age, or of ``pickle``.
+
+    Returns:
+        list[str]: Functions and classes, as ``module.name``.
+    """
+    unpickler = importlib.import_module('torch._weights_only_unpickler')
+    safe = {
+        *unpickler._get_allowed_globals(),
+        *unpickler._get_user_allowed_globals(),
+    }
+    names: dict[str, None] = {}
+    if zipfile.is_zipfile(path):
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.endswith('.pkl'):
+                    names.update(_globals(BytesIO(archive.read(member))))
+    else:
+        with path.open('rb') as file:
+            for _ in range(LEGACY_PICKLES):
+                names.update(_globals(file))
+    return [name for name in names if name not in safe]
+
+
+def _globals(file: IO[bytes]) -> dict[str, None]:
+    """Names in the pickle at which a file stands; it ends behind it."""
+    names: dict[str, None] = {}
+    # Where no pickle stands, or none any more, what came before counts.
+    with suppress(ValueError, IndexError, KeyError):
+        for name in _disassembled(file):
+            names[name] = None
+    return names
+
+
+def _disassembled(file: IO[bytes]) -> Iterator[str]:
+    strings: list[str] = []  # pushed so far; the last two name a global
+    memo: dict[Any, str] = {}
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ('GLOBAL', 'INST'):
+            name = str(argument).replace(' ', '.')
+            yield name.replace('__builtin__.', 'builtins.')  # protocol 2
+        elif opcode.name == 'STACK_GLOBAL':
+            yield '.'.join(strings[-2:])
+        elif 'PUT' in opcode.name or opcode.name == 'MEMOIZE':
+            key = len(memo) if argument is None else argument
+            memo[key] = strings[-1] if strings else ''
+        elif 'GET' in opcode.name:
+            strings.append(memo[argument])
+        elif isinstance(argument, str):
+            strings.append(argument)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Stand for MMEngine's loader of files.
+
+    Args:
+        filename (str): A file.
+        map_location (Any): Of ``torch.load``.
+
+    Returns:
+        Any: What the file holds.
+
+    Raises:
+        ConfigError: See :func:`load`.
+    """
+    return load('checkpoint', filename, map_location)
+
+
+def load_from_http(
+    filename: str, map_location: Any = None, *args: Any, **kwargs: Any
+) -> Any:
+    """Stand for MMEngine's loader of URLs, which runs what they hold.
+
+    Args:
+        filename (str): A URL.
+        map_location (Any): Of ``torch.load``.
+        args (Any): Not used.
+        kwargs (Any): Not used.
+
+    Returns:
+        Any: What the file holds.
+
+    Raises:
+        ConfigError: See :func:`load`.
+    """
+    return load('checkpoint', filename, map_location)
+
+
+def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
+    """Read the weights in a checkpoint file, never running code of it.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): File or URL.
+
+    Returns:
+        dict[str, Tensor]: The state dict, on the CPU.
+
+    Raises:
+        ConfigError: If there is no such file or it is no checkpoint.
+    """
+    content = read_checkpoint(field, checkpoint)
+    state = content.get('state_dict', content)
+    if not isinstance(state, Mapping):
+        state = {}
+    weights = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    if not weights:
+        raise ConfigError(
+            f'{field}: {checkpoint} holds no weights; its keys are '
+            f'{list(content)[:NAMED_KEYS]}; give a .pth file saved by '
+            f'MMEngine or torch.save'
+        )
+    return weights
+
+
+def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
+    """Read a checkpoint file, never running code of it.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): File or URL.
+
+    Returns:
+        dict: What the file holds.
+
+    Raises:
+        ConfigError: If there is no such file or it is no checkpoint.
+    """
+    content = load(field, checkpoint)
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f'{field}: {checkpoint} holds a {type(content).__name__}, not a '
+            f'checkpoint; give a .pth file with a state dict'
+        )
+    return dict(content)
+
+
+def check_finite(
+    field: str, checkpoint: str, state: Mapping[str, Any]
+) -> None:
+    """Raise where weights are not finite, as a diverged training leaves them.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): The file.
+        state (dict[str, Tensor]): Its weights.
+
+    Raises:
+        ConfigError: With the first tensor that has such a value.
+    """
+    for key, value in state.items():
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            count = int((~value.isfinite()).sum())
+            raise ConfigError(
+                f'{field}: {checkpoint} has NaN or infinity in {count} of '
+                f'{value.numel()} values of {key}; its training diverged, '
+                f'take an earlier checkpoint'
+            )
