@@ -10,6 +10,7 @@ import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
 OPS = torch.ops.torchvision
+FAR = 2.0**20  # pixels; no map is so large
 Function = TypeVar('Function', bound=Callable[..., Any])
 
 
@@ -23,6 +24,20 @@ def widen(*tensors: Tensor) -> list[Tensor]:
         list[Tensor]: The same, or copies in float32.
     """
     return [t.to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+
+
+def outside(positions: Tensor) -> Tensor:
+    """Move what is no finite position out of all maps, where samples are 0.
+
+    The kernels would read memory at NaN.
+
+    Args:
+        positions (Tensor): In pixels, of any shape.
+
+    Returns:
+        Tensor: The same, finite.
+    """
+    return torch.nan_to_num(positions, FAR, FAR, -FAR)
 
 
 def allow_nondeterministic(function: Function) -> Function:

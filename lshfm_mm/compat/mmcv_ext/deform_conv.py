@@ -10,7 +10,7 @@ needed.
 import torch
 from torch import Tensor
 
-from ._shared import OPS, allow_nondeterministic, widen
+from ._shared import OPS, allow_nondeterministic, outside, widen
 
 
 def deform_conv_forward(
@@ -34,6 +34,7 @@ def deform_conv_forward(
 ) -> None:
     """Convolve maps, (B, C, H, W), into ``output``, (B, K, OH, OW)."""
     maps, weight, offset = widen(input, weight, offset)
+    offset = outside(offset)
     geometry = (dH, dW, padH, padW, dilationH, dilationW)
     mask, bias = maps.new_zeros(maps.shape[0], 1), _no_bias(weight)
     convolved = OPS.deform_conv2d(
@@ -150,6 +151,7 @@ def modulated_deform_conv_forward(
     ``bias`` is (K,), and empty where ``with_bias`` is not set.
     """
     maps, weight, offset, mask, bias = widen(input, weight, offset, mask, bias)
+    offset = outside(offset)
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
     convolved = OPS.deform_conv2d(
         maps,
@@ -196,7 +198,7 @@ def modulated_deform_conv_backward(
     grad, maps, weight, offset, mask, bias = widen(
         grad_output, input, weight, offset, mask, bias
     )
-    offset = _as_read(offset, grad)
+    offset = outside(_as_read(offset, grad))
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
     grads = OPS._deform_conv2d_backward(
         grad,
@@ -234,6 +236,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of maps, weights and offsets, without a mask."""
     grad, maps, weight, offset = widen(grad_output, input, weight, offset)
+    offset = outside(offset)
     mask, bias = maps.new_zeros(maps.shape[0], 1), _no_bias(weight)
     grads = OPS._deform_conv2d_backward(
         grad,

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._shared import OPS, allow_nondeterministic, widen
+from ._shared import OPS, allow_nondeterministic, outside, widen
 from .roi_align import edges, sample_positions, samples_a_bin
 
 
@@ -125,8 +125,10 @@ def _bins(
 ) -> Tensor:
     """A RoI for each bin, in pixels of the map, (R, PH * PW, 5)."""
     start, size = edges(rois, spatial_scale, True)
-    bins = torch.tensor([width, height], dtype=size.dtype, device=size.device)
-    step = size / bins
+    counts = torch.tensor(
+        [width, height], dtype=size.dtype, device=size.device
+    )
+    step = size / counts
     y, x = torch.meshgrid(
         torch.arange(height, device=rois.device),
         torch.arange(width, device=rois.device),
@@ -141,7 +143,8 @@ def _bins(
     end = start + step[:, None, None]
     image = rois[:, 0, None, None, None].expand(-1, height, width, 1)
     # RoIAlign takes these halves off again.
-    return torch.cat([image, start + 0.5, end + 0.5], -1).flatten(1, 2)
+    bins = torch.cat([image, start + 0.5, end + 0.5], -1)
+    return outside(bins).flatten(1, 2)
 
 
 def _grad_of_positions(

@@ -32,7 +32,7 @@ def roi_align_forward(
     map, to ``argmax_y`` and ``argmax_x``, (R, C, PH, PW); 1 takes the mean.
     """
     maps, rois = widen(input, rois)
-    rois = rois.to(maps.dtype)
+    rois, wrong = _finite(rois.to(maps.dtype))
     if pool_mode == 1:
         pooled = OPS.roi_align(
             maps,
@@ -43,7 +43,7 @@ def roi_align_forward(
             sampling_ratio,
             aligned,
         )
-        output.copy_(pooled)
+        output.copy_(pooled.masked_fill_(wrong, torch.nan))
         return
     # Of bins without samples: no gradient, and not the -10000 of mmcv.
     output.zero_()
@@ -70,6 +70,7 @@ def roi_align_forward(
         x = x[roi, bins_x * columns + at % columns]
         argmax_y[which] = y.to(argmax_y.dtype)
         argmax_x[which] = x.to(argmax_x.dtype)
+    output.masked_fill_(wrong, torch.nan)
 
 
 @allow_nondeterministic
@@ -88,7 +89,8 @@ def roi_align_backward(
 ) -> None:
     """Write the gradient of the maps, (B, C, H, W), to ``grad_input``."""
     grad, rois = widen(grad_output, rois)
-    rois = rois.to(grad.dtype)
+    rois, wrong = _finite(rois.to(grad.dtype))
+    grad = grad.masked_fill(wrong, 0)
     if pool_mode == 1:
         grad_maps = OPS._roi_align_backward(
             grad,
@@ -117,6 +119,15 @@ def roi_align_backward(
                 0, at.flatten(), (grad * weight_y * weight_x).flatten()
             )
     grad_input.copy_(total.view(grad_input.shape))
+
+
+def _finite(rois: Tensor) -> tuple[Tensor, Tensor]:
+    """RoIs without NaN and infinity, and which had some, (R, 1, 1, 1).
+
+    The kernels would read memory at NaN. Pooled, these are NaN.
+    """
+    wrong = ~rois.isfinite().all(1, keepdim=True)
+    return rois.masked_fill(wrong, 0), wrong[:, :, None, None]
 
 
 def edges(
