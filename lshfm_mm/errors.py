@@ -93,11 +93,17 @@ def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
         )
 
 
-def check_positive(field: str, value: object) -> None:
-    """Raise ConfigError unless a value is a finite number > 0."""
+def check_positive(field: str, value: object, other: str = '') -> None:
+    """Raise ConfigError unless a value is a finite number > 0.
+
+    Args:
+        field (str): The setting.
+        value (object): Its value.
+        other (str): What else it may be, for the message.
+    """
     if not _is_number(value) or not 0 < value < math.inf:
         raise ConfigError(
-            f'{field}: must be a finite number > 0, but got {value!r}'
+            f'{field}: must be a finite number > 0{other}, but got {value!r}'
         )
 
 

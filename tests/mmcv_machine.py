@@ -115,7 +115,7 @@ sys.orig_argv = [sys.executable, '-m', 'lshfm_mm', 'install_mmcv', *args]
 sys.argv = ['-m', *sys.orig_argv[3:]]
 from dataclasses import replace
 from pathlib import Path
-from lshfm_mm import compile_mmcv, install_mmcv, stacks
+from lshfm_mm.compat import compile_mmcv, install_mmcv, stacks
 compile_mmcv.PUBLISHED = '{{cuda}}-torch{{torch}}0'
 onedl = replace(
     stacks.ONEDL, source=stacks.Release('onedl-mmcv==2.3.6', {source!r})

@@ -623,7 +623,7 @@ def retinanet():
             },
             'losses.roi: PKDLoss cannot weigh samples',
         ),
-        ({'max_rois': 0}, 'max_rois: must be an int >= 1 or None, but got 0'),
+        ({'max_rois': 0}, 'max_rois: must be an int >= 1, but got 0'),
         (
             {'distiller.type': 'ConfigurableDistiller'},
             'distiller.type: must be LSHFMDistiller',

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from lshfm_mm.distillers.alignment import norm_ratio
-from lshfm_mm.insight import analyze, collect, summarize
+from lshfm_mm.insight import analysis, collect, summarize
 
 REPO = Path(__file__).parent.parent
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
@@ -261,7 +261,7 @@ def _images_against_plain_hooks(task, shapes_root, tmp_path):
     cfg = classifier(task, shapes_root, tmp_path)
     algorithm = collect.build_algorithm(cfg)
     loader = collect.build_loader(cfg)
-    analyze._calibrate(algorithm, loader, 6, 0)
+    analysis._calibrate(algorithm, loader, 6, 0)
     models = algorithm.student, algorithm.teacher
     features = [spy(x.head.fc) for x in models]
     (values,) = collect.collect(algorithm, loader, 6).values()

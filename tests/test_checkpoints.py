@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lshfm_mm.export.student import check_weights
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.runner import Runner
@@ -25,7 +24,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmrazor.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.export.student import export_student
+from lshfm_mm.export.student import check_weights, export_student
 from lshfm_mm.training.averaging import average_checkpoints
 from lshfm_mm.utils.checkpoints import code_in, fetch, load, read_checkpoint
 

@@ -229,14 +229,17 @@ def run_bare(*args, cwd=REPO) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize('tool', ['doctor', 'install_mmcv'])
 @pytest.mark.parametrize(
-    'before',
-    ['-S -m lshfm_mm ', '-Sm lshfm_mm ', '-Smlshfm_mm ', '-S -m lshfm_mm.']
-    + ['-Smlshfm_mm.'],
+    'command',
+    [
+        f'{before}{tool}'
+        for before in ('-S -m lshfm_mm ', '-Sm lshfm_mm ', '-Smlshfm_mm ')
+        for tool in ('doctor', 'install_mmcv')
+    ]
+    + ['-S -m lshfm_mm.doctor', '-Smlshfm_mm.doctor'],
 )
-def test_set_up_runs_where_no_package_is(before, tool):
-    done = run_bare(*f'{before}{tool} --help'.split())
+def test_set_up_runs_where_no_package_is(command):
+    done = run_bare(*command.split(), '--help')
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith('usage: ')
 

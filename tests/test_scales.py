@@ -198,8 +198,11 @@ def test_it_changes_no_weight(make_config):
     ('arguments', 'message'),
     [
         (dict(num_batches=0), 'num_batches: must be an int >= 1, but got 0'),
-        (dict(limit=(2, 1)), r'limit: must be a ratio > 0, but got \(2, 1\)'),
-        (dict(limit=0), 'limit: must be a ratio > 0, but got 0'),
+        (
+            dict(limit=(2, 1)),
+            r'> 0, but got \(2, 1\)',
+        ),
+        (dict(limit=0), 'limit: must be a finite number > 0, but got 0'),
     ],
 )
 def test_wrong_arguments(arguments, message):

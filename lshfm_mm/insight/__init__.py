@@ -1,6 +1,6 @@
 """What students have learnt of their teacher, measured and shown."""
 
-from .analyze import analyze
+from .analysis import analyze
 from .report import write_report
 
 __all__ = [

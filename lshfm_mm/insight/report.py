@@ -13,7 +13,7 @@ import numpy as np
 
 from ..utils.files import atomic_write
 from . import charts
-from .analyze import TEACHER
+from .analysis import TEACHER
 from .curves import ALIGNED
 
 SMALL = 320  # pixels of the longer side up to which an image is kept as it is

@@ -77,7 +77,7 @@ class LSHLoss(nn.Module):
             if value is not None:
                 check_int(field, value)
         if std != 'teacher':
-            check_positive('std', std)
+            check_positive('std', std, " or 'teacher'")
         check_choice('bias', bias, BIASES)
         check_choice('mode', mode, MODES)
         if bias != 'zero' and mode != 'bce':
