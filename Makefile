@@ -83,7 +83,7 @@ study: env  ## run the study, write docs/results.md, plots, README.md's
 	$(VENV)/bin/python tools/study
 
 api: env  ## write the list of public names, tests/api.txt
-	$(VENV)/bin/python tests/test_api.py
+	$(VENV)/bin/python -m tests.test_api
 
 clean:  ## remove caches and build products; $(VENV) stays
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \
