@@ -26,7 +26,8 @@ help:  ## list the targets
 env: $(STAMP)  ## set up $(VENV): about 6 GB, 2 minutes
 
 # Each step finds what an interrupted run has left, and goes on from there.
-$(STAMP): requirements.lock setup.py $(wildcard lshfm_mm/*mmcv*.py) \
+$(STAMP): requirements.lock pyproject.toml setup.py \
+		$(wildcard lshfm_mm/*mmcv*.py) \
 		$(wildcard lshfm_mm/mmcv_ext/*.py) lshfm_mm/stacks.py
 	@$(PYTHON) -m lshfm_mm doctor --machine $(COMPILED)
 	@$(PYTHON) -m venv $(VENV)
@@ -43,8 +44,8 @@ $(STAMP): requirements.lock setup.py $(wildcard lshfm_mm/*mmcv*.py) \
 	@SECONDS=0; $(VENV)/bin/python -m lshfm_mm doctor && echo "$$SECONDS s"
 	@touch $@
 
-test: env  ## run the fast tests
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+test: env  ## run the fast tests, and show what they leave out
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov
 
 slow: env  ## run the slow tests
 	$(VENV)/bin/python -m pytest -m slow
