@@ -285,6 +285,7 @@ def test_an_old_python_answers_in_one_line(command, tmp_path):
 def package(make_clone) -> metadata.PathDistribution:
     """What pip reads of a clone."""
     copy = make_clone()
+    (copy / 'out').mkdir()
     code = (
         'from setuptools import build_meta as b; '
         'b.prepare_metadata_for_build_wheel("out")'
