@@ -1,7 +1,7 @@
 """The wheel: what is in it, and that it works far from the repository."""
 
-import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +9,7 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import yaml
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import lshfm_mm
 from lshfm_mm.__main__ import main
@@ -282,21 +285,50 @@ def test_an_old_python_answers_in_one_line(command, tmp_path):
     assert 'this is Python 3.8, lshfm_mm needs 3.10 or later; ' in line
 
 
-@pytest.mark.parametrize('name', stacks.STACKS)
-def test_an_extra_is_a_stack(name):
-    """All of it but mmcv, which pip cannot install."""
+@pytest.fixture(scope='module')
+def package(make_clone) -> metadata.PathDistribution:
+    """What pip reads of a clone."""
+    copy = make_clone()
+    (copy / 'out').mkdir()
     code = (
-        'import setuptools; '
-        'setuptools.setup = lambda **x: print(x["extras_require"], '
-        'x["install_requires"]); import runpy; runpy.run_path("setup.py")'
+        'from setuptools import build_meta as b; '
+        'b.prepare_metadata_for_build_wheel("out")'
     )
-    said = python('-c', code)
-    ours, theirs = (
-        {name + spec for name, spec in stacks.STACKS[x].packages.values()}
-        for x in (name, *stacks.STACKS.keys() - {name})
-    )
-    extra = ast.literal_eval(said.partition('} [')[0] + '}')[name]
-    mmcv = ''.join(stacks.STACKS[name].packages['mmcv'])
-    assert set(extra) == ours - {mmcv}
-    common = ast.literal_eval('[' + said.partition('} [')[2])
-    assert not (ours | theirs) & set(common)
+    python('-c', code, cwd=copy)
+    (path,) = (copy / 'out').glob('*.dist-info')
+    return metadata.PathDistribution(path)
+
+
+def test_pip_sees_one_version_and_one_range_of_python(package):
+    assert package.version == lshfm_mm.__version__
+    assert package.metadata['Requires-Python'] == stacks.PYTHON
+    extras = {*stacks.STACKS, 'dev', 'docs'}
+    assert set(package.metadata.get_all('Provides-Extra')) == extras
+
+
+@pytest.mark.parametrize('name', stacks.STACKS)
+def test_an_extra_is_a_stack(package, name):
+    """All of it but mmcv, which pip cannot install."""
+    needed = [Requirement(x) for x in package.requires]
+    common = {x.name for x in needed if x.marker is None}
+    extra = {
+        (x.name, x.specifier)
+        for x in needed
+        if x.marker and x.marker.evaluate({'extra': name})
+    }
+    ours = {
+        (dist, SpecifierSet(spec))
+        for module, (dist, spec) in stacks.STACKS[name].packages.items()
+        if module != 'mmcv'
+    }
+    assert extra == ours
+    assert 'mmrazor' in common
+    for stack in stacks.STACKS.values():
+        assert not common & {dist for dist, _ in stack.packages.values()}
+
+
+def test_a_commit_is_checked_by_the_ruff_of_the_lock():
+    hooks = (REPO / '.pre-commit-config.yaml').read_text('utf-8')
+    lock = (REPO / 'requirements.lock').read_text('utf-8')
+    (pinned,) = re.findall('^ruff==.*$', lock, re.M)
+    assert set(re.findall(r'ruff==[\w.]+', hooks)) == {pinned}
