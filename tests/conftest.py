@@ -43,6 +43,7 @@ SHAPES = {
     'retinanet_lsh': f'lshl2_cls_{RETINA}',
     'single_teacher': 'resnet18-w16_shapes-single',
     'single_student': 'resnet18-w4_shapes-single',
+    'single_stage1': f'lshl2_{RESNET}_stage1_shapes-single',
     'single_lshfm': f'lshl2-correct_{RESNET}_stage2_shapes-single',
     'multi_teacher': 'resnet18-w16_shapes-multi',
     'multi_student': 'resnet18-w4_shapes-multi',
@@ -66,9 +67,7 @@ def read_shapes(name: str, tap: str | None = None) -> Config:
             losses.append(L2)
         elif not name.endswith('_lsh'):
             losses += distiller.losses.l2
-        distiller.update(
-            taps={tap: distiller.taps.lsh}, losses={tap: losses}
-        )
+        distiller.update(taps={tap: distiller.taps.lsh}, losses={tap: losses})
     return cfg
 
 
