@@ -67,7 +67,8 @@ def read_shapes(name: str, tap: str | None = None) -> Config:
             losses.append(L2)
         elif not name.endswith('_lsh'):
             losses += distiller.losses.l2
-        distiller.update(taps={tap: distiller.taps.lsh}, losses={tap: losses})
+        distiller.taps = {tap: distiller.taps.lsh}
+        distiller.losses = {tap: losses}
     return cfg
 
 
