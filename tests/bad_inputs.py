@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from mmengine.config import Config
 from mmrazor.registry import MODELS
 
 from lshfm_mm.calibration.sketches import MedianSketch
@@ -24,6 +23,7 @@ from lshfm_mm.hooks import LSHCalibrationHook
 from lshfm_mm.losses import FeatureL2Loss, LSHLoss, l2_loss, lsh_loss
 from lshfm_mm.training.averaging import average_checkpoints
 
+from .conftest import read_shapes
 from .test_classification import (
     STAGE1,
     classifier,
@@ -103,7 +103,7 @@ class Bench:
 
     def single(self, **changes: Any) -> str:
         """Write the config of a classifier. Its name."""
-        cfg = Config.fromfile(REPO / 'configs/shapes/single_student.py')
+        cfg = read_shapes('single_student')
         for split in ('train', 'val', 'test'):
             loader = cfg[f'{split}_dataloader']
             loader.dataset.data_root = str(self.shapes)
@@ -422,7 +422,7 @@ ROWS = [
         (
             'an argument of a hook that is misspelt',
             lambda x: x.train(
-                'faster_rcnn_lsh_median',
+                'faster_rcnn_lsh',
                 custom_hooks=[dict(type='LSHCalibrationHook', num_batch=3)],
             ),
             True,

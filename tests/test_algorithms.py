@@ -269,6 +269,43 @@ def test_no_roi_is_zero_with_a_gradient(build, batch):
     assert not head.shared_fcs[0].weight.grad.any()
 
 
+@pytest.mark.parametrize('weights', ['uniform', 'balanced'])
+def test_a_tap_for_each_loss_gives_what_one_tap_gives(build, batch, weights):
+    """Bit for bit; with fewer RoIs, and into an inherited head."""
+    tap = dict(layer='roi_head.bbox_head.fc_cls', weights=weights)
+    lsh, l2 = dict(type='LSHLoss'), dict(type='FeatureL2Loss')
+    found = []
+    for taps, losses in (
+        (dict(roi=tap), dict(roi=[lsh, l2])),
+        (dict(lsh=tap, l2=tap), dict(lsh=[lsh], l2=[l2])),
+    ):
+        model = build(
+            max_rois=16,
+            inherit=True,
+            **{
+                'distiller.taps': dict(taps, _delete_=True),
+                'distiller.losses': dict(losses, _delete_=True),
+            },
+        )
+        found.append(losses_of(model, batch))
+    one, two = found
+    assert torch.equal(
+        one.pop('distill.loss_roi_lsh'), two.pop('distill.loss_lsh_lsh')
+    )
+    assert torch.equal(
+        one.pop('distill.loss_roi_featurel2'),
+        two.pop('distill.loss_l2_featurel2'),
+    )
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert all(
+            map(
+                torch.equal,
+                *([x] if torch.is_tensor(x) else x for x in (value, two[key])),
+            )
+        )
+
+
 def test_building_leaves_the_random_state_of_the_student(make_config):
     cfg = make_config('faster_rcnn_lshfm').model
     torch.manual_seed(0)

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from lshfm_mm.distillers.alignment import norm_ratio
 from lshfm_mm.insight import analysis, collect, summarize
+
+from .conftest import read_shapes
 
 REPO = Path(__file__).parent.parent
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
@@ -173,7 +174,7 @@ def test_annotations_are_resized_with_their_images(make_config):
 def test_locations_against_plain_hooks(make_config, shapes_root, tmp_path):
     """Windows for the codes, the smallest object for the class."""
     cfg = make_config('retinanet_lsh')
-    teacher = Config.fromfile(REPO / 'configs/shapes/retinanet_teacher.py')
+    teacher = read_shapes('retinanet_teacher')
     teacher.merge_from_dict(
         {
             'model.backbone.base_channels': 8,
@@ -229,8 +230,8 @@ def test_locations_against_plain_hooks(make_config, shapes_root, tmp_path):
 
 def classifier(task, shapes_root, tmp_path):
     """The distillation of a shapes classifier, of random weights."""
-    cfg = Config.fromfile(REPO / f'configs/shapes/{task}_lshfm.py')
-    teacher = Config.fromfile(REPO / f'configs/shapes/{task}_teacher.py')
+    cfg = read_shapes(f'{task}_lshfm', 'pooled')
+    teacher = read_shapes(f'{task}_teacher')
     teacher.model.backbone.pop('init_cfg', None)
     teacher.model.data_preprocessor = teacher.data_preprocessor
     cfg.model.architecture.backbone.pop('init_cfg', None)

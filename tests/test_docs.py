@@ -91,7 +91,7 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
     [code] = [x for x in blocks if x.startswith("_base_ = 'student.py'")]
     [embedding] = [x for x in blocks if x.startswith('student = _base_.mod')]
     monkeypatch.chdir(tmp_path)
-    base = (REPO / 'configs/imagenet/r18.py').resolve()
+    base = (REPO / 'configs/imagenet/resnet18_in1k.py').resolve()
     for name in ('student', 'teacher'):
         Path(f'{name}.py').write_text(f'_base_ = {str(base)!r}\n')
     teacher = MODELS.build(
@@ -140,7 +140,7 @@ RUN_BY = {
     r'python tools/(train|test|export_student)\.py \S*shapes/.*': (
         'test_docs.test_the_steps_are_run'
     ),
-    r'python tools/train\.py configs/\S+\.py( --work-dir \S+)?': (
+    r'python tools/train\.py configs/\S+\.py( --(work-dir|cfg-options) .*)?': (
         'test_configs.test_config_builds'
     ),
     r'python tools/analyze\.py .*': 'test_report.test_the_tool_writes_all',

@@ -24,6 +24,7 @@ import lshfm_mm
 from lshfm_mm.__main__ import main
 from lshfm_mm.compat import stacks
 
+from .conftest import SHAPES
 from .test_docs import TRACKED
 
 REPO = Path(__file__).parent.parent
@@ -119,7 +120,7 @@ def test_the_wheel_trains_outside_the_repository(wheel, tmp_path):
         file.extractall(packages)
 
     (work / 'mine.py').write_text(
-        "_base_ = 'lshfm_mm::shapes/faster_rcnn_recommended.py'\n"
+        f"_base_ = 'lshfm_mm::shapes/{SHAPES['faster_rcnn_recommended']}.py'\n"
         'train_cfg = dict(max_epochs=1, val_interval=1)\n'
     )
     data = ('--num-train', 16, '--num-val', 4, '--size', 64)
@@ -133,7 +134,7 @@ def test_the_wheel_trains_outside_the_repository(wheel, tmp_path):
     run(
         *(
             mim / 'tools/train.py',
-            mim / 'configs/shapes/faster_rcnn_teacher.py',
+            mim / 'configs/shapes/faster-rcnn_r34_shapes.py',
         ),
         *('--launcher', 'none', '--work-dir', 'teacher'),
         *('--cfg-options', 'train_cfg.max_epochs=1'),
@@ -160,8 +161,8 @@ def test_a_config_inherits_from_the_package(name, tmp_path):
     """As from its file: the same dicts, built in the same scope."""
     mine = tmp_path / 'mine.py'
     for base in (
-        f'lshfm_mm::shapes/{name}.py',
-        REPO / f'configs/shapes/{name}.py',
+        f'lshfm_mm::shapes/{SHAPES[name]}.py',
+        REPO / f'configs/shapes/{SHAPES[name]}.py',
     ):
         mine.write_text(
             f'_base_ = {str(base)!r}\nlater = _base_.model.architecture\n'
@@ -189,7 +190,7 @@ def test_a_clone_without_links_is_complete(make_clone):
         link = clone / 'lshfm_mm/.mim' / name
         link.unlink()
         link.write_text(f'../../{name}', 'utf-8')
-    name = 'shapes/faster_rcnn_recommended.py'
+    name = f'shapes/{SHAPES["faster_rcnn_recommended"]}.py'
     code = (
         'import lshfm_mm.__main__, lshfm_mm.utils.configs as t; '
         f'print(t.read_config("config", "lshfm_mm::{name}").filename); '

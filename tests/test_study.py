@@ -35,7 +35,7 @@ import plan  # noqa: E402
 import report  # noqa: E402
 import results  # noqa: E402
 import runs  # noqa: E402
-from arm import FACTORS, TUNING_SEED, WORK  # noqa: E402
+from arm import CONFIGS, FACTORS, TUNING_SEED, WORK  # noqa: E402
 
 ARMS = [
     (experiment, name)
@@ -345,7 +345,9 @@ def test_each_key_that_an_arm_changes_is_one_of_its_config():
     for experiment, name in ARMS:
         arm = grid.EXPERIMENTS[experiment].arms[name]
         run = runs.Run(experiment, name, 0, 'test', 1.0, arm)
-        cfg = Config.fromfile(REPO / f'configs/shapes/{arm.config}.py')
+        cfg = Config.fromfile(
+            REPO / f'configs/shapes/{CONFIGS[arm.config]}.py'
+        )
         for key in run.options:
             part = cfg
             for step in key.split('.'):
@@ -540,7 +542,9 @@ def copied(model):
 
 
 def config_of(run, folder):
-    cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
+    cfg = Config.fromfile(
+        REPO / f'configs/shapes/{CONFIGS[run.spec.config]}.py'
+    )
     cfg.merge_from_dict(run.options)
     cfg.model.get('architecture', cfg.model).backbone.init_cfg = None
     cfg.work_dir = str(folder / 'work')

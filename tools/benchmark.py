@@ -57,13 +57,17 @@ REPO = Path(__file__).resolve().parent.parent
 RATE = 0.0  # of learning: every round sees the same weights
 LOSS_SHAPE = (20_000, 256, 4096)  # N, D, K
 PKD = dict(type='PKDLoss', loss_weight=6)
+CONFIGS = {
+    'faster_rcnn': 'faster_rcnn_lshfm',
+    'retinanet': 'lshl2_cls_retinanet_r101_retinanet_r50_1x_coco',
+}
 
 
 def configs(
     detector: str, teacher_ckpt: str, channels_last: bool
 ) -> dict[str, dict[str, Any]]:
     """Model configs of the arms, by name; the plain student goes first."""
-    cfg = Config.fromfile(REPO / f'configs/distill/{detector}_lshfm.py')
+    cfg = Config.fromfile(REPO / f'configs/distill/{CONFIGS[detector]}.py')
     ours = cfg.model
     ours.teacher_ckpt = teacher_ckpt
     ours.teacher_channels_last = channels_last
@@ -94,7 +98,9 @@ def configs(
     )
     arms['MMRazor SingleTeacherDistill, LSHL2'] = dict(
         type='SingleTeacherDistill',
-        distiller=long_form_rois(ours.distiller.losses.roi),
+        distiller=long_form_rois(
+            [*ours.distiller.losses.lsh, *ours.distiller.losses.l2]
+        ),
         **both,
     )
     return arms
@@ -372,7 +378,7 @@ def time_detector(
 ) -> dict[str, dict[str, Any]]:
     """All arms of a detector."""
     teacher_ckpt = str(folder / f'{detector}.pth')
-    cfg = Config.fromfile(REPO / f'configs/distill/{detector}_lshfm.py')
+    cfg = Config.fromfile(REPO / f'configs/distill/{CONFIGS[detector]}.py')
     torch.manual_seed(1)
     teacher = ROOT.build(model_config('teacher', cfg.model.teacher))
     propose_alike(teacher)

@@ -13,6 +13,22 @@ SIZE = 96  # pixels
 # end's square is tried, too.
 FACTORS = (0.25, 1.0, 4.0)
 TUNING_SEED = 100
+# What records of the study call a config -> its file in ``configs/shapes``.
+CONFIGS = {
+    'faster_rcnn_lshfm': 'lshl2_roi_faster-rcnn_r34_faster-rcnn_r18_shapes',
+    'faster_rcnn_student': 'faster-rcnn_r18_shapes',
+    'faster_rcnn_teacher': 'faster-rcnn_r34_shapes',
+    'multi_lshfm': 'lshl2_pooled_resnet18-w16_resnet18-w4_stage2_shapes-multi',
+    'multi_student': 'resnet18-w4_shapes-multi',
+    'multi_teacher': 'resnet18-w16_shapes-multi',
+    'retinanet_lshfm': 'lshl2_cls_retinanet_r34_retinanet_r18_shapes',
+    'retinanet_student': 'retinanet_r18_shapes',
+    'retinanet_teacher': 'retinanet_r34_shapes',
+    'single_lshfm': 'lshl2-correct_pooled_resnet18-w16_resnet18-w4_stage2_'
+    'shapes-single',
+    'single_student': 'resnet18-w4_shapes-single',
+    'single_teacher': 'resnet18-w16_shapes-single',
+}
 INHERITED = ', inherited head'  # end of a title
 METRICS = {'single': 'accuracy/top1', 'multi': 'multi-label/mAP'}
 
@@ -40,7 +56,7 @@ class Arm(NamedTuple):
 
     Attributes:
         title (str): For tables.
-        config (str): Stem of a file in ``configs/shapes``.
+        config (str): Key of ``CONFIGS``.
         options (dict): What is changed in it.
         method (Method, optional): What it mimics.
         tuned_as (str, optional): EXPERIMENT/ARM whose factor it takes.

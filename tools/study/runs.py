@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import grid
 import torch
-from arm import WORK, Arm, Options, with_losses
+from arm import CONFIGS, WORK, Arm, Options, with_losses
 from mmengine.config import Config
 
 from lshfm_mm.datasets import shapes
@@ -198,7 +198,9 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
     run.folder.mkdir(parents=True)
     path = run.folder / 'config.py'
     with READING:
-        cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
+        cfg = Config.fromfile(
+            REPO / f'configs/shapes/{CONFIGS[run.spec.config]}.py'
+        )
     cfg.merge_from_dict(run.options)
     cfg.dump(path)
     start, code_of, ran_on = time.monotonic(), commit(), machine(gpu)
