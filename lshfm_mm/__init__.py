@@ -55,14 +55,23 @@ if not _is_set_up():
     mmengine.patch_device()
     mmengine.patch_config_names()
 
-    from . import algorithms, backbones, distillers, hooks, losses
-    from .training import amp
+    from . import (
+        algorithms,
+        backbones,
+        connectors,
+        distillers,
+        hooks,
+        losses,
+    )
+    from .training import amp, audit_loop
 
 __all__ = [
     '__version__',
     'algorithms',
     'amp',
+    'audit_loop',
     'backbones',
+    'connectors',
     'distillers',
     'hooks',
     'losses',

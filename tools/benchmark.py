@@ -290,7 +290,7 @@ class Parts:
         name = next(iter(model.distiller.taps))
         self.levels = [
             x._replace(student=x.student.detach())
-            for x in model.distiller._levels(name, self.rows.get(name))
+            for x in model.distiller.pairs.of(name, self.rows.get(name))
         ]
         losses = model.distiller.distill_losses.values()
         self.lsh = next(
@@ -298,10 +298,10 @@ class Parts:
         )
         self.losses = list(losses)
         self.rois = None
-        if name in model.distiller.roi_taps:
-            rois = recorders.get_recorder('_rois_None').data_buffer[-1][1]
+        if name in model.distiller.records.on_rois:
+            rois = model.distiller.records.rois(None)
             self.rois = rois[self.rows[name]] if name in self.rows else rois
-        model.distiller.empty_recorders()
+        model.distiller.records.empty()
 
     @contextmanager
     def as_in_a_step(self) -> Iterator[torch.Tensor]:

@@ -23,6 +23,7 @@ from ..training.resuming import find_whole, read_resumable
 # that the config that a run leaves behind needs no custom_imports.
 HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
 DISTILL_HOOKS = (
+    'lshfm_mm.hooks.FirstBatchAuditHook',
     'lshfm_mm.hooks.NonFiniteHook',
     'lshfm_mm.hooks.AlignmentHook',
     'lshfm_mm.hooks.LossScaleHook',

@@ -8,11 +8,11 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ..distillers.level_pairs import Seen
+from ..distillers.level_pairs import TapObservation
 
 
 def describe_nonfinite(
-    losses: Mapping[str, Any], seen: Mapping[str, Seen], batch: Any
+    losses: Mapping[str, Any], seen: Mapping[str, TapObservation], batch: Any
 ) -> dict[str, Any]:
     """Describe a batch, in what JSON can hold.
 
