@@ -95,7 +95,7 @@ def test_the_sdist_has_configs_and_tools(sdist):
         members = file.getmembers()
     found = {x.name.partition('/')[2] for x in members if x.isfile()}
     assert found >= SHIPPED
-    assert len(SHIPPED) > 250
+    assert len(SHIPPED) > 150
     assert all(x.isfile() or x.isdir() for x in members)
 
 
