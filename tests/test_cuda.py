@@ -287,7 +287,7 @@ class DrawOnCpu(TorchFunctionMode):
 
 def cases_on(device, monkeypatch):
     """The cases of make operators, with the same numbers on each device."""
-    monkeypatch.syspath_prepend(REPO / 'tools/compare_operators')
+    monkeypatch.syspath_prepend(REPO / 'benchmarks/compare_operators')
     from cases import all_cases
 
     with DrawOnCpu():

@@ -217,7 +217,7 @@ def test_without_the_name_of_a_tool_all_are_named(monkeypatch):
     with pytest.raises(SystemExit) as error:
         main()
     line = str(error.value)
-    assert line.startswith('usage: python -m lshfm_mm {analyze,benchmark,')
+    assert line.startswith('usage: python -m lshfm_mm {analyze,demo,')
     for path in (REPO / 'tools').glob('*.py'):
         assert path.stem in line
 

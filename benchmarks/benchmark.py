@@ -667,7 +667,7 @@ def main() -> None:
     warnings.simplefilter('ignore')
     MMLogger.get_instance('benchmark', log_level='ERROR')
     register_all_modules(init_default_scope=True)
-    command = 'python tools/benchmark.py'
+    command = 'python benchmarks/benchmark.py'
     for field, value in vars(options).items():
         if value != parser.get_default(field):
             flag = f'--{field.replace("_", "-")}'
