@@ -320,7 +320,7 @@ class Parts:
         if self.rois is not None:
             with self.arm.optimizer.optim_context(self.model):
                 self.model._teacher_head(self.features, self.rois)
-        elif self.model._head_sources:
+        elif self.model._maps.head_sources:
             with self.as_in_a_step():
                 for feature in self.features:
                     for layer in self.model.teacher.bbox_head.cls_convs:

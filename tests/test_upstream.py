@@ -283,7 +283,7 @@ def test_a_roi_extractor_gets_the_rois_as_its_second_argument():
     assert isinstance(head.bbox_head.fc_cls, nn.Linear)
 
 
-@used_by('algorithms (_in_step)')
+@used_by('algorithms (in_step)')
 def test_without_rois_mmdet_leaves_its_class_loss_out():
     none = torch.zeros(0)
     losses = box_head().loss(
@@ -778,7 +778,7 @@ def test_samples_of_classifiers_have_labels_and_scores():
 # torch
 
 
-@used_by('algorithms (_unneeded)')
+@used_by('teachers.maps (_unneeded)')
 def test_tree_leaves_flattens_what_recorders_hold():
     from torch.utils._pytree import tree_leaves
 

@@ -7,36 +7,34 @@
 4. The distiller compares the records.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine import dist
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from mmrazor.models.algorithms import SingleTeacherDistill
 from mmrazor.models.task_modules.recorder import RecorderManager
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
 from ..distillers.lshfm_distiller import LSHFMDistiller
-from ..errors import ConfigError, check_arguments
-from ..teachers.execution import TeacherExecution, skipped, unneeded_layers
+from ..errors import ConfigError, check_arguments, check_bools
+from ..teachers.execution import TeacherExecution
 from ..teachers.guest import build_teacher
+from ..teachers.host import TeacherHost
 from ..teachers.images import ImageConverter
 from ..teachers.inherit import inherit_weights
+from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
 from .student_weights import count_fitting, weights_from_files
-from .trained_parts import check_parts, is_under
-
-FEATURE_PARTS = ('backbone', 'neck')
+from .trained_parts import check_parts, in_step, is_under
 
 
 @MODELS.register_module()
-class FeatureMimicDistill(SingleTeacherDistill):
+class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
     """Mimic features of any model that needs no RoIs for them.
 
     The teacher gets the images in its own normalisation and channel order.
@@ -90,16 +88,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
         **kwargs: Any,
     ) -> None:
         check_arguments('model', type(self), kwargs)
-        for field, value in (
-            ('teacher_strict', teacher_strict),
-            ('inherit', inherit),
-            ('teacher_channels_last', teacher_channels_last),
-            ('teacher_compile', teacher_compile),
-        ):
-            if not isinstance(value, bool):
-                raise ConfigError(
-                    f'{field}: must be True or False, but got {value!r}'
-                )
+        check_bools(dict(teacher_strict=teacher_strict, inherit=inherit))
         if kwargs.pop('teacher_trainable', False) is not False:
             raise ConfigError(
                 'teacher_trainable: must be False here; remove it, or use '
@@ -131,7 +120,8 @@ class FeatureMimicDistill(SingleTeacherDistill):
         self.inherit = inherit
         self.student_origins: list[str] = []
         self._freeze(student_trainable)
-        self._look_at_taps()
+        self._maps = TeacherMaps(guest, self.distiller.teacher_recorders)
+        self._check_head_sources(self._maps.head_sources)
 
     def _freeze(self, trainable: bool | Sequence[str]) -> None:
         """Leave gradients to the parts of the student that are trained."""
@@ -147,28 +137,6 @@ class FeatureMimicDistill(SingleTeacherDistill):
         for name, parameter in self.student.named_parameters():
             if not is_under(name, self._trained):
                 parameter.requires_grad = False
-
-    def _look_at_taps(self) -> None:
-        """Find what of the teacher must run for its recorders."""
-        recorders = self.distiller.teacher_recorders.recorders
-        parts = {x.source.split('.')[0] for x in recorders.values()}
-        self._only_backbone = parts == {'backbone'}
-        self._head_sources = {
-            name: recorder.source
-            for name, recorder in recorders.items()
-            if recorder.source.split('.')[0] not in FEATURE_PARTS
-        }
-        self._check_head_sources()
-
-    @property
-    def teacher(self) -> BaseModel:
-        """The teacher: no submodule, always frozen and in eval mode."""
-        return self._guest.model
-
-    @property
-    def teacher_origin(self) -> str:
-        """Where the teacher's weights come from."""
-        return self._guest.origin
 
     def loss(
         self,
@@ -188,7 +156,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
         if self.distillation_stopped:
             losses = self._run_student(batch_inputs, data_samples)
             self.distiller.records.empty()
-            return self._in_step(losses)
+            return in_step(self, losses)
         recorders = self.distiller.teacher_recorders
         with recorders:
             maps = self._teacher_maps(batch_inputs, data_samples)
@@ -201,7 +169,7 @@ class FeatureMimicDistill(SingleTeacherDistill):
             data_samples, tuple(batch_inputs.shape[-2:]), rows
         )
         losses.update(add_prefix(mimic_losses, 'distill'))
-        return losses if all_ran else self._in_step(losses)
+        return losses if all_ran else in_step(self, losses)
 
     def init_weights(self) -> None:
         """Initialise the student, then let it inherit.
@@ -320,7 +288,8 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """Run what is tapped of the teacher and needs no RoIs."""
         images = self._images(inputs, data_samples)
         with self._execution(images) as images:
-            return self._run_maps(images, data_samples)
+            self._maps.run(images, data_samples)
+        return ()
 
     @torch.no_grad()
     def _teacher_head(
@@ -336,93 +305,16 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """
         return not hasattr(self.student, 'roi_head')
 
-    def _in_step(self, losses: dict[str, Any]) -> dict[str, Any]:
-        """Give layers that did not run a gradient, of zeros.
-
-        The other ranks wait for it: DDP knows no rank that leaves one out.
-        """
-        if dist.is_distributed():
-            trained = [x.sum() for x in self.parameters() if x.requires_grad]
-            nothing = torch.stack(trained).sum() * 0
-            name = next(x for x in losses if 'loss' in x)
-            value = losses[name]
-            losses[name] = (
-                value + nothing
-                if isinstance(value, Tensor)
-                else [*value, nothing]
-            )
-        return losses
-
-    def _run_maps(
-        self, images: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> Sequence[Tensor]:
-        if not self._head_sources:
-            return self._extract(images)
-        if self._guest.unneeded is None:
-            self._guest.unneeded = self._unneeded(images, data_samples)
-        with skipped(self._guest.unneeded):
-            self.teacher(images, data_samples, mode='tensor')
-        return ()
-
-    def _unneeded(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> list[nn.Conv2d]:
-        """Layers of the teacher's head that no tap depends on."""
-        recorders = self.distiller.teacher_recorders.recorders.values()
-
-        def run() -> list[Tensor]:
-            self.teacher(inputs, data_samples, mode='tensor')
-            leaves = tree_leaves([x.data_buffer for x in recorders])
-            for recorder in recorders:
-                recorder.reset_data_buffer()
-            return [x for x in leaves if isinstance(x, Tensor)]
-
-        head = (
-            layer
-            for name, layer in self.teacher.named_modules()
-            if name.split('.')[0] not in FEATURE_PARTS
-        )
-        return unneeded_layers(head, run)
-
-    def _extract(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Features of the neck, or of the backbone if only that is tapped."""
-        if self._only_backbone:
-            return self.teacher.backbone(inputs)
-        return self.teacher.extract_feat(inputs)
-
     def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
         """Raise unless the algorithm serves these models."""
 
-    def _check_head_sources(self) -> None:
-        if self._head_sources and hasattr(self.teacher, 'roi_head'):
+    def _check_head_sources(self, sources: Mapping[str, str]) -> None:
+        """Raise unless what is tapped beyond the teacher's neck can run."""
+        if sources and hasattr(self.teacher, 'roi_head'):
             raise ConfigError(
                 'type: FeatureMimicDistill cannot tap the head of a '
                 'two-stage detector; use RoIMimicDistill'
             )
-
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
-    ) -> nn.Module:
-        """Move and cast the guest with its host.
-
-        Its memory format is its own: that is ``teacher_channels_last``.
-        """
-
-        def in_its_format(x: Tensor) -> Tensor:
-            new = fn(x)
-            if new.stride() == x.stride():
-                return new
-            kept = torch.empty_like(x, dtype=new.dtype, device=new.device)
-            return kept.copy_(new)
-
-        if self._guest.owned:
-            self.teacher._apply(in_its_format, recurse)
-        return super()._apply(fn, recurse)
-
-    def _set_device(self, device: torch.device) -> None:
-        if self._guest.owned:
-            self.teacher._set_device(device)
-        super()._set_device(device)
 
 
 def _build_student(

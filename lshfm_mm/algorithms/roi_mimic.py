@@ -60,11 +60,16 @@ class RoIMimicDistill(FeatureMimicDistill):
         super().__init__(distiller=distiller, **kwargs)
         self.max_rois = max_rois
         self.seed = seed
+        self._record_rois()
 
-    def _run_maps(
-        self, images: Tensor, data_samples: list[BaseDataElement] | None
+    @torch.no_grad()
+    def _teacher_maps(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> Sequence[Tensor]:
-        return self._extract(images)
+        """Maps to pool RoIs from."""
+        images = self._images(inputs, data_samples)
+        with self._execution(images) as images:
+            return self._maps.extract(images)
 
     @torch.no_grad()
     def _teacher_head(
@@ -125,7 +130,7 @@ class RoIMimicDistill(FeatureMimicDistill):
         seed = (1_000_003 * self.seed + iteration) % 2**63
         return pick_rois(rois, foreground, max_rois, seed)
 
-    def _look_at_taps(self) -> None:
+    def _record_rois(self) -> None:
         records, source = self.distiller.records, 'roi_head.bbox_roi_extractor'
         extractor = self.student.roi_head.bbox_roi_extractor
         if isinstance(extractor, nn.ModuleList):
@@ -133,7 +138,6 @@ class RoIMimicDistill(FeatureMimicDistill):
                 records.record_rois(self.student, stage, f'{source}.{stage}')
         else:
             records.record_rois(self.student, None, source)
-        super()._look_at_taps()
 
     def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
         models = {'architecture': student, 'teacher': teacher}
@@ -147,11 +151,11 @@ class RoIMimicDistill(FeatureMimicDistill):
                     f'{type(head).__name__}; use FeatureMimicDistill'
                 )
 
-    def _check_head_sources(self) -> None:
+    def _check_head_sources(self, sources: Mapping[str, str]) -> None:
         """Find which stage of the teacher gets which RoIs, for which taps."""
         self._stages: dict[int | None, tuple[int | None, list[str]]] = {}
         records = self.distiller.records
-        for name, source in self._head_sources.items():
+        for name, source in sources.items():
             tap = records.tap_of(name)
             student = source if tap is None else tap.student
             layers = [BOX_HEAD.match(x) for x in (student, source)]

@@ -1,8 +1,11 @@
 """Which parts of a student are trained."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+import torch
+from mmengine import dist
+from torch import Tensor, nn
 
 from ..errors import ConfigError, nearest
 
@@ -30,3 +33,26 @@ def check_parts(
 def is_under(name: str, parts: Sequence[str]) -> bool:
     """Whether a parameter or module is a part of a model, or lies in one."""
     return any(not x or f'{name}.'.startswith(f'{x}.') for x in parts)
+
+
+def in_step(model: nn.Module, losses: dict[str, Any]) -> dict[str, Any]:
+    """Give layers that did not run a gradient, of zeros.
+
+    The other ranks wait for it: DDP knows no rank that leaves one out.
+
+    Args:
+        model (nn.Module): What is trained.
+        losses (dict): Its losses; changed in place.
+
+    Returns:
+        dict: The losses.
+    """
+    if dist.is_distributed():
+        trained = [x.sum() for x in model.parameters() if x.requires_grad]
+        nothing = torch.stack(trained).sum() * 0
+        name = next(x for x in losses if 'loss' in x)
+        value = losses[name]
+        losses[name] = (
+            value + nothing if isinstance(value, Tensor) else [*value, nothing]
+        )
+    return losses

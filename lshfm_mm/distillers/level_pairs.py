@@ -98,13 +98,6 @@ class LevelPairs:
             levels.append(Level(s_feature, t_feature, s_index, t_index))
         return levels
 
-    def shares(self, name: str, levels: Sequence[Level]) -> list[float]:
-        """Parts of the levels in a loss where all samples count alike."""
-        if not self.records.is_one_set(name):
-            return [1.0] * len(levels)
-        counts = [x.student.numel() for x in levels]
-        return [count / max(sum(counts), 1) for count in counts]
-
     def _pair(
         self, name: str, students: list[Tensor], teachers: list[Tensor]
     ) -> list[tuple[int, int]]:

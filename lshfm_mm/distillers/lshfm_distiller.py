@@ -16,11 +16,11 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import ConfigError, check_arguments, nearest
-from ..losses.functional import scale_or_one
 from ..losses.hashing import samples_of
-from ..losses.l2 import FeatureL2Loss, RelativeL2Loss
+from ..losses.l2 import FeatureL2Loss
 from ..losses.lsh import LSHLoss
 from ..utils.rng import forked_rng
+from .level_losses import loss_over_levels
 from .level_pairs import (
     Level,
     LevelPairs,
@@ -34,12 +34,12 @@ from .taps import (
     Tap,
     check_sources,
     named_losses,
-    takes_weights,
     widths_of,
     window_of_layer,
 )
 from .widths import (
     Widths,
+    check_connectors,
     check_widths,
     recorded_layer,
     set_connector,
@@ -95,18 +95,15 @@ class LSHFMDistiller(ConfigurableDistiller):
         **kwargs: Any,
     ) -> None:
         check_arguments('distiller', type(self), kwargs)
-        for field, value in (
-            ('taps', taps),
-            ('losses', losses),
-            ('connectors', connectors),
-        ):
+        given = dict(taps=taps, losses=losses, connectors=connectors)
+        for field, value in given.items():
             if not isinstance(value or {}, Mapping):
                 raise ConfigError(
                     f'{field}: must be a dict with the names of taps as '
                     f'keys, but got {value!r}'
                 )
         taps, losses = dict(taps or {}), dict(losses or {})
-        _check_connectors(connectors or {}, taps, kwargs)
+        check_connectors(connectors or {}, taps, kwargs)
         for name in [*losses, *(active or [])]:
             if name not in taps:
                 raise ConfigError(
@@ -260,19 +257,13 @@ class LSHFMDistiller(ConfigurableDistiller):
         self, name: str, levels: list[Level], weights: list[Tensor] | None
     ) -> dict[str, Tensor]:
         """The losses at a tap, by name."""
-        shares = self.pairs.shares(name, levels)
-        one_scale = self.records.is_one_set(name)
-        values = {}
-        for loss_name in self._tap_losses[name]:
-            loss = self.distill_losses[loss_name]
-            used = weights if takes_weights(type(loss)) else None
-            if type(loss) is RelativeL2Loss and one_scale and levels:
-                values[loss_name] = _relative_sum(loss, levels, shares, used)
-            else:
-                values[loss_name] = _sum_over_levels(
-                    loss, levels, shares, used
-                )
-        return values
+        one_set = self.records.is_one_set(name)
+        return {
+            loss_name: loss_over_levels(
+                self.distill_losses[loss_name], levels, weights, one_set
+            )
+            for loss_name in self._tap_losses[name]
+        }
 
     def uncalibrated(self) -> dict[str, LSHLoss]:
         """Losses whose bias waits for the teacher's features, by name."""
@@ -356,61 +347,3 @@ class LSHFMDistiller(ConfigurableDistiller):
             for index, name in enumerate(losses):
                 keys[name] = f'losses.{tap}.{index}.loss_weight'
         return keys
-
-
-def _check_connectors(
-    connectors: Mapping[str, Any],
-    taps: Mapping[str, Any],
-    long_form: Mapping[str, Any],
-) -> None:
-    """Raise at a connector that nothing would use."""
-    mappings = (long_form.get('loss_forward_mappings') or {}).values()
-    used = {x.get('connector') for y in mappings for x in y.values()}
-    for name in connectors:
-        if name not in taps and name not in used:
-            raise ConfigError(
-                f'connectors: has {name!r}, which is none of the taps '
-                f'{sorted(taps)}{nearest(name, taps)}'
-            )
-
-
-def _sum_over_levels(
-    loss: nn.Module,
-    levels: Sequence[Level],
-    shares: Sequence[float],
-    weights: Sequence[Tensor] | None,
-) -> Tensor:
-    """Add up a loss over levels; under weights these give the shares."""
-    if not levels:
-        return torch.zeros((), requires_grad=True)
-    values = []
-    for index, (s_feature, t_feature, *_) in enumerate(levels):
-        with torch.autocast(s_feature.device.type, enabled=False):
-            if not s_feature.numel():
-                values.append(s_feature.sum() * 0)
-            elif weights is None:
-                values.append(shares[index] * loss(s_feature, t_feature))
-            else:
-                weight = weights[index]
-                values.append(
-                    weight.sum()
-                    * loss(s_feature, t_feature, sample_weight=weight)
-                )
-    return torch.stack(values).sum()
-
-
-def _relative_sum(
-    loss: RelativeL2Loss,
-    levels: Sequence[Level],
-    shares: Sequence[float],
-    weights: Sequence[Tensor] | None,
-) -> Tensor:
-    """The relative loss of levels that are one set of samples.
-
-    All have one scale, where a loss of each level alone would have its own.
-    """
-    plain = FeatureL2Loss(loss.loss_weight, loss.window)
-    unit = FeatureL2Loss(window=loss.window)
-    silent = [x._replace(student=torch.zeros_like(x.teacher)) for x in levels]
-    scale = scale_or_one(_sum_over_levels(unit, silent, shares, weights))
-    return _sum_over_levels(plain, levels, shares, weights) / scale

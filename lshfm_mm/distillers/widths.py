@@ -7,13 +7,38 @@ from mmrazor.models.task_modules import RecorderManager
 from torch import nn
 
 from ..connectors import ConvConnector, LinearConnector
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from ..losses.lsh import LSHLoss
 from .taps import RECORDS, Tap, width_of, widths_of, window_of_layer
 
 OURS = LinearConnector, ConvConnector
 # 'input' and 'output' of a layer -> widths of its levels, if it tells.
 Widths = Mapping[str, list[int] | None]
+
+
+def check_connectors(
+    connectors: Mapping[str, Any],
+    taps: Mapping[str, Any],
+    long_form: Mapping[str, Any],
+) -> None:
+    """Raise at a connector that nothing would use.
+
+    Args:
+        connectors (dict): Name -> config.
+        taps (dict): Name of a tap -> config.
+        long_form (dict): Other arguments of the distiller.
+
+    Raises:
+        ConfigError: With the nearest name of a tap.
+    """
+    mappings = (long_form.get('loss_forward_mappings') or {}).values()
+    used = {x.get('connector') for y in mappings for x in y.values()}
+    for name in connectors:
+        if name not in taps and name not in used:
+            raise ConfigError(
+                f'connectors: has {name!r}, which is none of the taps '
+                f'{sorted(taps)}{nearest(name, taps)}'
+            )
 
 
 def set_connector(

@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..compat.operators import layers_with_compiled_operators
-from ..errors import ConfigError
+from ..errors import ConfigError, check_bools
 
 PRECISIONS = {
     'float32': torch.float32,
@@ -47,14 +47,9 @@ class TeacherExecution:
                 f'teacher_precision: must be None or one of '
                 f'{tuple(PRECISIONS)}, but got {precision!r}'
             )
-        for field, value in (
-            ('teacher_channels_last', channels_last),
-            ('teacher_compile', compiled),
-        ):
-            if not isinstance(value, bool):
-                raise ConfigError(
-                    f'{field}: must be True or False, but got {value!r}'
-                )
+        check_bools(
+            dict(teacher_channels_last=channels_last, teacher_compile=compiled)
+        )
         self.precision = precision
         self.channels_last = channels_last
         self.compiled = compiled
