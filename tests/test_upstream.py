@@ -509,16 +509,16 @@ def test_a_model_that_is_moved_tells_its_parts_by_set_device():
     assert torch.device('cpu') in asked and '_apply' in asked
 
 
-@used_by('teacher (Guest)')
+@used_by('teacher (FrozenTeacher)')
 def test_an_average_is_a_deep_copy_and_its_keys_start_with_module():
     model, copies = Plain(), []
 
-    class Guest:
+    class FrozenTeacher:
         def __deepcopy__(self, memo):
             copies.append(self)
-            return Guest()
+            return FrozenTeacher()
 
-    object.__setattr__(model, '_guest', Guest())
+    object.__setattr__(model, '_guest', FrozenTeacher())
     average = ExponentialMovingAverage(model)
     assert len(copies) == 1
     keys = {f'module.{x}' for x in model.state_dict()}

@@ -35,8 +35,8 @@ class LabelsRecorder(ModuleOutputsRecorder):
     ) -> None:
         if self.recording:
             given = signature(module.forward).bind(*args, **kwargs)
-            found = [given.arguments.get(x) for x in self._names]
-            self.data_buffer.append(tuple(found))
+            labels = [given.arguments.get(x) for x in self._names]
+            self.data_buffer.append(tuple(labels))
 
 
 class Tap(NamedTuple):

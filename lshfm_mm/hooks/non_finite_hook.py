@@ -86,17 +86,15 @@ class NonFiniteHook(Hook):
                 wrapper.zero_grad()
 
         def look(optimizer: Any, args: Any, kwargs: Any) -> None:
-            found = {
+            sums = {
                 name: x.grad.sum(dtype=torch.float32)
                 for name, x in model.named_parameters()
                 if x.grad is not None
             }
-            finite = torch.stack([*found.values()]).isfinite()
+            finite = torch.stack([*sums.values()]).isfinite()
             if not finite.all():
                 wrong = [
-                    name
-                    for name, x in zip(found, finite, strict=True)
-                    if not x
+                    name for name, x in zip(sums, finite, strict=True) if not x
                 ]
                 raise NonFiniteError(
                     f'iteration {runner.iter}: the losses are finite, but not '

@@ -182,14 +182,14 @@ def unneeded_layers(
     Returns:
         list[nn.Conv2d]: Those among the layers that :func:`skipped` can skip.
     """
-    found = [
+    idle = [
         x
         for x in layers
         if type(x) is nn.Conv2d and not isinstance(x.padding, str)
     ]
-    if not found:
+    if not idle:
         return []
-    weights = [x.weight.requires_grad_() for x in found]
+    weights = [x.weight.requires_grad_() for x in idle]
     try:
         with torch.enable_grad():
             tapped = [x.sum() for x in run() if x.requires_grad]
@@ -209,7 +209,7 @@ def unneeded_layers(
     finally:
         for weight in weights:
             weight.requires_grad_(False)
-    pairs = zip(found, gradients, strict=True)
+    pairs = zip(idle, gradients, strict=True)
     unneeded = [layer for layer, gradient in pairs if gradient is None]
     if not unneeded:
         return []

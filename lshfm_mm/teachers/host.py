@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from .guest import Guest
+from .guest import FrozenTeacher
 
 
 class TeacherHost:
@@ -15,7 +15,7 @@ class TeacherHost:
     The guest is no submodule, so that nothing else of it is the host's.
     """
 
-    _guest: Guest
+    _guest: FrozenTeacher
 
     @property
     def teacher(self) -> BaseModel:

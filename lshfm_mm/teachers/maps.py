@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .execution import skipped, unneeded_layers
-from .guest import Guest
+from .guest import FrozenTeacher
 
 FEATURE_PARTS = ('backbone', 'neck')
 
@@ -18,7 +18,7 @@ class TeacherMaps:
     """Runs backbone and neck of a teacher, and of its head what is tapped.
 
     Args:
-        guest (Guest): The teacher.
+        guest (FrozenTeacher): The teacher.
         manager (RecorderManager): Its recorders.
 
     Attributes:
@@ -26,7 +26,7 @@ class TeacherMaps:
             the layer that it records.
     """
 
-    def __init__(self, guest: Guest, manager: RecorderManager) -> None:
+    def __init__(self, guest: FrozenTeacher, manager: RecorderManager) -> None:
         self._guest = guest
         self._recorders: Mapping[str, Any] = manager.recorders
         sources = {k: x.source for k, x in self._recorders.items()}

@@ -193,16 +193,16 @@ class Audit:
         self._waiting = set()
         self._batches += 1
         for name in sorted(waiting):
-            found = compared.get(taps.get(name, ''))
+            observation = compared.get(taps.get(name, ''))
             value = values[name]
             facts = f'weight {weights[name]}, first value {value.item():.4g}'
-            share = _equal_codes(modules[name], found)
+            share = _equal_codes(modules[name], observation)
             if share is not None:
                 facts += f', {share:.1%} of the hash codes are equal'
-            if not _has_samples(found) or not value.isfinite():
+            if not _has_samples(observation) or not value.isfinite():
                 self._wait(name)
                 facts += ', no sample yet' if value == 0 else ', NOT FINITE'
-            elif not self.is_off and not _is_same(found) and share != 1:
+            elif not self.is_off and not _is_same(observation) and share != 1:
                 if weights[name] == 0:
                     raise ConfigError(
                         f'distill.{name}: its loss_weight is 0, those of '

@@ -56,16 +56,16 @@ def _statistics(feature: Tensor) -> dict[str, Any]:
     """Shape, and of the finite values least, greatest and RMS."""
     feature = feature.detach()
     finite = feature[feature.isfinite()].double()
-    found: dict[str, Any] = dict(
+    facts: dict[str, Any] = dict(
         shape=list(feature.shape),
         nan=int(feature.isnan().sum()),
         inf=int(feature.isinf().sum()),
     )
     if len(finite):
-        found['min'] = finite.min().item()
-        found['max'] = finite.max().item()
-        found['rms'] = finite.square().mean().sqrt().item()
-    return found
+        facts['min'] = finite.min().item()
+        facts['max'] = finite.max().item()
+        facts['rms'] = finite.square().mean().sqrt().item()
+    return facts
 
 
 def _images(batch: Any) -> list[str]:
