@@ -104,7 +104,8 @@ def load_student(algorithm: FeatureMimicDistill, checkpoint: str) -> list[str]:
 
     Args:
         algorithm (FeatureMimicDistill): The algorithm; changed in place.
-        checkpoint (str): See :func:`analyze`; its weights fit.
+        checkpoint (str): See :func:`lshfm_mm.insight.analyze`; its weights
+            fit.
 
     Returns:
         list[str]: Taps with a connector that the checkpoint does not hold:
@@ -162,33 +163,8 @@ def collect(
     distiller = algorithm.distiller
     preprocess = copy.deepcopy(algorithm.data_preprocessor)
     generator = torch.Generator('cpu').manual_seed(seed)
-    parts: dict[str, list[list[np.ndarray]]] = {x: [] for x in distiller.taps}
-    samples: list[Any] = []
-    image = (0, 0)
-    rois: Tensor | None = None
-
-    def observe(_: dict[str, Tensor], seen: dict[str, Seen]) -> None:
-        for name, tap in seen.items():
-            for level in tap.levels:
-                shape = level.student.shape
-                if name in distiller.roi_taps:
-                    assert rois is not None
-                    labels, keep = labels_of_rois(rois, samples), None
-                else:
-                    labels = labels_of(level.student, samples, image)
-                    keep = inside_images(samples, image, level.student)
-                if len(shape) == 4 and labels.dim() == 2:
-                    labels = labels[:, None, None].expand(
-                        shape[0], *shape[2:], labels.shape[1]
-                    )
-                hashes = hashes_of(distiller, name, level.teacher)
-                parts[name].append(
-                    _measure(
-                        level.student, level.teacher, labels, keep, hashes
-                    )
-                )
-
-    distiller.observers.append(observe)
+    meter = _Meter(distiller)
+    distiller.observers.append(meter.observe)
     left = num_images
     progress = tqdm(desc=f'compare {title}'.rstrip(), unit='image')
     try:
@@ -196,25 +172,82 @@ def collect(
             batch = {key: value[:left] for key, value in batch.items()}
             data = preprocess(batch, False)
             inputs, samples = data['inputs'], data['data_samples']
-            image = tuple(inputs.shape[2:])
+            meter.samples, meter.image = samples, tuple(inputs.shape[2:])
             if distiller.roi_taps:
-                rois = jittered_rois(
+                meter.rois = jittered_rois(
                     [_boxes(x) for x in samples],
                     [tuple(x.img_shape[:2]) for x in samples],
                     num_rois,
                     generator,
                 ).to(inputs.device)
-            algorithm.record_student(inputs, samples, rois)
-            algorithm.record_teacher(inputs, samples, rois)
-            distiller.compute_distill_losses(samples, image)
+            algorithm.record_student(inputs, samples, meter.rois)
+            algorithm.record_teacher(inputs, samples, meter.rois)
+            distiller.compute_distill_losses(samples, meter.image)
             progress.update(len(samples))
             left -= len(samples)
             if left <= 0:
                 break
     finally:
         progress.close()
-        distiller.observers.remove(observe)
-    return {name: _joined(found) for name, found in parts.items()}
+        distiller.observers.remove(meter.observe)
+    return {tap: _joined(parts) for tap, parts in meter.parts.items()}
+
+
+class _Meter:
+    """Measures the samples of a batch, as an observer of the distiller.
+
+    Attributes:
+        samples (list): Annotations of the batch.
+        image (tuple[int, int]): Height and width of the network's input.
+        rois (Tensor, optional): The boxes, where there are taps of RoIs,
+            (R, 5).
+        parts (dict): Name of a tap -> what was measured of each level of
+            each batch, the columns of :class:`Values`.
+    """
+
+    def __init__(self, distiller: LSHFMDistiller) -> None:
+        self.distiller = distiller
+        self.samples: list[Any] = []
+        self.image = (0, 0)
+        self.rois: Tensor | None = None
+        self.parts: dict[str, list[list[np.ndarray]]] = {
+            tap: [] for tap in distiller.taps
+        }
+
+    def observe(self, _: dict[str, Tensor], seen: dict[str, Seen]) -> None:
+        """Measure what the taps have recorded."""
+        for tap, recorded in seen.items():
+            for level in recorded.levels:
+                self.parts[tap].append(
+                    self._measure(tap, level.student, level.teacher)
+                )
+
+    def _measure(
+        self, tap: str, student: Tensor, teacher: Tensor
+    ) -> list[np.ndarray]:
+        keep = None
+        if tap in self.distiller.roi_taps:
+            assert self.rois is not None
+            labels = labels_of_rois(self.rois, self.samples)
+        else:
+            labels = labels_of(student, self.samples, self.image)
+            keep = inside_images(self.samples, self.image, student)
+        if student.dim() == 4 and labels.dim() == 2:
+            labels = labels[:, None, None].expand(
+                len(student), *student.shape[2:], labels.shape[1]
+            )
+        labels = labels.flatten(0, -2) if keep is None else labels[keep]
+        rows = rows_of(student, keep), rows_of(teacher, keep)
+        weight, bias = hashes_of(self.distiller, tap, teacher)
+        columns = [
+            angles(*rows),
+            *(torch.linalg.vector_norm(x, dim=1) for x in rows),
+            equal_codes(student, teacher, weight, bias, keep),
+        ]
+        return [
+            *(x.float().cpu().numpy() for x in columns),
+            labels.short().cpu().numpy(),
+        ]
 
 
 def labels_of_rois(rois: Tensor, samples: Sequence[Any]) -> Tensor:
@@ -231,11 +264,11 @@ def labels_of_rois(rois: Tensor, samples: Sequence[Any]) -> Tensor:
     labels = rois.new_full((len(rois),), -1, dtype=torch.long)
     for index, sample in enumerate(samples):
         objects = _boxes(sample)
-        rows = (rois[:, 0] == index).nonzero()[:, 0]
+        own = rois[:, 0] == index
         if len(objects):
-            overlap, best = bbox_overlaps(rois[rows, 1:], objects).max(dim=1)
-            found = sample.gt_instances.labels[best]
-            labels[rows] = torch.where(overlap >= IOU, found, -1)
+            overlap, best = bbox_overlaps(rois[own, 1:], objects).max(dim=1)
+            classes = sample.gt_instances.labels[best]
+            labels[own] = torch.where(overlap >= IOU, classes, -1)
     return labels[:, None]
 
 
@@ -291,7 +324,7 @@ def hashes_of(
         tuple[Tensor, Tensor]: Weights (K, D) and biases (K,): those of its
         first :class:`LSHLoss`; without one 4 D, drawn with bias 0.
     """
-    loss = _lsh_loss(distiller, tap)
+    loss = lsh_loss_of(distiller, tap)
     if loss is not None:
         return loss.weight, loss.bias
     weight = _drawn(feature.shape[1]).to(feature.device)
@@ -316,27 +349,6 @@ def knows(model: Any, num_classes: int) -> bool:
     return {x for x in counts if isinstance(x, int)} <= {num_classes}
 
 
-def _measure(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    keep: Tensor | None,
-    hashes: tuple[Tensor, Tensor],
-) -> list[np.ndarray]:
-    rows = rows_of(student, keep), rows_of(teacher, keep)
-    codes = equal_codes(student, teacher, *hashes, keep)
-    labels = labels.flatten(0, -2) if keep is None else labels[keep]
-    columns = [
-        angles(*rows),
-        *(torch.linalg.vector_norm(x, dim=1) for x in rows),
-        codes,
-    ]
-    return [
-        *(x.float().cpu().numpy() for x in columns),
-        labels.short().cpu().numpy(),
-    ]
-
-
 def _joined(parts: list[list[np.ndarray]]) -> Values:
     *columns, labels = zip(*parts, strict=True)
     width = max(x.shape[1] for x in labels)
@@ -347,8 +359,8 @@ def _joined(parts: list[list[np.ndarray]]) -> Values:
     return Values(*(np.concatenate(x) for x in [*columns, padded]))
 
 
-def _lsh_loss(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:
-    """The first LSH loss of a tap."""
+def lsh_loss_of(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:
+    """The first LSH loss of a tap, if it has one."""
     losses = [distiller.distill_losses[x] for x in distiller.losses_of(tap)]
     return next((x for x in losses if isinstance(x, LSHLoss)), None)
 
