@@ -332,8 +332,8 @@ def test_regions_hold_their_share():
 def test_samples_lie_in_the_regions_that_are_drawn():
     number = 4000
     generator = np.random.default_rng(0)
-    angle = generator.normal(60, 10, number)
-    ratio = 3 * 2 ** generator.normal(0, 0.4, number)
+    angle = generator.normal(50, 12, number)
+    ratio = 3 * 2 ** generator.normal(0, 0.6, number)
     one = np.ones(number)
     labels = np.zeros((number, 1), np.int16)
     values = Values(angle, ratio, one, one, labels)
@@ -344,7 +344,7 @@ def test_samples_lie_in_the_regions_that_are_drawn():
     axes = Figure().add_subplot(projection='polar')
     charts.polar(axes, {'students': {'one': student}, 'bins': BINS}, 'one')
     assert axes.get_thetamax() == 90 and axes.get_rmin() == 0
-    assert 2.5 < axes.get_rmax() < 3.2  # log2(1 + ratio)
+    assert 2.8 < axes.get_rmax() < 3.5  # log2(1 + ratio)
     points = np.stack([np.deg2rad(angle), np.log2(1 + ratio)], axis=1)
     shares = [
         region.get_paths()[0].contains_points(points).mean()
@@ -352,8 +352,8 @@ def test_samples_lie_in_the_regions_that_are_drawn():
     ]
     assert np.allclose(shares, [0.9, 0.7, 0.5, 0.25], atol=0.04)
     place = [x.item() for x in axes.lines[-1].get_data()]
-    assert place == pytest.approx([np.deg2rad(60), 2], rel=0.02)
-    assert axes.get_title('left') == 'one: 60°, norm × 3.00'
+    assert place == pytest.approx([np.deg2rad(50), 2], rel=0.02)
+    assert axes.get_title() == 'one: 50°, norm × 2.99'
 
 
 def test_curves_of_a_resumed_training(tmp_path):
@@ -482,6 +482,11 @@ def test_without_its_connector_a_student_is_left_out(
         assert torch.equal(value, again.state_dict()[key])
     plain = next(iter(students[1].values()))
     assert load_student(again, plain) == ['roi']
+    cfg.dump(tmp_path / 'config.py')
+    config = str(tmp_path / 'config.py')
+    found, images = analyze(config, {'one': plain}, num_images=1, images=0)
+    assert list(found['taps']) == ['fpn']
+    assert 'one is not compared at roi' in page(found, images)
     with pytest.raises(ConfigError, match='none of the connectors of .*roi'):
         load_student(only_roi, plain)
 

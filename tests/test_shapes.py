@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lshfm_mm.datasets.shapes import composer, forms, scene, write
+from lshfm_mm.datasets.shapes import forms, scene, write
+from lshfm_mm.datasets.shapes.layers import CLUTTER, OBJECT_SHARE, is_clear
 from lshfm_mm.errors import ConfigError
 
 # pycocotools reads its own lists in a way that NumPy has deprecated.
@@ -153,8 +154,8 @@ def test_the_default_images_stay_what_they_were():
 def test_what_counts_as_seen(seen, area, clear):
     mask = np.zeros((50, 50), bool)
     mask[3 : 3 + seen[0], 5 : 5 + seen[1]] = True
-    assert scene._is_clear(mask, area, scene.OBJECT_SHARE) == clear
-    assert scene._is_clear(mask.T, area, scene.OBJECT_SHARE) == clear
+    assert is_clear(mask, area, OBJECT_SHARE) == clear
+    assert is_clear(mask.T, area, OBJECT_SHARE) == clear
 
 
 def test_mask_is_what_changes_when_the_object_is_left_out():
@@ -166,7 +167,7 @@ def test_mask_is_what_changes_when_the_object_is_left_out():
         layers = [
             number
             for number, layer in enumerate(drawn.layers)
-            if layer.label != composer.CLUTTER
+            if layer.label != CLUTTER
         ]
         for number, item in zip(layers, objects, strict=True):
             layer = drawn.layers[number]
@@ -192,7 +193,7 @@ def test_clutter_lies_behind_and_before_the_objects():
     behind = before = decoys = 0
     for index in range(40):
         drawn = scene.compose(np.random.default_rng([9, index]), 160)
-        labels = [layer.label != composer.CLUTTER for layer in drawn.layers]
+        labels = [layer.label != CLUTTER for layer in drawn.layers]
         first = labels.index(True)
         last = len(labels) - labels[::-1].index(True)
         assert all(labels[first:last])
@@ -200,7 +201,7 @@ def test_clutter_lies_behind_and_before_the_objects():
         before += len(labels) - last
         for number, layer in enumerate(drawn.layers):
             # A decoy that is cut off could pass for an object.
-            if layer.label == composer.CLUTTER and layer.share:
+            if layer.label == CLUTTER and layer.share:
                 seen = (drawn.owner == number).sum()
                 assert layer.area == layer.mask.sum()
                 assert seen >= 0.75 * layer.area
@@ -228,7 +229,7 @@ def test_classes_are_as_frequent_and_as_colourful():
     for index in range(200):
         drawn = scene.compose(np.random.default_rng([5, index]), 160)
         for layer in drawn.layers:
-            if layer.label != composer.CLUTTER:
+            if layer.label != CLUTTER:
                 labels.append(layer.label)
                 colours.append(layer.colour)
     labels, colours = np.array(labels), np.array(colours)

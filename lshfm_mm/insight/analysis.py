@@ -134,6 +134,7 @@ def analyze(
         'taps': {
             tap: summarize_tap(algorithm, tap, values, classes, is_detector)
             for tap in algorithm.distiller.taps
+            if any(tap in measured for measured in values.values())
         },
         'left_out': {k: v for k, v in left_out.items() if v},
         'curves': {k: read_curves(v) for k, v in folders.items()},

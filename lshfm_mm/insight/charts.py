@@ -102,7 +102,7 @@ def polar(axes: Any, tap: Mapping[str, Any], name: str) -> None:
     """
     group = group_of(tap)
     student = tap['students'][name]
-    colour = _colour(tap, name)
+    colour = f'C{list(tap["students"]).index(name)}'
     widest, farthest = extent(tap)
     norms = [x for x in 2.0 ** np.arange(-1, 5) if x <= farthest]
     axes.set_thetamax(widest)
@@ -210,7 +210,7 @@ def intervals(axes: Any, tap: Mapping[str, Any], what: str) -> None:
                 axes.hlines(
                     y,
                     *(stats[x] for x in ends),
-                    color=_colour(tap, name),
+                    color=f'C{row}',
                     linewidth=width,
                 )
             axes.plot(
@@ -373,10 +373,6 @@ def region_levels(density: np.ndarray, shares: Sequence[float]) -> list[float]:
 def _radius(ratio: Any) -> Any:
     """Distance from the origin at which a norm ratio is drawn."""
     return np.log2(1 + np.asarray(ratio))
-
-
-def _colour(tap: Mapping[str, Any], name: str) -> str:
-    return f'C{list(tap["students"]).index(name)}'
 
 
 def _line(place: int) -> dict[str, Any]:

@@ -87,14 +87,9 @@ def build_loader(cfg: Config) -> Any:
     loader = copy.deepcopy(cfg.val_dataloader)
     steps = loader.dataset.get('pipeline')
     if steps and cfg.get('default_scope') != 'mmpretrain':
-        kinds = [str(x.type).rpartition('.')[2] for x in steps]
-        steps = [
-            x
-            for x, kind in zip(steps, kinds, strict=True)
-            if kind != 'LoadAnnotations'
-        ]
-        first = next(i for i, k in enumerate(kinds) if 'Image' in k) + 1
-        steps.insert(first, dict(type='LoadAnnotations', with_bbox=True))
+        steps = [x for x in steps if 'LoadAnnotations' not in str(x.type)]
+        image = next(i for i, x in enumerate(steps) if 'Image' in str(x.type))
+        steps.insert(image + 1, dict(type='LoadAnnotations', with_bbox=True))
         loader.dataset.pipeline = steps
     return Runner.build_dataloader(loader, seed=0)
 

@@ -128,26 +128,21 @@ def predict(model: Any, data: Any, classes: Sequence[str]) -> list[dict]:
         x2, y2) in pixels of the image file; of classes the best ones.
     """
     (sample,) = model.test_step(pseudo_collate([data]))
-    if 'pred_instances' not in sample:
-        scores, labels = sample.pred_score.topk(
-            min(SHOWN_CLASSES, len(classes))
-        )
-        return [
-            {'label': classes[label], 'score': score}
-            for label, score in zip(
-                labels.tolist(), scores.tolist(), strict=True
-            )
-        ]
-    boxes = sample.pred_instances
-    boxes = boxes[boxes.scores > SCORE]
+    if 'pred_instances' in sample:
+        boxes = sample.pred_instances
+        boxes = boxes[boxes.scores > SCORE]
+        columns = dict(score=boxes.scores, box=boxes.bboxes)
+        labels = boxes.labels
+    else:
+        number = min(SHOWN_CLASSES, len(classes))
+        scores, labels = sample.pred_score.topk(number)
+        columns = dict(score=scores)
     return [
-        {'label': classes[label], 'score': score, 'box': box}
-        for label, score, box in zip(
-            boxes.labels.tolist(),
-            boxes.scores.tolist(),
-            boxes.bboxes.tolist(),
-            strict=True,
-        )
+        {
+            'label': classes[label],
+            **{key: column[row].tolist() for key, column in columns.items()},
+        }
+        for row, label in enumerate(labels.tolist())
     ]
 
 

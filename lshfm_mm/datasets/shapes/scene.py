@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import check_int
-from .composer import BLOB, CLUTTER, FRONT_BLOB, Composer, Layer, tight_box
 from .forms import CLASSES, Floats, Mask
+from .layers import BLOB, CLUTTER, FRONT_BLOB, Scene, tight_box
 
 MAX_OBJECTS = 5
 MIN_SIZE = 64  # side of an image in pixels
@@ -29,23 +29,6 @@ class Shape(NamedTuple):
     label: int
     box: tuple[int, int, int, int]
     mask: Mask
-
-
-class Scene(NamedTuple):
-    """An image before it is painted.
-
-    Attributes:
-        background (np.ndarray): Colours, (H, W, 3).
-        layers (list[Layer]): From back to front.
-        owner (np.ndarray): Index of the layer that is seen at a pixel, -1
-            for the background, (H, W).
-        noise (float): Standard deviation of the noise in grey levels.
-    """
-
-    background: Floats
-    layers: list[Layer]
-    owner: npt.NDArray[np.int16]
-    noise: float
 
 
 def render(
@@ -100,24 +83,22 @@ def compose(rng: np.random.Generator, size: int) -> Scene:
     Returns:
         Scene: With 1 to :data:`MAX_OBJECTS` objects.
     """
-    composer = Composer(rng, size)
+    scene = Scene(rng, size)
     for _ in range(rng.integers(0, 3)):
-        composer.add_bar()
+        scene.add_bar()
     for _ in range(rng.integers(0, 2)):
-        composer.add_blob(BLOB)
+        scene.add_blob(BLOB)
     for _ in range(rng.integers(0, 2)):
-        composer.add_half()
+        scene.add_half()
     labels = rng.integers(len(CLASSES), size=rng.integers(1, MAX_OBJECTS + 1))
-    while not composer.objects:
+    while not scene.objects:
         for label in labels:
-            composer.add_object(int(label))
+            scene.add_object(int(label))
     for _ in range(rng.integers(0, 2)):
-        composer.add_bar(near_object=0.7)
+        scene.add_bar(near_object=0.7)
     for _ in range(rng.integers(0, 2)):
-        composer.add_blob(FRONT_BLOB, near_object=0.7)
-    return Scene(
-        composer.background, composer.layers, composer.owner, composer.noise
-    )
+        scene.add_blob(FRONT_BLOB, near_object=0.7)
+    return scene
 
 
 def paint(scene: Scene, without: int | None = None) -> Floats:

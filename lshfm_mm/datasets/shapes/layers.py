@@ -1,4 +1,4 @@
-"""Places, colours and layers of a scene, drawn one after the other."""
+"""Layers of a scene: their places, forms and colours."""
 
 from __future__ import annotations
 
@@ -55,12 +55,13 @@ class Layer(NamedTuple):
     share: float
 
 
-class Composer:
-    """A scene that grows layer by layer.
+class Scene:
+    """An image before it is painted; it grows layer by layer.
 
     Attributes:
         background (np.ndarray): Colours, (H, W, 3).
-        owner (np.ndarray): Index of the layer seen at a pixel, (H, W).
+        owner (np.ndarray): Index of the layer that is seen at a pixel, -1
+            for the background, (H, W).
         layers (list[Layer]): From back to front.
         objects (list[int]): Indices of those layers that are objects.
         noise (float): Standard deviation of the noise in grey levels.
@@ -196,7 +197,7 @@ class Composer:
             for part, whole in zip(inside, window, strict=True)
         )
         mask = mask[inner]
-        if not _is_clear(mask, area, share):
+        if not is_clear(mask, area, share):
             return False
         covered = np.bincount(self.owner[inside][mask] + 1)
         below = np.flatnonzero(covered[1:]).tolist()
@@ -205,7 +206,7 @@ class Composer:
         for index in below:
             layer = self.layers[index]
             seen = owner[layer.window] == index
-            if not _is_clear(seen, layer.area, layer.share):
+            if not is_clear(seen, layer.area, layer.share):
                 return False
         y, x = ((part.start + part.stop) // 2 for part in inside)
         start = self.background[y, x].tolist()
@@ -219,9 +220,8 @@ class Composer:
         fill += np.array(colour, np.float32)[:, None]
         if label != CLUTTER:
             self.objects.append(len(self.layers))
-        self.layers.append(
-            Layer(label, inside, mask, fill, colour, area, share)
-        )
+        layer = Layer(label, inside, mask, fill, colour, area, share)
+        self.layers.append(layer)
         self.owner = owner
         return True
 
@@ -251,7 +251,7 @@ class Composer:
         return colour, tuple(part * share for part in step)
 
 
-def _is_clear(seen: Mask, area: int, share: float) -> bool:
+def is_clear(seen: Mask, area: int, share: float) -> bool:
     """Whether enough of a form of ``area`` pixels is seen, (h, w)."""
     if not share:
         return True
