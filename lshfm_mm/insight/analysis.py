@@ -117,19 +117,12 @@ def analyze(
                 predict(model, dataset[index], classes) for index in shown
             ]
     records, pixels = _show(dataset, shown, classes, predictions)
-    has_boxes = bool(algorithm.distiller.roi_taps)
     report = {
-        'config': config,
-        'config_text': cfg.pretty_text,
+        **_setting(config, cfg, students, algorithm),
         'task': 'detection' if is_detector else 'classification',
         'classes': classes,
-        'students': list(students),
         'images': min(num_images, len(dataset)),
         'seed': seed,
-        'rois_per_image': NUM_ROIS if has_boxes else None,
-        'foreground_iou': IOU if has_boxes else None,
-        'versions': _versions(),
-        'files': _files(cfg, config, students),
         'metrics': metrics,
         'taps': {
             tap: summarize_tap(algorithm, tap, values, classes, is_detector)
@@ -225,14 +218,29 @@ def _work_dirs(
     return folders
 
 
-def _versions() -> dict[str, str]:
+def _setting(
+    config: str,
+    cfg: Config,
+    students: Mapping[str, str],
+    algorithm: FeatureMimicDistill,
+) -> dict[str, Any]:
+    """What was compared, and how it can be done again."""
+    has_boxes = bool(algorithm.distiller.roi_taps)
     installed = {package: stacks.version(package) for package in PACKAGES}
     return {
-        'lshfm_mm': __version__,
-        'python': platform.python_version(),
-        **{k: v for k, v in installed.items() if v},
-        'numpy': np.__version__,
-        'opencv': cv2.__version__,
+        'config': config,
+        'config_text': cfg.pretty_text,
+        'students': list(students),
+        'rois_per_image': NUM_ROIS if has_boxes else None,
+        'foreground_iou': IOU if has_boxes else None,
+        'versions': {
+            'lshfm_mm': __version__,
+            'python': platform.python_version(),
+            **{k: v for k, v in installed.items() if v},
+            'numpy': np.__version__,
+            'opencv': cv2.__version__,
+        },
+        'files': _files(cfg, config, students),
     }
 
 
