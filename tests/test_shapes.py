@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lshfm_mm.datasets.shapes import scene, write
+from lshfm_mm.datasets.shapes import forms, scene, write
+from lshfm_mm.datasets.shapes.layers import CLUTTER, OBJECT_SHARE, is_clear
 from lshfm_mm.errors import ConfigError
 
 # pycocotools reads its own lists in a way that NumPy has deprecated.
@@ -50,12 +51,12 @@ def polygon(*corners):
 
 
 @pytest.mark.parametrize('detail', [0.0, 0.5, 1.0])
-@pytest.mark.parametrize('name', scene.CLASSES)
+@pytest.mark.parametrize('name', forms.CLASSES)
 def test_shapes_are_those_that_opencv_fills(name, detail):
     scale, side = 200, 501
     line = ((np.arange(side) - side // 2) / scale).astype(np.float32)
     v, u = np.meshgrid(line, line, indexing='ij')
-    mask = scene.shape_mask(scene.CLASSES.index(name), u, v, detail)
+    mask = forms.shape_mask(forms.CLASSES.index(name), u, v, detail)
 
     drawn = np.zeros((side, side), np.uint8)
     centre = (side // 2, side // 2)
@@ -98,7 +99,7 @@ def test_shapes_are_those_that_opencv_fills(name, detail):
     # They may differ by the pixels on the edge.
     edge = cv2.morphologyEx(drawn, cv2.MORPH_GRADIENT, np.ones((5, 5)))
     assert not (mask != drawn.astype(bool))[edge == 0].any()
-    assert np.hypot(u, v)[mask].max() <= scene.REACH
+    assert np.hypot(u, v)[mask].max() <= forms.REACH
 
 
 def test_render_keeps_its_promises():
@@ -153,8 +154,8 @@ def test_the_default_images_stay_what_they_were():
 def test_what_counts_as_seen(seen, area, clear):
     mask = np.zeros((50, 50), bool)
     mask[3 : 3 + seen[0], 5 : 5 + seen[1]] = True
-    assert scene._is_clear(mask, area, scene.OBJECT_SHARE) == clear
-    assert scene._is_clear(mask.T, area, scene.OBJECT_SHARE) == clear
+    assert is_clear(mask, area, OBJECT_SHARE) == clear
+    assert is_clear(mask.T, area, OBJECT_SHARE) == clear
 
 
 def test_mask_is_what_changes_when_the_object_is_left_out():
@@ -166,7 +167,7 @@ def test_mask_is_what_changes_when_the_object_is_left_out():
         layers = [
             number
             for number, layer in enumerate(drawn.layers)
-            if layer.label != scene.CLUTTER
+            if layer.label != CLUTTER
         ]
         for number, item in zip(layers, objects, strict=True):
             layer = drawn.layers[number]
@@ -192,7 +193,7 @@ def test_clutter_lies_behind_and_before_the_objects():
     behind = before = decoys = 0
     for index in range(40):
         drawn = scene.compose(np.random.default_rng([9, index]), 160)
-        labels = [layer.label != scene.CLUTTER for layer in drawn.layers]
+        labels = [layer.label != CLUTTER for layer in drawn.layers]
         first = labels.index(True)
         last = len(labels) - labels[::-1].index(True)
         assert all(labels[first:last])
@@ -200,7 +201,7 @@ def test_clutter_lies_behind_and_before_the_objects():
         before += len(labels) - last
         for number, layer in enumerate(drawn.layers):
             # A decoy that is cut off could pass for an object.
-            if layer.label == scene.CLUTTER and layer.share:
+            if layer.label == CLUTTER and layer.share:
                 seen = (drawn.owner == number).sum()
                 assert layer.area == layer.mask.sum()
                 assert seen >= 0.75 * layer.area
@@ -228,7 +229,7 @@ def test_classes_are_as_frequent_and_as_colourful():
     for index in range(200):
         drawn = scene.compose(np.random.default_rng([5, index]), 160)
         for layer in drawn.layers:
-            if layer.label != scene.CLUTTER:
+            if layer.label != CLUTTER:
                 labels.append(layer.label)
                 colours.append(layer.colour)
     labels, colours = np.array(labels), np.array(colours)
@@ -269,7 +270,7 @@ def test_files_hold_what_render_returns(root, split):
         **SET,
     }
     names = {item['id']: item['name'] for item in content['categories']}
-    assert names == dict(enumerate(scene.CLASSES, start=1))
+    assert names == dict(enumerate(forms.CLASSES, start=1))
     for index, record in enumerate(content['images']):
         rng = np.random.default_rng([3, SPLITS.index(split), index])
         image, objects = scene.render(rng, 96)
@@ -288,7 +289,7 @@ def test_files_hold_what_render_returns(root, split):
         ]
         assert len(found) == len(objects)
         for item, expected in zip(found, objects, strict=True):
-            assert names[item['category_id']] == scene.CLASSES[expected.label]
+            assert names[item['category_id']] == forms.CLASSES[expected.label]
             mask = coco_mask.decode(item['segmentation'])
             np.testing.assert_array_equal(mask.astype(bool), expected.mask)
 
@@ -330,7 +331,7 @@ def test_a_set_starts_with_the_smaller_set_of_its_seed(root, tmp_path):
 @pytest.mark.parametrize('split', SPLITS)
 def test_labels_are_the_classes_of_the_annotations(root, split):
     content, labels = read(root, split), read(root, f'{split}_labels')
-    assert labels['metainfo'] == {'classes': list(scene.CLASSES)}
+    assert labels['metainfo'] == {'classes': list(forms.CLASSES)}
     assert len(labels['data_list']) == SET[f'num_{split}']
     names = {item['id']: item['name'] for item in content['categories']}
     several = 0
@@ -346,7 +347,7 @@ def test_labels_are_the_classes_of_the_annotations(root, split):
             'img_path': image['file_name'],
             'gt_label': [
                 label
-                for label, name in enumerate(scene.CLASSES)
+                for label, name in enumerate(forms.CLASSES)
                 if name in present
             ],
         }
@@ -410,7 +411,7 @@ def test_mmpretrain_reads_the_labels(root, kind, view, folder):
         )
     )
     assert type(dataset).__module__.startswith('mmpretrain.')
-    assert tuple(dataset.metainfo['classes']) == scene.CLASSES
+    assert tuple(dataset.metainfo['classes']) == forms.CLASSES
     records = read(root, f'val_{view}')['data_list']
     assert len(dataset) == len(records) >= SET['num_val']
     for item, record in zip(dataset, records, strict=True):

@@ -13,7 +13,7 @@ from arm import INHERITED
 from results import rows, teacher
 from runs import REPO, Record
 
-from lshfm_mm.insight.charts import LIGHT, STYLE
+from lshfm_mm.insight.charts import GRID, MUTED, SERIES, STYLE
 from lshfm_mm.utils.files import atomic_write
 
 PAGES = (REPO / 'docs/results.md', REPO / 'README.md')
@@ -33,7 +33,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         )
         for row, title in zip(found, titles, strict=True):
             inherits = row.title != title
-            colour = LIGHT.series[1 if inherits else 2]
+            colour = SERIES[1 if inherits else 2]
             heads['inherited head' if inherits else 'own head'] = colour
             place = lines.index(title)
             axes.plot(
@@ -47,14 +47,14 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         for label, colour in heads.items():
             axes.plot([], [], 'D', color=colour, ms=5, label=label)
         axes.axvline(
-            np.mean(found[0].values), color=LIGHT.muted, ls=(0, (2, 2)), lw=0.9
+            np.mean(found[0].values), color=MUTED, ls=(0, (2, 2)), lw=0.9
         )
         if best is not None:
-            axes.axvline(best[1], color=LIGHT.muted, lw=0.9, label='teacher')
+            axes.axvline(best[1], color=MUTED, lw=0.9, label='teacher')
         figure.legend(loc='outside lower right', ncols=3)
         axes.set_yticks(range(len(lines)), lines)
         axes.set_ylim(len(lines) - 0.5, -0.5)
-        axes.grid(axis='x', color=LIGHT.grid)
+        axes.grid(axis='x', color=GRID)
         shown = [x for row in found for x in row.values]
         shown += [best[1]] if best else []
         room = 0.04 * (max(shown) - min(shown) or 1)

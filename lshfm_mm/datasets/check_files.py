@@ -145,20 +145,19 @@ def _pretrained(field: str, model: Any) -> Iterator[tuple[str, str]]:
 def _data_help(cfg: Config, path: Path) -> str:
     """How to get the data: as the config says, or with mmdet's tool."""
     command = cfg.get('data_help')
-    tool = Path(mmdet.__file__).parent / '.mim/tools/misc/download_dataset.py'
-    if command is None and 'coco' in path.parts:
-        root = Path(*path.parts[: path.parts.index('coco') + 1])
-        year = 2014 if '2014' in path.name else 2017
-        command = (
-            f'python {tool} --dataset-name coco{year} --save-dir {root} '
-            f'--unzip'
-        )
-    elif command is None and 'VOCdevkit' in path.parts:
-        root = Path(*path.parts[: path.parts.index('VOCdevkit')])
-        year = 2012 if 'VOC2012' in path.parts else 2007
-        command = (
-            f'python {tool} --dataset-name voc{year} --save-dir {root} --unzip'
-        )
     if command is None:
-        return 'set its data_root'
+        parts = path.parts
+        if 'coco' in parts:
+            root = Path(*parts[: parts.index('coco') + 1])
+            name = 'coco2014' if '2014' in path.name else 'coco2017'
+        elif 'VOCdevkit' in parts:
+            root = Path(*parts[: parts.index('VOCdevkit')])
+            name = 'voc2012' if 'VOC2012' in parts else 'voc2007'
+        else:
+            return 'set its data_root'
+        tool = '.mim/tools/misc/download_dataset.py'
+        command = (
+            f'python {Path(mmdet.__file__).parent / tool} --dataset-name '
+            f'{name} --save-dir {root} --unzip'
+        )
     return f'get the data with "{command}", or set its data_root'

@@ -2,9 +2,10 @@
 
 All students are compared with the teacher on the same samples, by the same
 hash functions. Boxes are drawn around the annotated objects, see
-:func:`lshfm_mm.samples.jittered_rois`, since each student's own proposals
-would be other ones; maps give their locations inside the images, and
-classifiers their images. All samples count alike, whatever the config says.
+:func:`lshfm_mm.calibration.roi_sampling.jittered_rois`, since each student's
+own proposals would be other ones. Maps give their locations inside the
+images, and classifiers their images. All samples count alike, whatever the
+config says.
 
 Legend: N samples (images, RoIs or locations), D feature width, K hash
 functions, M labels that a sample has at most.
@@ -27,13 +28,12 @@ from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..calibration.calibrate import calibrate
 from ..compat import stacks
 from ..datasets.check_files import check_data
-from ..errors import ConfigError
+from ..errors import ConfigError, check_int
 from ..export.student import check_weights
 from ..training.evaluation import validate
 from ..utils.configs import read_config
 from ..version import __version__
 from .collect import (
-    IOU,
     NUM_ROIS,
     Values,
     build_algorithm,
@@ -43,8 +43,9 @@ from .collect import (
     load_student,
 )
 from .curves import read_curves
-from .detections import _pick_images, _pixels, _truth, predict
-from .summarize import _summarize_tap
+from .detections import pick_images, predict, read_pixels, truth_of
+from .labels import IOU
+from .summarize import summarize_tap
 
 TEACHER = 'teacher'
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmpretrain')
@@ -80,41 +81,21 @@ def analyze(
     Raises:
         ConfigError: If config, checkpoints and data do not fit together.
     """
-    if num_images < 1:
-        raise ConfigError(
-            f'num-images: must be an int >= 1, but got {num_images}'
-        )
-    cfg = read_config('config', config)
-    for field, needed in (
-        ('model.distiller', 'distiller' in cfg.model),
-        ('val_dataloader', cfg.get('val_dataloader') is not None),
-    ):
-        if not needed:
-            raise ConfigError(
-                f'{field}: {config} has none; give the config of a '
-                f'distillation with a validation set'
-            )
-    check_data(cfg, ('val_dataloader',))
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    for name, checkpoint in students.items():
-        if name == TEACHER:
-            raise ConfigError(
-                f'{name}={checkpoint}: the teacher is there already, from '
-                f'{config}; give another name'
-            )
-        check_weights(cfg, checkpoint)
+    check_int('num-images', num_images, 1)
+    cfg = _read(config, students)
     folders = _work_dirs(students, work_dirs or {})
     loader = build_loader(cfg)
-    shown = _pick_images(loader.dataset, images)
+    dataset = loader.dataset
+    shown = pick_images(dataset, images)
     algorithm = build_algorithm(cfg)
-    classes = list(loader.dataset.metainfo['classes'])
+    classes = list(dataset.metainfo['classes'])
     is_detector = any(
         hasattr(algorithm.student, x) for x in ('bbox_head', 'roi_head')
     )
     _calibrate(algorithm, loader, num_images, seed)
 
     metrics: dict[str, Any] = {}
-    predictions: dict[str, Any] = {}
+    predictions: dict[str, list[list[dict]]] = {}
     values: dict[str, dict[str, Values]] = {}
     left_out: dict[str, list[str]] = {}
     for name in [TEACHER, *students]:
@@ -130,51 +111,77 @@ def analyze(
         model.eval()
         parameters = sum(x.numel() for x in model.parameters())
         metrics[name] = {'parameters': parameters}
-        predictions[name] = None
         if name != TEACHER or knows(model, len(classes)):
             metrics[name].update(validate(model, cfg, 'WARNING'))
             predictions[name] = [
-                predict(model, loader.dataset[x], classes) for x in shown
+                predict(model, dataset[index], classes) for index in shown
             ]
-    report: dict[str, Any] = {
-        'config': config,
-        'config_text': cfg.pretty_text,
+    records, pixels = _show(dataset, shown, classes, predictions)
+    report = {
+        **_setting(config, cfg, students, algorithm),
         'task': 'detection' if is_detector else 'classification',
         'classes': classes,
-        'students': list(students),
-        'images': min(num_images, len(loader.dataset)),
+        'images': min(num_images, len(dataset)),
         'seed': seed,
-        'rois_per_image': NUM_ROIS
-        if algorithm.distiller.records.on_rois
-        else None,
-        'foreground_iou': IOU if algorithm.distiller.records.on_rois else None,
-        'versions': _versions(),
-        'files': _files(cfg, config, students),
         'metrics': metrics,
         'taps': {
-            tap: _summarize_tap(algorithm, tap, values, classes, is_detector)
+            tap: summarize_tap(algorithm, tap, values, classes, is_detector)
             for tap in algorithm.distiller.taps
+            if any(tap in measured for measured in values.values())
         },
         'left_out': {k: v for k, v in left_out.items() if v},
         'curves': {k: read_curves(v) for k, v in folders.items()},
-        'shown': [],
+        'shown': records,
     }
-    pixels = []
-    for place, index in enumerate(shown):
-        info = loader.dataset.get_data_info(index)
-        pixels.append(_pixels(info))
-        report['shown'].append(
+    return report, pixels
+
+
+def _read(config: str, students: Mapping[str, str]) -> Config:
+    """Read the config; raise unless data and checkpoints fit it."""
+    cfg = read_config('config', config)
+    for field, is_there in (
+        ('model.distiller', 'distiller' in cfg.model),
+        ('val_dataloader', cfg.get('val_dataloader') is not None),
+    ):
+        if not is_there:
+            raise ConfigError(
+                f'{field}: {config} has none; give the config of a '
+                f'distillation with a validation set'
+            )
+    check_data(cfg, ('val_dataloader',))
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    for name, checkpoint in students.items():
+        if name == TEACHER:
+            raise ConfigError(
+                f'{name}={checkpoint}: the teacher is there already, from '
+                f'{config}; give another name'
+            )
+        check_weights(cfg, checkpoint)
+    return cfg
+
+
+def _show(
+    dataset: Any,
+    indices: Sequence[int],
+    classes: Sequence[str],
+    predictions: Mapping[str, Sequence[list[dict]]],
+) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """Images with what is annotated and what the models see, and pixels."""
+    records, pixels = [], []
+    for place, index in enumerate(indices):
+        info = dataset.get_data_info(index)
+        image = read_pixels(info)
+        pixels.append(image)
+        records.append(
             {
                 'name': Path(info.get('img_path') or f'image {index}').name,
-                'width': pixels[-1].shape[1],
-                'height': pixels[-1].shape[0],
-                'truth': _truth(info, classes),
-                'predictions': {
-                    k: v[place] for k, v in predictions.items() if v
-                },
+                'width': image.shape[1],
+                'height': image.shape[0],
+                'truth': truth_of(info, classes),
+                'predictions': {k: v[place] for k, v in predictions.items()},
             }
         )
-    return report, pixels
+    return records, pixels
 
 
 def _calibrate(
@@ -211,12 +218,30 @@ def _work_dirs(
     return folders
 
 
-def _versions() -> dict[str, str]:
-    found = {'lshfm_mm': __version__, 'python': platform.python_version()}
-    for package in PACKAGES:
-        if stacks.version(package):
-            found[package] = stacks.version(package)
-    return {**found, 'numpy': np.__version__, 'opencv': cv2.__version__}
+def _setting(
+    config: str,
+    cfg: Config,
+    students: Mapping[str, str],
+    algorithm: FeatureMimicDistill,
+) -> dict[str, Any]:
+    """What was compared, and how it can be done again."""
+    has_boxes = bool(algorithm.distiller.records.on_rois)
+    installed = {package: stacks.version(package) for package in PACKAGES}
+    return {
+        'config': config,
+        'config_text': cfg.pretty_text,
+        'students': list(students),
+        'rois_per_image': NUM_ROIS if has_boxes else None,
+        'foreground_iou': IOU if has_boxes else None,
+        'versions': {
+            'lshfm_mm': __version__,
+            'python': platform.python_version(),
+            **{k: v for k, v in installed.items() if v},
+            'numpy': np.__version__,
+            'opencv': cv2.__version__,
+        },
+        'files': _files(cfg, config, students),
+    }
 
 
 def _files(

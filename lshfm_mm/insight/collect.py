@@ -1,19 +1,17 @@
 """What is measured of each sample of a student and its teacher."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
@@ -22,15 +20,14 @@ from ..calibration.roi_sampling import jittered_rois
 from ..distillers.alignment import angles, equal_codes, rows_of
 from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
-from ..distillers.sample_weights import in_boxes
 from ..errors import ConfigError
 from ..export.student import student_state_dict
 from ..losses.hashing import random_projection
 from ..losses.lsh import LSHLoss
 from ..utils.checkpoints import read_state_dict
+from .labels import boxes_of, labels_of, labels_of_rois
 
 NUM_ROIS = 128  # of an image
-IOU = 0.5  # of a foreground box with its object, at least
 
 
 class Values(NamedTuple):
@@ -87,14 +84,9 @@ def build_loader(cfg: Config) -> Any:
     loader = copy.deepcopy(cfg.val_dataloader)
     steps = loader.dataset.get('pipeline')
     if steps and cfg.get('default_scope') != 'mmpretrain':
-        kinds = [str(x.type).rpartition('.')[2] for x in steps]
-        steps = [
-            x
-            for x, kind in zip(steps, kinds, strict=True)
-            if kind != 'LoadAnnotations'
-        ]
-        first = next(i for i, k in enumerate(kinds) if 'Image' in k) + 1
-        steps.insert(first, dict(type='LoadAnnotations', with_bbox=True))
+        steps = [x for x in steps if 'LoadAnnotations' not in str(x.type)]
+        image = next(i for i, x in enumerate(steps) if 'Image' in str(x.type))
+        steps.insert(image + 1, dict(type='LoadAnnotations', with_bbox=True))
         loader.dataset.pipeline = steps
     return Runner.build_dataloader(loader, seed=0)
 
@@ -104,7 +96,8 @@ def load_student(algorithm: FeatureMimicDistill, checkpoint: str) -> list[str]:
 
     Args:
         algorithm (FeatureMimicDistill): The algorithm; changed in place.
-        checkpoint (str): See :func:`analyze`; its weights fit.
+        checkpoint (str): See :func:`lshfm_mm.insight.analyze`; its weights
+            fit.
 
     Returns:
         list[str]: Taps with a connector that the checkpoint does not hold:
@@ -162,33 +155,8 @@ def collect(
     distiller = algorithm.distiller
     preprocess = copy.deepcopy(algorithm.data_preprocessor)
     generator = torch.Generator('cpu').manual_seed(seed)
-    parts: dict[str, list[list[np.ndarray]]] = {x: [] for x in distiller.taps}
-    samples: list[Any] = []
-    image = (0, 0)
-    rois: Tensor | None = None
-
-    def observe(_: dict[str, Tensor], seen: dict[str, TapObservation]) -> None:
-        for name, tap in seen.items():
-            for level in tap.levels:
-                shape = level.student.shape
-                if name in distiller.records.on_rois:
-                    assert rois is not None
-                    labels, keep = labels_of_rois(rois, samples), None
-                else:
-                    labels = labels_of(level.student, samples, image)
-                    keep = inside_images(samples, image, level.student)
-                if len(shape) == 4 and labels.dim() == 2:
-                    labels = labels[:, None, None].expand(
-                        shape[0], *shape[2:], labels.shape[1]
-                    )
-                hashes = hashes_of(distiller, name, level.teacher)
-                parts[name].append(
-                    _measure(
-                        level.student, level.teacher, labels, keep, hashes
-                    )
-                )
-
-    distiller.observers.append(observe)
+    meter = _Meter(distiller)
+    distiller.observers.append(meter.observe)
     left = num_images
     progress = tqdm(desc=f'compare {title}'.rstrip(), unit='image')
     try:
@@ -196,85 +164,84 @@ def collect(
             batch = {key: value[:left] for key, value in batch.items()}
             data = preprocess(batch, False)
             inputs, samples = data['inputs'], data['data_samples']
-            image = tuple(inputs.shape[2:])
+            meter.samples, meter.image = samples, tuple(inputs.shape[2:])
             if distiller.records.on_rois:
-                rois = jittered_rois(
-                    [_boxes(x) for x in samples],
+                meter.rois = jittered_rois(
+                    [boxes_of(x) for x in samples],
                     [tuple(x.img_shape[:2]) for x in samples],
                     num_rois,
                     generator,
                 ).to(inputs.device)
-            algorithm.record_student(inputs, samples, rois)
-            algorithm.record_teacher(inputs, samples, rois)
-            distiller.compute_distill_losses(samples, image)
+            algorithm.record_student(inputs, samples, meter.rois)
+            algorithm.record_teacher(inputs, samples, meter.rois)
+            distiller.compute_distill_losses(samples, meter.image)
             progress.update(len(samples))
             left -= len(samples)
             if left <= 0:
                 break
     finally:
         progress.close()
-        distiller.observers.remove(observe)
-    return {name: _joined(found) for name, found in parts.items()}
+        distiller.observers.remove(meter.observe)
+    return {tap: _joined(parts) for tap, parts in meter.parts.items()}
 
 
-def labels_of_rois(rois: Tensor, samples: Sequence[Any]) -> Tensor:
-    """Class of the object that a box covers.
+class _Meter:
+    """Measures the samples of a batch, as an observer of the distiller.
 
-    Args:
-        rois (Tensor): Index of the image and box, (R, 5).
-        samples (list): Annotations of the images.
-
-    Returns:
-        Tensor: The class of the object with the largest IoU, if that is at
-        least 0.5, else -1; int64, (R, 1).
+    Attributes:
+        samples (list): Annotations of the batch.
+        image (tuple[int, int]): Height and width of the network's input.
+        rois (Tensor, optional): The boxes, where there are taps of RoIs,
+            (R, 5).
+        parts (dict): Name of a tap -> what was measured of each level of
+            each batch, the columns of :class:`Values`.
     """
-    labels = rois.new_full((len(rois),), -1, dtype=torch.long)
-    for index, sample in enumerate(samples):
-        objects = _boxes(sample)
-        rows = (rois[:, 0] == index).nonzero()[:, 0]
-        if len(objects):
-            overlap, best = bbox_overlaps(rois[rows, 1:], objects).max(dim=1)
-            found = sample.gt_instances.labels[best]
-            labels[rows] = torch.where(overlap >= IOU, found, -1)
-    return labels[:, None]
 
+    def __init__(self, distiller: LSHFMDistiller) -> None:
+        self.distiller = distiller
+        self.samples: list[Any] = []
+        self.image = (0, 0)
+        self.rois: Tensor | None = None
+        self.parts: dict[str, list[list[np.ndarray]]] = {
+            tap: [] for tap in distiller.taps
+        }
 
-def labels_of(
-    feature: Tensor, samples: Sequence[Any], image: tuple[int, int]
-) -> Tensor:
-    """Classes of locations, or of images.
+    def observe(
+        self, _: dict[str, Tensor], seen: dict[str, TapObservation]
+    ) -> None:
+        """Measure what the taps have recorded."""
+        for tap, recorded in seen.items():
+            for level in recorded.levels:
+                self.parts[tap].append(
+                    self._measure(tap, level.student, level.teacher)
+                )
 
-    Args:
-        feature (Tensor): Features, (B, D), or maps, (B, C, H, W).
-        samples (list): Annotations of the images.
-        image (tuple): Height and width of the network's input.
-
-    Returns:
-        Tensor: Of detectors the class of the smallest object around the
-        centre of a location, -1 where there is none, int64, (B, H, W, 1); of
-        classifiers the classes of an image, then -1, int64, (B, M).
-
-    Raises:
-        ConfigError: If a detector's feature is no map.
-    """
-    if 'gt_label' in samples[0]:
-        rows = [x.gt_label.flatten() for x in samples]
-        return pad_sequence(rows, batch_first=True, padding_value=-1)
-    if feature.dim() != 4 or len(feature) != len(samples):
-        raise ConfigError(
-            f'taps: features of shape {tuple(feature.shape)} in a batch of '
-            f'{len(samples)} images are neither maps nor of boxes; tap the '
-            f'neck, a class layer of maps or of RoIs'
-        )
-    height, width = feature.shape[2:]
-    labels = feature.new_full((len(samples), height * width), -1).long()
-    for line, sample in zip(labels, samples, strict=True):
-        objects = _boxes(sample)
-        sides = objects[:, 2:] - objects[:, :2]
-        for index in sides.prod(dim=1).argsort(descending=True):
-            inside = in_boxes([objects[index][None]], (height, width), image)
-            line[inside[0]] = sample.gt_instances.labels[index]
-    return labels.view(-1, height, width, 1)
+    def _measure(
+        self, tap: str, student: Tensor, teacher: Tensor
+    ) -> list[np.ndarray]:
+        keep = None
+        if tap in self.distiller.records.on_rois:
+            assert self.rois is not None
+            labels = labels_of_rois(self.rois, self.samples)
+        else:
+            labels = labels_of(student, self.samples, self.image)
+            keep = inside_images(self.samples, self.image, student)
+        if student.dim() == 4 and labels.dim() == 2:
+            labels = labels[:, None, None].expand(
+                len(student), *student.shape[2:], labels.shape[1]
+            )
+        labels = labels.flatten(0, -2) if keep is None else labels[keep]
+        rows = rows_of(student, keep), rows_of(teacher, keep)
+        weight, bias = hashes_of(self.distiller, tap, teacher)
+        columns = [
+            angles(*rows),
+            *(torch.linalg.vector_norm(x, dim=1) for x in rows),
+            equal_codes(student, teacher, weight, bias, keep),
+        ]
+        return [
+            *(x.float().cpu().numpy() for x in columns),
+            labels.short().cpu().numpy(),
+        ]
 
 
 def hashes_of(
@@ -291,7 +258,7 @@ def hashes_of(
         tuple[Tensor, Tensor]: Weights (K, D) and biases (K,): those of its
         first :class:`LSHLoss`; without one 4 D, drawn with bias 0.
     """
-    loss = _lsh_loss(distiller, tap)
+    loss = lsh_loss_of(distiller, tap)
     if loss is not None:
         return loss.weight, loss.bias
     weight = _drawn(feature.shape[1]).to(feature.device)
@@ -316,27 +283,6 @@ def knows(model: Any, num_classes: int) -> bool:
     return {x for x in counts if isinstance(x, int)} <= {num_classes}
 
 
-def _measure(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    keep: Tensor | None,
-    hashes: tuple[Tensor, Tensor],
-) -> list[np.ndarray]:
-    rows = rows_of(student, keep), rows_of(teacher, keep)
-    codes = equal_codes(student, teacher, *hashes, keep)
-    labels = labels.flatten(0, -2) if keep is None else labels[keep]
-    columns = [
-        angles(*rows),
-        *(torch.linalg.vector_norm(x, dim=1) for x in rows),
-        codes,
-    ]
-    return [
-        *(x.float().cpu().numpy() for x in columns),
-        labels.short().cpu().numpy(),
-    ]
-
-
 def _joined(parts: list[list[np.ndarray]]) -> Values:
     *columns, labels = zip(*parts, strict=True)
     width = max(x.shape[1] for x in labels)
@@ -347,8 +293,8 @@ def _joined(parts: list[list[np.ndarray]]) -> Values:
     return Values(*(np.concatenate(x) for x in [*columns, padded]))
 
 
-def _lsh_loss(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:
-    """The first LSH loss of a tap."""
+def lsh_loss_of(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:
+    """The first LSH loss of a tap, if it has one."""
     losses = [distiller.distill_losses[x] for x in distiller.losses_of(tap)]
     return next((x for x in losses if isinstance(x, LSHLoss)), None)
 
@@ -356,13 +302,3 @@ def _lsh_loss(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:
 @cache
 def _drawn(width: int) -> Tensor:
     return random_projection(4 * width, width, 1.0, 0)
-
-
-def _boxes(sample: Any) -> Tensor:
-    if 'gt_instances' not in sample:
-        raise ConfigError(
-            'val_dataloader: gives images without gt_instances, around which '
-            'boxes are drawn; its data set needs LoadAnnotations'
-        )
-    boxes = sample.gt_instances.bboxes
-    return getattr(boxes, 'tensor', boxes)

@@ -12,8 +12,7 @@ import jinja2
 import numpy as np
 
 from ..utils.files import atomic_write
-from . import charts
-from .analysis import TEACHER
+from . import charts, polar
 from .curves import ALIGNED
 
 SMALL = 320  # pixels of the longer side up to which an image is kept as it is
@@ -23,7 +22,7 @@ TITLES = {
     'norm_ratio': 'Norm ratio',
     'equal_codes': 'Equal codes',
 }
-UNITS = {'angle': '°', 'norm_ratio': '', 'equal_codes': ' %'}
+PARTS = ('_s', '_m', '_l', '_50', '_75')  # of a metric, which get no curve
 
 
 def write_report(
@@ -32,7 +31,7 @@ def write_report(
     """Write numbers, picture and page.
 
     Args:
-        analysis (dict): Of :func:`lshfm_mm.analysis.analyze`.
+        analysis (dict): Of :func:`lshfm_mm.insight.analyze`.
         images (list[np.ndarray]): Its images to show, BGR, (H, W, 3).
         folder (Path): Where ``analysis.json``, ``directions.png`` and
             ``report.html`` go; each is written whole or not at all.
@@ -41,24 +40,24 @@ def write_report(
         list[Path]: These files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [
-        folder / x for x in ('analysis.json', 'directions.png', 'report.html')
-    ]
-    with atomic_write(files[0]) as partial:
+    numbers = folder / 'analysis.json'
+    picture = folder / 'directions.png'
+    report = folder / 'report.html'
+    with atomic_write(numbers) as partial:
         text = json.dumps(analysis, allow_nan=False) + '\n'
         partial.write_text(text, 'utf-8')
-    with atomic_write(files[1]) as partial:
-        charts.draw_directions(analysis, partial)
-    with atomic_write(files[2]) as partial:
+    with atomic_write(picture) as partial:
+        polar.draw_directions(analysis, partial)
+    with atomic_write(report) as partial:
         partial.write_text(page(analysis, images), 'utf-8')
-    return files
+    return [numbers, picture, report]
 
 
 def page(analysis: Mapping[str, Any], images: Sequence[np.ndarray]) -> str:
     """The page: HTML with all styles, charts and images in it.
 
     Args:
-        analysis (dict): Of :func:`lshfm_mm.analysis.analyze`.
+        analysis (dict): Of :func:`lshfm_mm.insight.analyze`.
         images (list[np.ndarray]): Its images to show, BGR, (H, W, 3).
 
     Returns:
@@ -71,19 +70,15 @@ def page(analysis: Mapping[str, Any], images: Sequence[np.ndarray]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     template = (Path(__file__).parent / 'report.html').read_text('utf-8')
-    names = analysis['students']
+    evaluated = [k for k, v in analysis['metrics'].items() if len(v) > 1]
     return environment.from_string(template).render(
         analysis=analysis,
-        light=charts.css(charts.LIGHT),
-        dark=charts.css(charts.DARK),
         metrics=_metrics(analysis),
         findings=_findings(analysis),
-        taps={k: _tap(v) for k, v in analysis['taps'].items()},
-        curves=_curves(analysis, names),
-        images=[_embedded(x) for x in images],
-        models=[
-            x for x in [TEACHER, *names] if len(analysis['metrics'][x]) > 1
-        ],
+        taps={name: _tap(tap) for name, tap in analysis['taps'].items()},
+        curves=_curves(analysis),
+        images=[_embedded(image) for image in images],
+        models=evaluated,
     )
 
 
@@ -97,8 +92,7 @@ def _metrics(analysis: Mapping[str, Any]) -> dict[str, list[Any]]:
         if key != 'parameters'
         and any(row.get(key, -1) != -1 for row in rows.values())
     ]
-    head = [x.partition('/')[2] or x for x in keys]
-    head = [*head, 'parameters']
+    head = [key.partition('/')[2] or key for key in keys] + ['parameters']
     for name in analysis['taps']:
         more = '' if len(analysis['taps']) == 1 else f' {name}'
         head += [f'{x}{more}' for x in ('angle', 'norm ratio', 'equal codes')]
@@ -110,164 +104,185 @@ def _metrics(analysis: Mapping[str, Any]) -> dict[str, list[Any]]:
             f'{row["parameters"] / 1e6:.2f} M',
         ]
         for tap in analysis['taps'].values():
-            found = tap['students'].get(model)
-            stats = found and found[charts.group_of(tap)]
-            line += _means(stats) if stats else ['–'] * 3
+            student = tap['students'].get(model)
+            line += (
+                _means(student[charts.group_of(tap)]) if student else ['–'] * 3
+            )
         body.append(line)
     return {'head': ['', *head], 'body': body}
 
 
 def _tap(tap: Mapping[str, Any]) -> dict[str, Any]:
     """Charts and tables of a tap."""
-    groups, group = charts.groups_of(tap), charts.group_of(tap)
     students = tap['students']
-    polars = []
-    for place, (name, found) in enumerate(students.items()):
-        stats = found[group]
-        outside = found['joint'][group]['outside']
-        share = outside / max(stats['count'], 1)
-        label = (
-            f'{name}: median angle {_spelt(stats["angle"], "°")}, median '
-            f'norm ratio {_spelt(stats["norm_ratio"], "")}'
-        )
-        note = f'{share:.1%} outside the picture' if outside else ''
-        draw = charts.polar(tap, name, place)
-        polars.append((charts.svg(draw, label), note))
-    spreads, histograms = [], []
-    for what, title in TITLES.items():
-        label = '; '.join(
-            f'{name}, {x}: median {_spelt(found[x][what], UNITS[what])}'
-            for name, found in students.items()
-            for x in groups
-        )
-        draw = charts.intervals(tap, what)
-        high = 1.1 + 0.42 * len(students)
-        spreads.append(
-            (title, charts.svg(draw, f'{title}. {label}', (3.7, high)))
-        )
-        for part in groups:
-            draw = charts.histograms(tap, what, part)
-            histograms.append(
-                (
-                    f'{title}, {part}',
-                    charts.svg(draw, f'Distribution of {title}, {part}'),
-                )
-            )
-    classes = next(iter(students.values()))['classes'] if students else {}
+    groups = charts.groups_of(tap)
+    any_student = next(iter(students.values()))
     return {
-        'polars': polars,
-        'spreads': spreads,
-        'histograms': histograms,
+        'polars': [_polar(tap, name) for name in students],
+        'spreads': [
+            (TITLES[what], _intervals(tap, what, groups)) for what in TITLES
+        ],
+        'histograms': [
+            (f'{title}, {group}', _histograms(tap, what, group))
+            for what, title in TITLES.items()
+            for group in groups
+        ],
         'groups': [
-            [name, x, f'{found[x]["count"]:,}', *_means(found[x])]
-            for name, found in students.items()
-            for x in dict.fromkeys([*groups, 'all'])
+            [
+                name,
+                group,
+                f'{student[group]["count"]:,}',
+                *_means(student[group]),
+            ]
+            for name, student in students.items()
+            for group in dict.fromkeys([*groups, 'all'])
         ],
         'classes': [
             [
                 label,
                 *(
                     cell
-                    for found in students.values()
-                    for cell in _means(found['classes'][label])[:2]
+                    for student in students.values()
+                    for cell in _means(student['classes'][label])[:2]
                 ),
             ]
-            for label in classes
+            for label in any_student['classes']
         ],
         'students': list(students),
     }
 
 
-def _curves(
-    analysis: Mapping[str, Any], names: Sequence[str]
-) -> list[tuple[str, str]]:
+def _polar(tap: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Chart of a student's directions, and a note below it."""
+    group = charts.group_of(tap)
+    student = tap['students'][name]
+    stats = student[group]
+    label = (
+        f'{name}: median angle {_spelt(stats, "angle")}, median norm ratio '
+        f'{_spelt(stats, "norm_ratio")}'
+    )
+    share = student['joint'][group]['outside'] / max(stats['count'], 1)
+    chart = charts.svg(polar.polar, tap, name, label=label, projection='polar')
+    return chart, f'{share:.1%} outside the picture' if share else ''
+
+
+def _intervals(
+    tap: Mapping[str, Any], what: str, groups: Sequence[str]
+) -> str:
+    medians = '; '.join(
+        f'{name}, {group}: median {_spelt(student[group], what)}'
+        for name, student in tap['students'].items()
+        for group in groups
+    )
+    return charts.svg(
+        charts.intervals,
+        tap,
+        what,
+        label=f'{TITLES[what]}. {medians}',
+        size=(3.7, 1.1 + 0.42 * len(tap['students'])),
+    )
+
+
+def _histograms(tap: Mapping[str, Any], what: str, group: str) -> str:
+    label = f'Distribution of {TITLES[what]}, {group}'
+    return charts.svg(charts.histograms, tap, what, group, label=label)
+
+
+def _curves(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Charts of the trainings: loss, metrics, alignment."""
-    found = analysis['curves']
-    keys = list(dict.fromkeys(key for x in found.values() for key in x))
-    metric = [
-        x
-        for x in keys
-        if any(x in row for row in analysis['metrics'].values())
-        and not x.endswith(('_s', '_m', '_l', '_50', '_75'))
-    ]
-    aligned = [x for x in keys if x.endswith(ALIGNED)]
+    trainings = analysis['curves']
+    keys = dict.fromkeys(
+        key for curves in trainings.values() for key in curves
+    )
+    measured = {key for row in analysis['metrics'].values() for key in row}
     titles = {
         'task_loss': "loss of the task, the student's own",
         'mimic_loss': 'loss of mimicking, weighted',
-        **{x: f'{x}, validation' for x in metric},
-        **{x: f'{x}, training batches' for x in sorted(aligned)},
     }
+    for key in keys:
+        if key in measured and not key.endswith(PARTS):
+            titles[key] = f'{key}, validation'
+    for key in sorted(key for key in keys if key.endswith(ALIGNED)):
+        titles[key] = f'{key}, training batches'
     shown = []
     for key, title in titles.items():
-        lines = {k: v[key] for k, v in found.items() if v.get(key)}
-        if any(len(x) > 1 for x in lines.values()):
-            label = (
-                title
-                + '. '
-                + '; '.join(
-                    f'{k} ends at {v[-1][1]:.3g}' for k, v in lines.items()
-                )
+        lines = {k: v[key] for k, v in trainings.items() if v.get(key)}
+        if any(len(curve) > 1 for curve in lines.values()):
+            ends = '; '.join(
+                f'{name} ends at {curve[-1][1]:.3g}'
+                for name, curve in lines.items()
             )
-            draw = charts.curves(lines, names, title)
-            shown.append((title, charts.svg(draw, label)))
+            chart = charts.svg(
+                charts.curves,
+                lines,
+                analysis['students'],
+                title,
+                label=f'{title}. {ends}',
+            )
+            shown.append((title, chart))
     return shown
 
 
 def _findings(analysis: Mapping[str, Any]) -> list[str]:
-    """What the numbers say, in sentences."""
+    """What the numbers say, a sentence for each tap."""
     lines = []
     for name, tap in analysis['taps'].items():
         group = charts.group_of(tap)
-        stats = {k: v[group] for k, v in tap['students'].items()}
-        angle = {k: v['angle']['median'] for k, v in stats.items()}
-        ratio = {k: v['norm_ratio']['median'] for k, v in stats.items()}
-        angle = {k: v for k, v in angle.items() if v is not None}
-        ratio = {k: v for k, v in ratio.items() if v}
-        if not angle or not ratio:
+        angles, ratios = (
+            {
+                student: stats[group][what]['median']
+                for student, stats in tap['students'].items()
+                if stats[group][what]['median'] is not None
+            }
+            for what in ('angle', 'norm_ratio')
+        )
+        ratios = {student: x for student, x in ratios.items() if x}
+        if not angles or not ratios:
             continue
-        nearest = min(angle, key=lambda x: angle[x])
-        truest = min(ratio, key=lambda x: abs(math.log(ratio[x])))
+        nearest = min(angles, key=lambda x: angles[x])
+        truest = min(ratios, key=lambda x: abs(math.log(ratios[x])))
         samples = f'{tap["samples"]} of {name}'
         if group != 'all':
             samples = f'{group} {samples}'
-        if len(angle) == 1:
+        if len(angles) == 1:
             lines.append(
                 f'On {samples} the median angle of {nearest} is '
-                f'{angle[nearest]:.0f}°, its median norm ratio '
-                f'{ratio[nearest]:.2f}.'
+                f'{angles[nearest]:.0f}°, its median norm ratio '
+                f'{ratios[nearest]:.2f}.'
             )
             continue
+        all_angles = ', '.join(f'{k} {v:.0f}°' for k, v in angles.items())
+        all_ratios = ', '.join(f'{k} {v:.2f}' for k, v in ratios.items())
         lines.append(
             f'On {samples} the direction is closest for {nearest} (median '
-            f'angle {angle[nearest]:.0f}°; all: '
-            + ', '.join(f'{k} {v:.0f}°' for k, v in angle.items())
-            + f'), and the norm for {truest} (median ratio '
-            f'{ratio[truest]:.2f}; all: '
-            + ', '.join(f'{k} {v:.2f}' for k, v in ratio.items())
-            + ').'
+            f'angle {angles[nearest]:.0f}°; all: {all_angles}), and the norm '
+            f'for {truest} (median ratio {ratios[truest]:.2f}; all: '
+            f'{all_ratios}).'
         )
     return lines
 
 
 def _means(stats: Mapping[str, Any]) -> list[str]:
     """Mean angle, ratio of mean norms and equal codes, for a table."""
-    found = (
+    cells = (
         (stats['angle']['mean'], 1, '.1f', '°'),
         (stats['norm_ratio']['of_means'], 1, '.2f', ''),
         (stats['equal_codes']['mean'], 100, '.1f', ' %'),
     )
     return [
         '–' if value is None else f'{value * factor:{form}}{unit}'
-        for value, factor, form, unit in found
+        for value, factor, form, unit in cells
     ]
 
 
-def _spelt(stats: Mapping[str, Any], unit: str) -> str:
+def _spelt(stats: Mapping[str, Any], what: str) -> str:
     """A median in words."""
-    value = stats['median']
+    value = stats[what]['median']
     if value is None:
         return 'none'
-    return f'{100 * value:.0f} %' if unit == ' %' else f'{value:.2f}{unit}'
+    if what == 'equal_codes':
+        return f'{100 * value:.0f} %'
+    return f'{value:.2f}{"°" if what == "angle" else ""}'
 
 
 def _number(value: float | None) -> str:

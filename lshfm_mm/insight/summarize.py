@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
-from .collect import Values, _lsh_loss
+from .collect import Values, lsh_loss_of
 
 QUANTILES = {'q05': 5, 'q25': 25, 'median': 50, 'q75': 75, 'q95': 95}
 BINS = {
@@ -74,43 +74,65 @@ def groups_of(
     return groups
 
 
-def _summarize_tap(
+def summarize_tap(
     algorithm: FeatureMimicDistill,
     tap: str,
     values: Mapping[str, Mapping[str, Values]],
     classes: Sequence[str],
     split: bool,
 ) -> dict[str, Any]:
+    """All numbers of a tap.
+
+    Args:
+        algorithm (FeatureMimicDistill): Has the tap.
+        tap (str): Its name.
+        values (dict): Name of a student -> name of a tap -> what was
+            measured of each sample.
+        classes (list[str]): Names of the classes.
+        split (bool): Whether foreground and background are groups.
+
+    Returns:
+        dict: Part of what :func:`lshfm_mm.insight.analyze` returns.
+    """
     distiller = algorithm.distiller
-    found = {k: v[tap] for k, v in values.items() if tap in v}
-    kind = 'locations' if split else 'images'
-    kind = 'boxes' if tap in distiller.records.on_rois else kind
-    students = {}
-    for name, measured in found.items():
-        groups = groups_of(measured, len(classes), split)
-        summaries = {k: summarize(measured, v) for k, v in groups.items()}
-        per_class = {x: summaries.pop(str(i)) for i, x in enumerate(classes)}
-        for summary in per_class.values():
-            for part in ('angle', 'norm_ratio', 'equal_codes'):
-                summary[part].pop('histogram')
-        students[name] = {
-            **summaries,
-            'classes': per_class,
-            'joint': {k: _joint(measured, groups[k]) for k in summaries},
-        }
     layer = distiller.taps[tap]
-    loss = _lsh_loss(distiller, tap)
+    loss = lsh_loss_of(distiller, tap)
+    if tap in distiller.records.on_rois:
+        samples = 'boxes'
+    else:
+        samples = 'locations' if split else 'images'
     return {
         'layer': layer.student,
         'teacher_layer': layer.teacher,
         'record': layer.record,
-        'samples': kind,
+        'samples': samples,
         'hashes': '4 per channel, bias zero, seed 0, drawn for this page'
         if loss is None
         else f'{len(loss.weight)}, bias {loss.bias_kind}, seed {loss.seed}, '
         f"the config's",
-        'bins': {k: v.tolist() for k, v in BINS.items()},
-        'students': students,
+        'bins': {name: edges.tolist() for name, edges in BINS.items()},
+        'students': {
+            name: _summarize_student(measured[tap], classes, split)
+            for name, measured in values.items()
+            if tap in measured
+        },
+    }
+
+
+def _summarize_student(
+    values: Values, classes: Sequence[str], split: bool
+) -> dict[str, Any]:
+    """Numbers of groups and classes at a tap."""
+    groups = groups_of(values, len(classes), split)
+    summaries = {k: summarize(values, keep) for k, keep in groups.items()}
+    per_class = {x: summaries.pop(str(i)) for i, x in enumerate(classes)}
+    for summary in per_class.values():
+        for name in BINS:
+            summary[name].pop('histogram')
+    return {
+        **summaries,
+        'classes': per_class,
+        'joint': {k: _joint(values, groups[k]) for k in summaries},
     }
 
 
@@ -126,11 +148,11 @@ def _spread(name: str, values: np.ndarray) -> dict[str, Any]:
     if not len(values):
         empty = dict.fromkeys(('mean', 'std', *QUANTILES))
         return {**empty, 'histogram': histogram}
-    found = np.percentile(values, list(QUANTILES.values()))
+    quantiles = np.percentile(values, list(QUANTILES.values()))
     return {
         'mean': values.mean(),
         'std': values.std(),
-        **dict(zip(QUANTILES, found.tolist(), strict=True)),
+        **dict(zip(QUANTILES, quantiles.tolist(), strict=True)),
         'histogram': histogram,
     }
 

@@ -1,6 +1,6 @@
 """Shapes: small generated images, to detect and to classify shapes in."""
 
-from .scene import CLASSES
+from .forms import CLASSES
 from .write import generate
 
 __all__ = [

@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from ...errors import ConfigError, check_int
 from ...utils.files import atomic_write
-from .scene import CLASSES, MIN_SIZE, VIEWS, Shape, render
+from .forms import CLASSES
+from .scene import MIN_SIZE, Shape, render
 
 VERSION = '1.0'  # to be raised when the same arguments give other images
 SPLITS = ('train', 'val')
@@ -96,13 +97,9 @@ def generate(
             text = json.dumps(
                 {'metainfo': {'classes': CLASSES}, 'data_list': labels}
             )
-            _write_whole(root / 'annotations' / f'{split}_{view}.json', text)
+            _write_whole(_annotation_file(root, f'{split}_{view}'), text)
     for split, content in contents.items():
         _write_whole(_annotation_file(root, split), json.dumps(content))
-
-
-def _image_rng(seed: int, split: str, index: int) -> np.random.Generator:
-    return np.random.default_rng([seed, SPLITS.index(split), index])
 
 
 def crop(
@@ -124,12 +121,9 @@ def crop(
     # From pixel edges of the image to those of the crop, at pixel centres.
     shift = [CROP / 2 - scale * x + (scale - 1) / 2 for x in centre]
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    return np.asarray(
-        cv2.warpAffine(
-            image, matrix, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE
-        ),
-        np.uint8,
-    )
+    side = (CROP, CROP)
+    crop = cv2.warpAffine(image, matrix, side, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
 
 
 def _write_images(
@@ -140,18 +134,12 @@ def _write_images(
     annotations: list[dict[str, Any]] = []
     size = info['size']
     for index in range(count):
-        rng = _image_rng(info['seed'], split, index)
-        image, objects = render(rng, size)
+        seed = [info['seed'], SPLITS.index(split), index]
+        image, objects = render(np.random.default_rng(seed), size)
         name = f'{index:06d}.png'
         _write_image(root / split / name, image)
-        images.append(
-            {
-                'id': index + 1,
-                'file_name': name,
-                'width': size,
-                'height': size,
-            }
-        )
+        record = {'file_name': name, 'width': size, 'height': size}
+        images.append({'id': index + 1, **record})
         for item in objects:
             number = len(annotations)
             path = root / 'crops' / split / f'{number:06d}.png'
@@ -212,20 +200,19 @@ def _annotation(number: int, image_id: int, item: Shape) -> dict[str, Any]:
     }
 
 
-def _annotation_file(root: Path, split: str) -> Path:
-    return root / 'annotations' / f'{split}.json'
+def _annotation_file(root: Path, name: str) -> Path:
+    return root / 'annotations' / f'{name}.json'
 
 
 def _holds(root: Path, info: dict[str, Any]) -> bool:
     """Whether the whole set is in ``root``; raise if another one is."""
     paths = [_annotation_file(root, split) for split in SPLITS]
     views = [
-        root / 'annotations' / f'{split}_{view}.json'
+        _annotation_file(root, f'{split}_{view}')
         for split in SPLITS
-        for view in VIEWS
+        for view in ('labels', 'crops')
     ]
-    found = [path for path in paths if path.exists()]
-    for path in found:
+    for path in filter(Path.exists, paths):
         try:
             held = json.loads(path.read_text(encoding='utf-8'))['info']
         except (ValueError, KeyError, TypeError):
@@ -236,7 +223,7 @@ def _holds(root: Path, info: dict[str, Any]) -> bool:
                 f'{_describe(info, info)}; take another root or delete this '
                 f'one'
             )
-    return found == paths and all(x.exists() for x in views)
+    return all(path.exists() for path in [*paths, *views])
 
 
 def _describe(held: Any, info: dict[str, Any]) -> str:
