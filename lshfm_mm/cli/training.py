@@ -1,6 +1,7 @@
 """What the training tool adds to that of mmdet."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from datetime import timedelta
 from inspect import isclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..training.resuming import find_whole, read_resumable
 # What each training gets that has it not already, and each distillation of
 # ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
 # that the config that a run leaves behind needs no custom_imports.
+CHECKPOINT_HOOK = 'lshfm_mm.hooks.WholeCheckpointHook'  # for CheckpointHook
 HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
 DISTILL_HOOKS = (
     'lshfm_mm.hooks.NonFiniteHook',
@@ -128,8 +130,8 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
             f'({", ".join(scores) or "it finds nothing"}); give weights that '
             f'were trained for these classes'
         )
-    told = ', '.join(f'{k} {v:.4g}' for k, v in scores.items())
-    print_log(f'teacher on the validation set: {told}', 'current')
+    line = ', '.join(f'{k} {v:.4g}' for k, v in scores.items())
+    print_log(f'teacher on the validation set: {line}', 'current')
     return metrics
 
 
@@ -143,15 +145,7 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
     Raises:
         ConfigError: If there is a checkpoint to resume, but no whole one.
     """
-    options = dict(args.cfg_options or {})
-    hooks = cfg.to_dict().get('custom_hooks') or []
-    named = {str(x.get('type')).rpartition('.')[2] for x in hooks}
-    of_all = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
-    if not cfg.get('add_hooks', True):
-        of_all = ()
-    lacking = [x for x in of_all if x.rpartition('.')[2] not in named]
-    if lacking:
-        options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
+    options = {**(args.cfg_options or {}), **_added_hooks(cfg)}
     wanted = args.resume
     if wanted is None and cfg.get('resume'):
         wanted = cfg.get('load_from') or 'auto'
@@ -168,6 +162,31 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
         # MMEngine takes it over, but too late for the order of the data.
         options['randomness.seed'] = content['meta'].get('seed')
     args.resume, args.cfg_options = wanted, options
+
+
+def _added_hooks(cfg: Config) -> dict[str, Any]:
+    """Overrides of a config that give a training its hooks."""
+    if not cfg.get('add_hooks', True):
+        return {}
+    options: dict[str, Any] = {}
+    plain = cfg.to_dict()
+    hooks = plain.get('custom_hooks') or []
+    present = {_name(hook) for hook in hooks}
+    wanted = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
+    lacking = [x for x in wanted if x.rpartition('.')[2] not in present]
+    if lacking:
+        options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
+    saving = dict(type='CheckpointHook', interval=1)  # as MMEngine has it
+    saving = (plain.get('default_hooks') or {}).get('checkpoint', saving)
+    if saving is not None and _name(saving) == 'CheckpointHook':
+        saving['type'] = CHECKPOINT_HOOK
+        options['default_hooks.checkpoint'] = saving
+    return options
+
+
+def _name(hook: Mapping[str, Any]) -> str:
+    """Type of a hook without its scope or module."""
+    return str(hook.get('type')).rpartition('.')[2]
 
 
 def _mimics(cfg: Config) -> bool:

@@ -4,6 +4,9 @@ OneDL's packages are forks of OpenMMLab's that install into the same folders:
 the one installed last writes over the other, and uninstalling one deletes
 the files of both, all without a word of pip. A module's version tells
 nothing then, so the stacks are told apart by the names of distributions.
+
+Only the standard library is used, also for ranges of versions: setup.py and
+the doctor read this file where nothing is installed yet, packaging neither.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ import operator
 import re
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 PYTHON = '>=3.10,<3.14'
 LOCK = Path(__file__).resolve().parents[2] / 'requirements.lock'
+# Without these nothing but the maths works.
+MODULES = ('mmengine', 'mmcv', 'mmdet')
 # These write into mmcv's folder, too.
 OTHER_MMCV = ('mmcv-lite', 'mmcv-full')
 COMPARE = {
@@ -103,6 +109,23 @@ ONEDL = Stack(
     source=_ONEDL_MMCV,
 )
 STACKS = {stack.name: stack for stack in (OPENMMLAB, ONEDL)}
+
+
+def is_begun() -> bool:
+    """Whether any part of a stack is installed."""
+    return any(find_spec(module) for module in MODULES)
+
+
+def lack() -> str:
+    """Return what of a stack is not installed, as one line, or ''."""
+    for module in MODULES:
+        if find_spec(module) is None:
+            return (
+                f'{module} is not installed; lshfm_mm needs one of its '
+                f'extras, [openmmlab] or [onedl], and an mmcv: "python -m '
+                f'lshfm_mm doctor" names the commands'
+            )
+    return ''
 
 
 def dist_version(*names: str) -> str:

@@ -1,17 +1,15 @@
 """Where a student mimics a teacher, and by which losses."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import ConfigDict
 from torch import nn
 
 from ..distillers.taps import connector_config, width_of, window_of_layer
-from ..errors import ConfigError
+from ..errors import ConfigError, check_choice
 from ..export.folding import HEADS
-from .inspect import PROBE, Layer, View, _strides
+from .inspect import PROBE, Layer, View, strides_of
 
 MAX_HASHES = 4096
 LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
@@ -30,7 +28,7 @@ class Pairing(NamedTuple):
     hashes: str = '4 hashes per channel'  # of LSHLoss
 
 
-def pair(
+def choose_pairing(
     student: View,
     teacher: View,
     tap: str | None = None,
@@ -53,26 +51,24 @@ def pair(
     Raises:
         ConfigError: If the models have no such tap in common.
     """
-    if tap is not None and tap not in CHOICES:
-        raise ConfigError(
-            f'tap: must be one of {tuple(CHOICES)}, but got {tap!r}'
-        )
+    if tap is not None:
+        check_choice('tap', tap, tuple(CHOICES))
     reasons = []
     for name in CHOICES if tap is None else (tap,):
         weight = beta if beta is not None else _weight(name, loss)
-        found = CHOICES[name](student, teacher, loss, weight)
-        if isinstance(found, Pairing):
+        choice = CHOICES[name](student, teacher, loss, weight)
+        if isinstance(choice, Pairing):
             if tap is None and name == 'roi' and loss == 'recommended':
-                return _beside_rois(found, student, teacher, weight)
-            return found
-        reasons.append(f'{name}: {found}')
+                return _beside_rois(choice, student, teacher, weight)
+            return choice
+        reasons.append(f'{name}: {choice}')
     raise ConfigError(
         f'tap: {student.kind} and {teacher.kind} cannot be paired '
         f'({"; ".join(reasons)}); take another tap or pair'
     )
 
 
-def embed(
+def add_embedding(
     model: ConfigDict, student: View, teacher: View
 ) -> tuple[int, int] | None:
     """Give a classifier an embedding as wide as its teacher, if it needs one.
@@ -162,7 +158,7 @@ def _pair_dense(
         return f'{lacking.kind} has no one class layer for all levels'
     sizes = [[x[2:] for x in y.shapes] for y in (ours, theirs)]
     if sizes[0] != sizes[1]:
-        return f'levels differ, {_strides(ours)} and {_strides(theirs)}'
+        return f'levels differ, {strides_of(ours)} and {strides_of(theirs)}'
     windows = [window_of_layer(x.module, 'input') for x in (ours, theirs)]
     if windows[0] != windows[1]:
         return f'windows differ, {windows[0]} and {windows[1]}'
@@ -172,7 +168,7 @@ def _pair_dense(
     hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
         'FeatureMimicDistill',
-        f'both classify the locations of strides {_strides(ours)}',
+        f'both classify the locations of strides {strides_of(ours)}',
         {'cls': _tap(ours, theirs)},
         _connector('cls', ours, theirs),
         {'cls': _losses(loss, weight, hashes=hashes)},
@@ -192,7 +188,7 @@ def _pair_necks(
         x for x in ours.shapes if x[2:] in [y[2:] for y in theirs.shapes]
     ]
     if not common:
-        return f'strides differ, {_strides(ours)} and {_strides(theirs)}'
+        return f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
     widths = [sorted({x[1] for x in y.shapes}) for y in (ours, theirs)]
     connectors, note = {}, ''
     if len(widths[0]) == len(widths[1]) == 1:
@@ -287,11 +283,3 @@ def _losses(
     }
     scale = [] if weight == 1 else [f'loss_weight={weight:g}']
     return [f'dict({", ".join(x + scale)})' for x in kinds[loss]]
-
-
-def _relative(path: str, folder: Path) -> str:
-    """Name a file from a folder, with slashes as configs have them."""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:  # on another drive of Windows
-        return Path(path).absolute().as_posix()
