@@ -54,7 +54,7 @@ def _patched():
 
 
 def refusal(path):
-    """Of a file with code in it; torch lists the names in its newest format."""
+    """Of a file with code in it; of zip files torch tells the names."""
     return (HOLDS if zipfile.is_zipfile(path) else UNREADABLE).format(path)
 
 

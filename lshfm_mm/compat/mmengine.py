@@ -6,6 +6,7 @@ for a config that wants it with another tool.
 """
 
 import importlib
+import logging
 import pickle
 from collections.abc import Callable
 from functools import cache
@@ -22,7 +23,8 @@ from mmengine.runner import checkpoint
 
 from ..utils.checkpoints import REMOTE, load
 from ..utils.shipped import shipped
-from .mmrazor import logger
+
+logger = logging.getLogger(__name__)
 
 
 def declare_safe_classes() -> None:
