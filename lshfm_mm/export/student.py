@@ -240,9 +240,9 @@ def plain_config(cfg: Config) -> Config:
         for hook in cfg.get('custom_hooks') or []
         if not own_hooks & {*_types(hook)}
     ]
-    saving = (cfg.get('default_hooks') or {}).get('checkpoint')
-    if own_hooks & {*_types(saving)}:
-        saving.type = 'CheckpointHook'
+    default_hooks = cfg.get('default_hooks') or {}
+    if own_hooks & {*_types(default_hooks.get('checkpoint'))}:
+        cfg.default_hooks.checkpoint.type = 'CheckpointHook'
     names = [name for name in imports_of(cfg) if not _is_ours(name)]
     types = set(_types(cfg.to_dict()))
     for part in PARTS:
