@@ -29,7 +29,7 @@ from lshfm_mm.compat.mmengine import patch_loaders
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export.student import check_weights, export_student
 from lshfm_mm.training.averaging import average_checkpoints
-from lshfm_mm.utils.checkpoints import code_in, fetch, load, read_checkpoint
+from lshfm_mm.utils.checkpoints import code_in, download, load, read_checkpoint
 
 REPO = Path(__file__).parent.parent
 INIT = 'model.architecture.backbone.init_cfg'
@@ -349,10 +349,10 @@ def test_the_hash_in_a_name_is_checked(scheme, server, tmp_path, monkeypatch):
 
 FETCH = """
 import sys
-from lshfm_mm.utils.checkpoints import fetch
+from lshfm_mm.utils.checkpoints import download
 print('ready', flush=True)
 sys.stdin.readline()
-print(fetch('teacher_ckpt', sys.argv[1]).stat().st_size)
+print(download('teacher_ckpt', sys.argv[1]).stat().st_size)
 """
 
 
@@ -364,7 +364,7 @@ def test_two_processes_download_a_file_once(server):
     assert child.stdout.readline() == 'ready\n'
     child.stdin.write('\n')
     child.stdin.flush()
-    size = fetch('teacher_ckpt', f'{url}/big.pth').stat().st_size
+    size = download('teacher_ckpt', f'{url}/big.pth').stat().st_size
     assert int(child.communicate()[0]) == size >= 2_000_000
     assert asked == ['/big.pth']
 

@@ -893,7 +893,7 @@ def test_mmengines_checkpoints_hold_only_names_that_we_call_safe(tmp_path):
     assert loaded['message_hub']['log_scalars']['loss'].mean() == 1
 
 
-@used_by('checkpoints (fetch)')
+@used_by('utils.checkpoints (download)')
 def test_downloads_with_a_wrong_hash_leave_nothing(tmp_path, monkeypatch):
     from torch.hub import download_url_to_file, get_dir
 

@@ -1,7 +1,6 @@
 """What the training tool adds to that of mmdet."""
 
 from argparse import Namespace
-from collections.abc import Mapping
 from datetime import timedelta
 from inspect import isclass
 from pathlib import Path
@@ -124,7 +123,7 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         cfg,
     )
     scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
-    if not any(x > 0 for x in scores.values()):
+    if not any(score > 0 for score in scores.values()):
         raise ConfigError(
             f'teacher_ckpt: the teacher scores 0 on the validation set '
             f'({", ".join(scores) or "it finds nothing"}); give weights that '
@@ -171,22 +170,22 @@ def _added_hooks(cfg: Config) -> dict[str, Any]:
     options: dict[str, Any] = {}
     plain = cfg.to_dict()
     hooks = plain.get('custom_hooks') or []
-    present = {_name(hook) for hook in hooks}
+    present = {_stem(hook.get('type')) for hook in hooks}
     wanted = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
-    lacking = [x for x in wanted if x.rpartition('.')[2] not in present]
+    lacking = [kind for kind in wanted if _stem(kind) not in present]
     if lacking:
-        options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
+        options['custom_hooks'] = hooks + [dict(type=kind) for kind in lacking]
     saving = dict(type='CheckpointHook', interval=1)  # as MMEngine has it
     saving = (plain.get('default_hooks') or {}).get('checkpoint', saving)
-    if saving is not None and _name(saving) == 'CheckpointHook':
+    if saving and _stem(saving.get('type')) == 'CheckpointHook':
         saving['type'] = CHECKPOINT_HOOK
         options['default_hooks.checkpoint'] = saving
     return options
 
 
-def _name(hook: Mapping[str, Any]) -> str:
-    """Type of a hook without its scope or module."""
-    return str(hook.get('type')).rpartition('.')[2]
+def _stem(kind: object) -> str:
+    """A type without its scope or module."""
+    return str(kind).rpartition('.')[2]
 
 
 def _mimics(cfg: Config) -> bool:

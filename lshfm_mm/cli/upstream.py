@@ -38,7 +38,11 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     Raises:
         ConfigError: If a package is absent, or has no such tool.
     """
-    paths = [x for x in arguments if x.endswith('.py') and Path(x).is_file()]
+    paths = [
+        argument
+        for argument in arguments
+        if argument.endswith('.py') and Path(argument).is_file()
+    ]
     try:
         cfg = read_config('config', paths[0]) if paths else Config()
     except ModuleNotFoundError as error:

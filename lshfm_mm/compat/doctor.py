@@ -174,29 +174,29 @@ def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
     Returns:
         Check: Its ``mend`` points at the first part it lacks, if one fails.
     """
-    found = dist_version(*part.dists)
+    version = dist_version(*part.dists)
     needed, name = part.spec or 'any', part.dists[0]
     wanted = name + part.spec
     missing = re.search(r"No module named '(\w+)", error)
     needed_checks = [before[need] for need in part.needs if need in before]
     lacking = [check.name for check in needed_checks if check.error]
     options = []
-    if not found:
+    if not version:
         error = 'not installed'
-    elif not satisfies(found, part.spec):
-        error = f'version {found} is outside {part.spec}'
+    elif not satisfies(version, part.spec):
+        error = f'version {version} is outside {part.spec}'
     elif missing and missing[1] != part.module.split('.')[0]:
         wanted = missing[1]
     else:
         options = ['--force-reinstall', '--no-deps']
     mend = stacks.pip_install(*options, wanted)
-    if found and lacking:
+    if version and lacking:
         mend = f'mend {lacking[0]} first'
     elif part.module.startswith('mmcv'):
         mend = INSTALL_MMCV
     elif part.module == 'cv2' and 'cannot open shared object' in error:
         mend = OPENCV_MEND
-    return Check(name, found or 'none', needed, error, mend, part.required)
+    return Check(name, version or 'none', needed, error, mend, part.required)
 
 
 def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
@@ -220,8 +220,10 @@ def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
     if '+' in torch:
         build = torch.split('+')[1]
         mend += f' --index-url https://download.pytorch.org/whl/{build}'
-    found = f'{torch} + {torchvision}'
-    return Check('torch + torchvision', found, f'torch{wanted}', error, mend)
+    versions = f'{torch} + {torchvision}'
+    return Check(
+        'torch + torchvision', versions, f'torch{wanted}', error, mend
+    )
 
 
 def check_stack() -> list[Check]:
@@ -229,10 +231,10 @@ def check_stack() -> list[Check]:
     error, mend = stacks.mixture()
     stack = OPENMMLAB if error else stacks.choose()
     names = [x.name for x in stacks.STACKS.values() if x.installed()]
-    found = ' + '.join(names) or 'none'
+    installed = ' + '.join(names) or 'none'
     checks = {
         'python': check_python(),
-        'stack': Check('stack', found, 'one', error, mend),
+        'stack': Check('stack', installed, 'one', error, mend),
     }
     if error:  # what else is found would be about files of the other one
         return list(checks.values())

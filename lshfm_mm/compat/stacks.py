@@ -60,8 +60,9 @@ class Stack:
     def installed(self) -> dict[str, str]:
         """Return the versions of its distributions that are installed."""
         names = [name for name, _ in self.packages.values() if 'mm' in name]
-        found = {name: dist_version(name) for name in names}
-        return {name: version for name, version in found.items() if version}
+        return {
+            name: dist_version(name) for name in names if dist_version(name)
+        }
 
     def requirements(self) -> list[str]:
         """Return what pip can install: all but mmcv, see install_mmcv."""
@@ -179,6 +180,10 @@ def pip_install(*wanted: str) -> str:
     return ' '.join(['pip install', *lock, *map(quote, wanted)])
 
 
+def _listed(versions: dict[str, str]) -> str:
+    return ', '.join(f'{name} {number}' for name, number in versions.items())
+
+
 def mixture() -> tuple[str, str]:
     """Look for packages that write over each other.
 
@@ -190,15 +195,14 @@ def mixture() -> tuple[str, str]:
     others = {x: dist_version(x) for x in OTHER_MMCV if dist_version(x)}
     if not others and not all(both.values()):
         return '', ''
-    found = {**both[OPENMMLAB.name], **both[ONEDL.name], **others}
-    told = ', '.join(f'{name} {number}' for name, number in found.items())
+    clash = {**both[OPENMMLAB.name], **both[ONEDL.name], **others}
     install = ', or '.join(
         f'`{pip_install(*stack.requirements())}` for {stack.name}'
         for stack in STACKS.values()
     )
     return (
-        f'{told} write into the same folders',
-        f'`pip uninstall -y {" ".join(found)}`, then {install}, then '
+        f'{_listed(clash)} write into the same folders',
+        f'`pip uninstall -y {" ".join(clash)}`, then {install}, then '
         f'`python -m lshfm_mm install_mmcv`',
     )
 
@@ -221,11 +225,10 @@ def choose(name: str | None = None) -> Stack:
     here = [stack for stack in STACKS.values() if stack.installed()]
     stack = here[0] if here else STACKS[name or OPENMMLAB.name]
     if name and stack.name != name:
-        told = ', '.join(f'{k} {v}' for k, v in stack.installed().items())
         raise ValueError(
-            f'{name} is asked for, but {told} of {stack.name} would be '
-            f'written over; take another environment, for example "make env '
-            f'STACK={name} VENV=.venv-{name}", or "pip uninstall -y '
-            f'{" ".join(stack.installed())}" first'
+            f'{name} is asked for, but {_listed(stack.installed())} of '
+            f'{stack.name} would be written over; take another environment, '
+            f'for example "make env STACK={name} VENV=.venv-{name}", or "pip '
+            f'uninstall -y {" ".join(stack.installed())}" first'
         )
     return stack

@@ -89,7 +89,7 @@ def inspect_model(field: str, model: BaseModel) -> View:
         model (BaseModel): A detector or classifier.
 
     Returns:
-        View: What was found.
+        View: What there is; None where there is no such.
 
     Raises:
         ConfigError: If the model does not run on such an image.
@@ -165,8 +165,8 @@ def _neck(calls: list[Any]) -> Layer | None:
     for name, module, _, output in calls:
         if name == 'neck':
             maps = output if isinstance(output, list | tuple) else [output]
-            if all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
-                return Layer(name, module, [tuple(x.shape) for x in maps])
+            if all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
+                return Layer(name, module, [tuple(m.shape) for m in maps])
     return None
 
 

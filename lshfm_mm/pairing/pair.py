@@ -86,10 +86,10 @@ def add_embedding(
         there is none.
     """
     layers = student.pooled, teacher.pooled
-    ours, theirs = (x and width_of(x.module, 'input') for x in layers)
+    ours, theirs = (layer and _width(layer) for layer in layers)
     if ours is None or theirs is None or ours == theirs:
         return None
-    neck, head = (ConfigDict(model.get(x) or {}) for x in ('neck', 'head'))
+    neck, head = (ConfigDict(model.get(k) or {}) for k in ('neck', 'head'))
     if (
         neck.get('type') != 'GlobalAveragePooling'
         or head.get('type') not in HEADS
@@ -137,7 +137,7 @@ def _beside_rois(
     pairing: Pairing, student: View, teacher: View, weight: float
 ) -> Pairing:
     """L2 on the necks, too, where these give maps of the same shapes."""
-    ours, theirs = (x.neck and x.neck.shapes for x in (student, teacher))
+    ours, theirs = (v.neck and v.neck.shapes for v in (student, teacher))
     if not ours or ours != theirs:
         return pairing
     neck = {'fpn': "dict(layer='neck', record='output')"}
@@ -156,13 +156,13 @@ def _pair_dense(
     if ours is None or theirs is None:
         lacking = student if ours is None else teacher
         return f'{lacking.kind} has no one class layer for all levels'
-    sizes = [[x[2:] for x in y.shapes] for y in (ours, theirs)]
-    if sizes[0] != sizes[1]:
+    if _sizes(ours) != _sizes(theirs):
         return f'levels differ, {strides_of(ours)} and {strides_of(theirs)}'
-    windows = [window_of_layer(x.module, 'input') for x in (ours, theirs)]
+    layers = ours.module, theirs.module
+    windows = [window_of_layer(layer, 'input') for layer in layers]
     if windows[0] != windows[1]:
         return f'windows differ, {windows[0]} and {windows[1]}'
-    channels, side = width_of(theirs.module, 'input'), windows[1]
+    channels, side = _width(theirs), windows[1]
     assert channels is not None  # of a convolution
     entries = channels * side**2
     hashes = min(4 * entries, MAX_HASHES)
@@ -184,12 +184,13 @@ def _pair_necks(
     if ours is None or theirs is None:
         lacking = student if ours is None else teacher
         return f'{lacking.kind} has no neck that gives maps'
-    common = [
-        x for x in ours.shapes if x[2:] in [y[2:] for y in theirs.shapes]
-    ]
+    common = [shape for shape in ours.shapes if shape[2:] in _sizes(theirs)]
     if not common:
         return f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
-    widths = [sorted({x[1] for x in y.shapes}) for y in (ours, theirs)]
+    widths = [
+        sorted({shape[1] for shape in layer.shapes})
+        for layer in (ours, theirs)
+    ]
     connectors, note = {}, ''
     if len(widths[0]) == len(widths[1]) == 1:
         dim: int | None = widths[1][0]
@@ -205,7 +206,7 @@ def _pair_necks(
             f'widths change from level to level, {widths[0]} and {widths[1]}, '
             f'which no one connector and no LSH serve'
         )
-    strides = [PROBE // x[3] for x in common]
+    strides = [PROBE // shape[3] for shape in common]
     return Pairing(
         'FeatureMimicDistill',
         f'the necks have strides {strides} in common{note}',
@@ -223,7 +224,7 @@ def _pair_pooled(
         lacking = student if ours is None else teacher
         return f'{lacking.kind} has no linear classifier'
     tap, why = _tap(ours, theirs), 'both classify a pooled feature'
-    classes = [width_of(x.module, 'output') for x in (ours, theirs)]
+    classes = [_width(layer, 'output') for layer in (ours, theirs)]
     if loss == 'lshl2' and student.one_label and classes[0] == classes[1]:
         names = f'student={ours.name!r}, teacher={theirs.name!r}'
         tap = f"dict({names}, weights='correct')"
@@ -245,6 +246,14 @@ CHOICES: dict[str, Callable[[View, View, str, float], Pairing | str]] = {
 }
 
 
+def _width(layer: Layer, end: str = 'input') -> int | None:
+    return width_of(layer.module, end)
+
+
+def _sizes(layer: Layer) -> list[tuple[int, ...]]:
+    return [shape[2:] for shape in layer.shapes]
+
+
 def _tap(ours: Layer, theirs: Layer) -> str:
     if ours.name == theirs.name:
         return repr(ours.name)
@@ -252,7 +261,7 @@ def _tap(ours: Layer, theirs: Layer) -> str:
 
 
 def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
-    widths = [width_of(x.module, 'input') for x in (ours, theirs)]
+    widths = [_width(layer) for layer in (ours, theirs)]
     if widths[0] == widths[1]:
         return {}
     return {name: connector_config(theirs.module, *widths)}
@@ -282,4 +291,4 @@ def _losses(
         'l2': [["type='FeatureL2Loss'"]],
     }
     scale = [] if weight == 1 else [f'loss_weight={weight:g}']
-    return [f'dict({", ".join(x + scale)})' for x in kinds[loss]]
+    return [f'dict({", ".join(kind + scale)})' for kind in kinds[loss]]

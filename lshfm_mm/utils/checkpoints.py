@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.hub import download_url_to_file, get_dir
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from ..errors import NAMED_KEYS, ConfigError
+from ..errors import NAMED_KEYS, ConfigError, few
 
 REMOTE = ('http://', 'https://')
 # The first digits of the SHA-256; not a date.
 HASH = re.compile(r'-(?!20\d{6}\.)([a-f0-9]{8,})\.')
-NAMED = 5
 
 
 def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
@@ -41,7 +40,7 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
     """
     remote = checkpoint.startswith(REMOTE)
     if remote:
-        path = fetch(field, checkpoint)
+        path = download(field, checkpoint)
     else:
         path = Path(checkpoint).expanduser()
     if not path.is_file():
@@ -54,12 +53,10 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
     except Exception as error:  # torch raises many kinds for a broken file
         code = code_in(path)
         if code:
-            more = ', ...' if len(code) > NAMED else ''
             raise ConfigError(
-                f'{field}: {checkpoint} holds {", ".join(code[:NAMED])}{more}'
-                f', which would run when loaded, and has not; if you trust '
-                f'it, let the tool that made it save its state_dict alone, '
-                f'as plain tensors'
+                f'{field}: {checkpoint} holds {few(code)}, which would run '
+                f'when loaded, and has not; if you trust it, let the tool '
+                f'that made it save its state_dict alone, as plain tensors'
             ) from error
         if isinstance(error, UnpicklingError):  # torch's advice is to run it
             reason = 'not without running code in it'
@@ -74,7 +71,7 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
         ) from error
 
 
-def fetch(field: str, url: str) -> Path:
+def download(field: str, url: str) -> Path:
     """Download a file into the cache of torch and MMEngine, once.
 
     It is there whole or not at all, and only if it has the hash in its name.
@@ -94,12 +91,12 @@ def fetch(field: str, url: str) -> Path:
     if path.is_file():  # the cache may be read-only
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = HASH.search(path.name)
+    digits = HASH.search(path.name)
     with FileLock(f'{path}.lock'):
         if path.is_file():
             return path
         try:
-            download_url_to_file(url, str(path), found and found[1])
+            download_url_to_file(url, str(path), digits and digits[1])
         except (OSError, HTTPException) as error:
             raise ConfigError(
                 f'{field}: {url} could not be downloaded ({error}); fetch it '
