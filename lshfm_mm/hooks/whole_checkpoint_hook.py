@@ -43,6 +43,7 @@ class WholeCheckpointHook(CheckpointHook):
             backend = get_file_backend(folder, backend_args=self.backend_args)
             if type(backend) is LocalBackend:
                 self.backend_args = dict(backend='whole')
+                runner.logger.info('lshfm_mm writes checkpoints whole')
         super().before_train(runner)
         if isinstance(self.file_backend, WholeBackend) and is_main_process():
             remove_partials(Path(self.out_dir))
