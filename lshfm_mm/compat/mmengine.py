@@ -51,41 +51,10 @@ def declare_safe_classes() -> None:
     logger.debug('declared safe for torch.load: %s', safe)
 
 
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Stand for MMEngine's loader of files.
-
-    Args:
-        filename (str): A file.
-        map_location (Any): Of ``torch.load``.
-
-    Returns:
-        Any: What the file holds.
-
-    Raises:
-        ConfigError: See :func:`~lshfm_mm.utils.checkpoints.load`.
-    """
+def _load(filename: str, map_location: Any = None, *_: Any, **__: Any) -> Any:
+    """Stand for MMEngine's loaders of files and of URLs."""
     _say_once()
     return load('checkpoint', filename, map_location)
-
-
-def load_from_http(
-    filename: str, map_location: Any = None, *args: Any, **kwargs: Any
-) -> Any:
-    """Stand for MMEngine's loader of URLs, which runs what they hold.
-
-    Args:
-        filename (str): A URL.
-        map_location (Any): Of ``torch.load``.
-        args (Any): Not used.
-        kwargs (Any): Not used.
-
-    Returns:
-        Any: What the file holds.
-
-    Raises:
-        ConfigError: See :func:`~lshfm_mm.utils.checkpoints.load`.
-    """
-    return load_from_local(filename, map_location)
 
 
 @cache
@@ -102,7 +71,7 @@ class _SafeTorch(ModuleType):
     @staticmethod
     def load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
         if isinstance(file, str):
-            return load_from_local(file, map_location)
+            return _load(file, map_location)
         _say_once()
         return torch.load(file, map_location, weights_only=True)
 
@@ -120,10 +89,10 @@ def patch_loaders() -> None:
     said to be, in the log.
     """
     schemes = checkpoint.CheckpointLoader
-    schemes.register_scheme('', load_from_local, force=True)
-    schemes.register_scheme(REMOTE, load_from_http, force=True)
+    schemes.register_scheme('', _load, force=True)
+    schemes.register_scheme(REMOTE, _load, force=True)
     # Those of torchvision:// and open-mmlab:// call it by its name.
-    checkpoint.load_from_http = load_from_http
+    checkpoint.load_from_http = _load
     # Those of buckets, and of names that stand for a file.
     checkpoint.torch = _SafeTorch('torch')
     # OneDL's way to load: it declares getattr safe, and what we have declared
