@@ -52,13 +52,22 @@ if not _is_set_up() and stacks.is_begun():
     mmengine.declare_safe_classes()
     mmengine.register_config_names()
 
-    from . import algorithms, backbones, distillers, hooks, losses
-    from .training import amp
+    from . import (
+        algorithms,
+        backbones,
+        connectors,
+        distillers,
+        hooks,
+        losses,
+    )
+    from .training import amp, audit_loop
 
     __all__ += [
         'algorithms',
         'amp',
+        'audit_loop',
         'backbones',
+        'connectors',
         'distillers',
         'hooks',
         'losses',

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import Parameter, isclass, signature
 from typing import Any, TypeGuard
 
@@ -83,6 +83,15 @@ def check_int(
         raise ConfigError(
             f'{field}: must be an int {limits}, but got {value!r}'
         )
+
+
+def check_bools(values: Mapping[str, object]) -> None:
+    """Raise ConfigError unless all values of some settings are bools."""
+    for field, value in values.items():
+        if not isinstance(value, bool):
+            raise ConfigError(
+                f'{field}: must be True or False, but got {value!r}'
+            )
 
 
 def check_choice(field: str, value: object, choices: Sequence[str]) -> None:

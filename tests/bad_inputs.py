@@ -352,10 +352,6 @@ ROWS = [
             'complex features',
             lambda x: lsh_loss(S * 1j, T * 1j, W, B),
         ),
-        (
-            'a second derivative',
-            lambda x: second_derivative(),
-        ),
         ('a sketch of an odd size', lambda x: MedianSketch(2, size=5)),
         ('a median of nothing', lambda x: MedianSketch(2).result()),
     ),
@@ -837,13 +833,6 @@ ROWS = [
         ),
     ),
 ]
-
-
-def second_derivative() -> None:
-    """Differentiate a gradient."""
-    feature = S.clone().requires_grad_()
-    value = lsh_loss(feature, T, W, B)
-    torch.autograd.grad(value, feature, create_graph=True)
 
 
 def two_labels() -> None:

@@ -241,7 +241,7 @@ def test_copies_record_for_themselves(build, batch):
     model = build()
     twin = copy.deepcopy(model)
     calls = [
-        x.distiller.student_recorders.get_recorder('_labels_roi')
+        x.distiller.student_recorders.get_recorder('labels at roi')
         for x in (model, twin)
     ]
     with twin.distiller.student_recorders:
@@ -424,7 +424,7 @@ def test_the_advice_for_unequal_widths_of_an_fpn_works(build, batch):
     connectors = eval(advice)  # noqa: S307
     model = build(**narrow, **{'distiller.connectors': connectors})
     calls = []
-    record(model.distiller.connectors['fpn'], calls)
+    record(model.distiller.connectors['fpn'].convs[0], calls)
     losses_of(model, batch)['distill.loss_fpn_l2'].backward()
     assert len(calls) == 4
     assert all(p.grad.any() for p in model.distiller.connectors.parameters())
@@ -547,9 +547,8 @@ def retinanet():
         (
             {'architecture.roi_head.bbox_head.fc_out_channels': 32},
             'taps.roi: the student is 32 wide and the teacher 256; add to the '
-            "distiller connectors=dict(roi=dict(type='TorchNNConnector', "
-            "module_name='Linear', module_args=dict(in_features=32, "
-            'out_features=256)))',
+            "distiller connectors=dict(roi=dict(type='LinearConnector', "
+            'in_features=32, out_features=256))',
         ),
         (
             {'distiller.losses.rio': [dict(type='LSHLoss')]},

@@ -11,7 +11,7 @@ from mmrazor.registry import MODELS
 from lshfm_mm.cli.training import audit_options, evaluate_teacher
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses.hashing import hash_codes
-from lshfm_mm.training import audit
+from lshfm_mm.training import audit, audit_loop
 
 from .test_algorithms import losses_of
 from .test_detectors import distil, retinanet
@@ -19,6 +19,7 @@ from .test_training import epochs, train
 
 LSH = dict(type='LSHLoss')
 NECK = dict(layer='neck', record='output')
+RECOMMENDED = 'faster_rcnn_recommended'
 OFF = 'distill_losses: all weights are 0'
 
 
@@ -32,18 +33,25 @@ def build(make_config):
         torch.manual_seed(0)
         model = MODELS.build(cfg.model)
         model.init_weights()
+        model.audit = audit.Audit(model)
         return model.train()
 
     return make
+
+
+def audit_of(runner):
+    """That of the hook of a runner."""
+    return next(x.audit for x in runner.hooks if hasattr(x, 'audit'))
 
 
 @pytest.fixture
 def said(monkeypatch):
     """What the audit logs, joined."""
     lines = []
-    monkeypatch.setattr(
-        audit, 'print_log', lambda text, *_, **__: lines.append(text)
-    )
+    for module in (audit, audit_loop):
+        monkeypatch.setattr(
+            module, 'print_log', lambda text, *_, **__: lines.append(text)
+        )
     return lines
 
 
@@ -95,15 +103,13 @@ def test_inherited_weights_are_no_random_start(build, batch, said):
 
 def test_the_audit_changes_nothing(make_config):
     """The same weights, bit for bit, with and without it."""
+    hook = dict(type='FirstBatchAuditHook')
     runs = [
-        train(
-            make_config(
-                'faster_rcnn_recommended', {**epochs(1), 'model.audit': on}
-            )
-        )
-        for on in (True, False)
+        train(make_config(RECOMMENDED, {**epochs(1), 'custom_hooks': hooks}))
+        for hooks in ([hook], [])
     ]
-    assert not runs[0].model.audit.is_open
+    assert not audit_of(runs[0]).is_open
+    assert not runs[0].model.distiller.observers  # it has left
     state = runs[1].model.state_dict()
     for key, value in runs[0].model.state_dict().items():
         assert torch.equal(value, state[key]), key
@@ -336,7 +342,7 @@ def test_a_plain_file_in_load_from_is_an_error(make_config, tmp_path):
     model = MODELS.build(cfg.model)
     model.init_weights()
     total = sum(x.dim() > 1 for x in model.student.parameters())
-    assert model.audit.student == [
+    assert model.student_origins == [
         f'init_cfg: {total} of {total} weights from '
         f'{plain.work_dir}/epoch_1.pth'
     ]
@@ -364,7 +370,7 @@ def test_what_a_checkpoint_gives_is_counted(make_config):
     cfg.load_from = f'{first.work_dir}/epoch_1.pth'
     second = train(cfg)
     total = len(second.model.student.state_dict())
-    assert second.model.audit.student == [
+    assert second.model.student_origins == [
         f'checkpoint: {total} of {total} keys of the student'
     ]
 
@@ -461,7 +467,7 @@ def test_a_file_of_the_whole_comes_after_those_of_parts(make_config, tmp_path):
     )
     model = MODELS.build(cfg.model)
     model.init_weights()
-    (line,) = model.audit.student
+    (line,) = model.student_origins
     assert line.startswith('init_cfg: ') and line.endswith(whole)
 
 
@@ -479,7 +485,7 @@ def test_what_a_checkpoint_of_another_width_lacks_is_said(make_config):
     own = runner.model.student.state_dict()
     other = [k for k, v in own.items() if narrow[k].shape != v.shape]
     assert len(other) > 100
-    (line,) = runner.model.audit.student
+    (line,) = runner.model.student_origins
     assert line.startswith(
         f'checkpoint: {len(own) - len(other)} of {len(own)} keys of the '
         f'student, {len(other)} misshapen: architecture.{other[0]}, '
@@ -521,7 +527,7 @@ def test_the_audit_alone_updates_nothing(make_config, by_epoch, capsys):
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.iter == 0
-    assert not runner.model.audit.is_open
+    assert not runner.model.distiller.observers
     assert not runner.optim_wrapper.optimizer.state
     before, table, after = capsys.readouterr().out.partition('| audit ')
     assert table and before.count('\n') < 20
@@ -541,3 +547,37 @@ def test_a_teacher_that_finds_nothing_is_an_error(
     cfg.model.teacher_ckpt = str(path)
     with pytest.raises(ConfigError, match='the teacher scores 0 on the valid'):
         evaluate_teacher(cfg)
+
+
+def test_not_strict_it_warns_of_a_fault(make_config, said):
+    """And does not look again."""
+    changes = {
+        **epochs(1),
+        'custom_hooks': [dict(type='FirstBatchAuditHook', strict=False)],
+        'model.distiller.taps': dict(
+            neck=NECK, head='roi_head.bbox_head.fc_cls'
+        ),
+        'model.distiller.active': ['neck', 'head'],
+        'model.distiller.losses': dict(
+            neck=[dict(type='FeatureL2Loss', loss_weight=0)],
+            head=[dict(type='FeatureL2Loss')],
+        ),
+    }
+    cfg = make_config(RECOMMENDED, changes)
+    runner = train(cfg)
+    faults = [x for x in said if x.startswith('audit: distill.loss_neck')]
+    assert len(faults) == 1 and 'its loss_weight is 0' in faults[0]
+    assert not audit_of(runner).is_open
+    changes['custom_hooks'] = [dict(type='FirstBatchAuditHook')]
+    with pytest.raises(ConfigError, match='its loss_weight is 0'):
+        train(make_config(RECOMMENDED, changes))
+
+
+def test_a_copy_of_a_model_is_not_audited(build, batch, said):
+    model = build()
+    twin = copy.deepcopy(model)
+    (observe,) = twin.distiller.observers
+    observe({}, {})  # of the original it would be an error
+    assert not said and model.audit.is_open
+    losses_of(model, batch)
+    assert said and not model.audit.is_open

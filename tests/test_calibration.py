@@ -332,7 +332,7 @@ def test_features_that_are_not_finite_are_an_error(batch):
         (dict(num_batches=0), 'num_batches: must be an int >= 1, but got 0'),
         (
             dict(seed='a'),
-            "seed: must be an int in 0 .. 2\\*\\*32 - 1, but got 'a'",
+            "seed: must be an int in 0 .. 4294967295, but got 'a'",
         ),
         (dict(num_rois='all'), "num_rois: must be an int >= 1, but got 'all'"),
     ],

@@ -80,10 +80,11 @@ def check_name(path, model):
     for tap in active:
         losses = [x.type for x in distiller.losses[tap]]
         assert losses == types.get(tap, losses)
-    teacher = Path(model.teacher.cfg_path).stem.partition('_fpn')[0]
-    for end in ('_cifar100', '_in1k', '_voc07', '_coco14', '_voc0712'):
-        teacher = teacher.removesuffix(end)
-    teacher = teacher.partition('_shapes')[0]
+    teacher = Path(model.teacher.cfg_path).stem
+    if '_fpn_' in teacher:  # one of mmdet's
+        teacher = teacher.partition('_fpn_')[0]
+    else:
+        teacher = teacher.rpartition('_')[0]
     assert rest.startswith(teacher + '_')
 
 

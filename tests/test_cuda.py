@@ -214,7 +214,6 @@ def test_losses_of_both_models(batch):
     for model, run in zip(
         distillations(), (losses_of, of_same_boxes), strict=True
     ):
-        model.audit = None
         expected = {k: float(sum_of(v)) for k, v in run(model, batch).items()}
         found = run(model.to(DEVICE), batch)
         assert next(model.teacher.parameters()).device.type == DEVICE
@@ -288,7 +287,7 @@ class DrawOnCpu(TorchFunctionMode):
 
 def cases_on(device, monkeypatch):
     """The cases of make operators, with the same numbers on each device."""
-    monkeypatch.syspath_prepend(REPO / 'tools/compare_operators')
+    monkeypatch.syspath_prepend(REPO / 'benchmarks/compare_operators')
     from cases import all_cases
 
     with DrawOnCpu():

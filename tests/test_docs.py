@@ -150,7 +150,7 @@ RUN_BY = {
     r'(\w+=\d+ )?tools/(dist|slurm)_(train|test)\.sh .*': (
         'test_launchers.test_scripts_start_what_those_of_mmdet_start'
     ),
-    r'python tools/study .*': (
+    r'python benchmarks/study .*': (
         'test_study.test_stopped_it_goes_on_where_it_was'
     ),
     r'python -m pytest -m slow -s tests/test_kills\.py': 'make slow',

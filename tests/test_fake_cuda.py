@@ -234,7 +234,7 @@ def images_on_gpu():
 def record_labels(model, name, samples):
     """What the student's loss would be given for so many samples."""
     recorder = model.distiller.student_recorders.get_recorder(
-        f'_labels_{name}'
+        f'labels at {name}'
     )
     recorder.data_buffer[:] = [
         (
@@ -252,7 +252,7 @@ def check_step(model, tap, labels, rois=None):
     model.record_student(images_on_gpu(), samples, rois)
     for is_student in (True, False):
         dtype = torch.get_autocast_dtype('cuda')
-        for feature in model.distiller.recorded(tap, is_student):
+        for feature in model.distiller.records.features(tap, is_student):
             assert is_on_gpu(feature, dtype)
     record_labels(model, tap, labels)
     model.distiller.observers[:] = [lambda _, x: seen.append(x[tap])]
@@ -323,7 +323,6 @@ def labelled():
 def test_a_whole_step_of_a_classifier(dtype, weights, fake_mode):
     """The student's own loss as well."""
     model = move_model(classifiers(weights), fake_mode)
-    model.audit = None  # it reads values
     with fake_mode, torch.autocast('cuda', dtype):
         images = images_on_gpu()
         losses = model.loss(images, [labelled() for _ in range(2)])

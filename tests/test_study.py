@@ -26,7 +26,7 @@ from scipy import stats
 from lshfm_mm.errors import ConfigError
 
 REPO = Path(__file__).parent.parent
-sys.path.insert(0, str(REPO / 'tools/study'))
+sys.path.insert(0, str(REPO / 'benchmarks/study'))
 
 import detectors  # noqa: E402
 import grid  # noqa: E402
@@ -282,7 +282,7 @@ def test_what_others_start_from_is_here_and_the_same(tmp_path, monkeypatch):
 
 def test_a_gpu_that_is_not_there_and_a_second_study_are_refused(tmp_path):
     command = [
-        *(sys.executable, '-W', 'ignore', str(REPO / 'tools/study')),
+        *(sys.executable, '-W', 'ignore', str(REPO / 'benchmarks/study')),
         *('--only', 'faster_rcnn/alone'),
     ]
     environment = {**os.environ, 'PYTHONPATH': str(REPO)}
@@ -587,7 +587,7 @@ runpy.run_path({tools!r} + '/__main__.py', run_name='__main__')
 
 def small(arms, only='*'):
     """Command that runs some arms for an epoch, on few images."""
-    places = dict(tools=str(REPO / 'tools/study'), repo=str(REPO))
+    places = dict(tools=str(REPO / 'benchmarks/study'), repo=str(REPO))
     code = SMALL.format(arms=arms, only=only, **places)
     return [sys.executable, '-W', 'ignore', '-c', code]
 

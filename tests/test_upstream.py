@@ -286,7 +286,7 @@ def test_a_roi_extractor_gets_the_rois_as_its_second_argument():
     assert isinstance(head.bbox_head.fc_cls, nn.Linear)
 
 
-@used_by('algorithms (_in_step)')
+@used_by('algorithms (in_step)')
 def test_without_rois_mmdet_leaves_its_class_loss_out():
     none = torch.zeros(0)
     losses = box_head().loss(
@@ -512,16 +512,16 @@ def test_a_model_that_is_moved_tells_its_parts_by_set_device():
     assert torch.device('cpu') in asked and '_apply' in asked
 
 
-@used_by('teacher (Guest)')
+@used_by('teacher (FrozenTeacher)')
 def test_an_average_is_a_deep_copy_and_its_keys_start_with_module():
     model, copies = Plain(), []
 
-    class Guest:
+    class FrozenTeacher:
         def __deepcopy__(self, memo):
             copies.append(self)
-            return Guest()
+            return FrozenTeacher()
 
-    object.__setattr__(model, '_guest', Guest())
+    object.__setattr__(model, '_guest', FrozenTeacher())
     average = ExponentialMovingAverage(model)
     assert len(copies) == 1
     keys = {f'module.{x}' for x in model.state_dict()}
@@ -784,7 +784,7 @@ def test_samples_of_classifiers_have_labels_and_scores():
 # torch
 
 
-@used_by('algorithms (_unneeded)')
+@used_by('teachers.maps (_unneeded)')
 def test_tree_leaves_flattens_what_recorders_hold():
     from torch.utils._pytree import tree_leaves
 

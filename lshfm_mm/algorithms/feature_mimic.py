@@ -7,36 +7,34 @@
 4. The distiller compares the records.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine import dist
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from mmrazor.models.algorithms import SingleTeacherDistill
 from mmrazor.models.task_modules.recorder import RecorderManager
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
-from ..distillers.lshfm_distiller import LABELS, LSHFMDistiller
-from ..errors import ConfigError, check_arguments, few, nearest
-from ..teachers.execution import TeacherExecution, skipped, unneeded_layers
+from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..errors import ConfigError, check_arguments, check_bools
+from ..teachers.execution import TeacherExecution
 from ..teachers.guest import build_teacher
+from ..teachers.host import TeacherHost
 from ..teachers.images import ImageConverter
 from ..teachers.inherit import inherit_weights
-from ..training.audit import FEW, Audit, weights_from_files
+from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
-
-FEATURE_PARTS = ('backbone', 'neck')
-ROIS = '_rois_'  # of recorders of the student's boxes, beside the stage
+from .student_weights import count_fitting, weights_from_files
+from .trained_parts import check_parts, in_step, is_under
 
 
 @MODELS.register_module()
-class FeatureMimicDistill(SingleTeacherDistill):
+class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
     """Mimic features of any model that needs no RoIs for them.
 
     The teacher gets the images in its own normalisation and channel order.
@@ -64,11 +62,12 @@ class FeatureMimicDistill(SingleTeacherDistill):
         student_trainable (bool | list[str]): The parts of the student that
             are trained, such as ``['neck']``; the rest is frozen and in eval
             mode. Defaults to True, all of it.
-        audit (bool): Whether the first batch is audited before the first
-            update, see :class:`Audit`. Defaults to True.
         kwargs: Arguments of MMRazor's ``SingleTeacherDistill``. Where
             ``calculate_student_loss`` is False and nothing else needs labels,
             the images need none.
+
+    Attributes:
+        student_origins (list[str]): Where the student's weights come from.
 
     Raises:
         ConfigError: If student, teacher and distiller do not fit together.
@@ -86,95 +85,58 @@ class FeatureMimicDistill(SingleTeacherDistill):
         teacher_channels_last: bool = False,
         teacher_compile: bool = False,
         student_trainable: bool | Sequence[str] = True,
-        audit: bool = True,
         **kwargs: Any,
     ) -> None:
         check_arguments('model', type(self), kwargs)
-        for field, value in (
-            ('teacher_strict', teacher_strict),
-            ('inherit', inherit),
-            ('audit', audit),
-            ('teacher_channels_last', teacher_channels_last),
-            ('teacher_compile', teacher_compile),
-        ):
-            if not isinstance(value, bool):
-                raise ConfigError(
-                    f'{field}: must be True or False, but got {value!r}'
-                )
-        self.audit = Audit() if audit else None
-        self._execution = TeacherExecution(
-            teacher_precision, teacher_channels_last, teacher_compile
-        )
+        check_bools(dict(teacher_strict=teacher_strict, inherit=inherit))
         if kwargs.pop('teacher_trainable', False) is not False:
             raise ConfigError(
                 'teacher_trainable: must be False here; remove it, or use '
                 "MMRazor's SingleTeacherDistill"
             )
-        if not isinstance(architecture, BaseModel):
-            cfg = model_config('architecture', architecture)
-            # Where mmpretrain keeps it, and without the type that the
-            # student knows.
-            preprocessor = kwargs.pop('data_preprocessor', None)
-            if preprocessor is not None:
-                cfg.setdefault('data_preprocessor', preprocessor)
-            architecture = MODELS.build(cfg)
-        kind = MODELS.get(distiller.get('type', ''))
-        if not (isinstance(kind, type) and issubclass(kind, LSHFMDistiller)):
-            raise ConfigError(
-                f'distiller.type: must be LSHFMDistiller, but got '
-                f'{distiller.get("type")!r}; it takes the same arguments'
-            )
+        execution = TeacherExecution(
+            teacher_precision, teacher_channels_last, teacher_compile
+        )
+        student = _build_student(
+            architecture, kwargs.pop('data_preprocessor', None)
+        )
+        _check_distiller(distiller)
         # The guest must be there before MMRazor asks for ``self.teacher``;
         # what MMRazor then registers as a submodule is taken out again.
         guest = build_teacher(teacher, teacher_ckpt, teacher_strict)
         object.__setattr__(self, '_guest', guest)
-        self._check_models(architecture, guest.model)
+        self._check_models(student, guest.model)
         super().__init__(
-            architecture=architecture,
+            architecture=student,
             teacher=guest.model,
-            distiller={
-                '_scope_': 'mmrazor',
-                **distiller,
-                'student_recorders': {
-                    **(distiller.get('student_recorders') or {}),
-                    **self._own_recorders(architecture),
-                },
-            },
+            distiller={'_scope_': 'mmrazor', **distiller},
             **kwargs,
         )
         del self._modules['teacher']
         preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
         self._images = ImageConverter(*preprocessors)
+        self._execution = execution
+        self._execution.prepare(self.teacher)
         self.inherit = inherit
-        if student_trainable is True and not self.calculate_student_loss:
+        self.student_origins: list[str] = []
+        self._freeze(student_trainable)
+        self._maps = TeacherMaps(guest, self.distiller.teacher_recorders)
+        self._check_head_sources(self._maps.head_sources)
+
+    def _freeze(self, trainable: bool | Sequence[str]) -> None:
+        """Leave gradients to the parts of the student that are trained."""
+        if trainable is True and not self.calculate_student_loss:
             raise ConfigError(
                 'student_trainable: is True, but with calculate_student_loss='
                 'False nothing trains what lies behind the taps; name what '
                 "is trained, as in ['backbone', 'neck']"
             )
         self._trained = check_parts(
-            'student_trainable', student_trainable, self.student
+            'student_trainable', trainable, self.student
         )
         for name, parameter in self.student.named_parameters():
             if not is_under(name, self._trained):
                 parameter.requires_grad = False
-        self._execution.prepare(self.teacher)
-        recorders = self.distiller.teacher_recorders.recorders
-        self._head_sources = {
-            name: recorder.source
-            for name, recorder in recorders.items()
-            if recorder.source.split('.')[0] not in FEATURE_PARTS
-        }
-        self._only_backbone = bool(recorders) and all(
-            recorder.source.split('.')[0] == 'backbone'
-            for recorder in recorders.values()
-        )
-        self._check_head_sources()
-
-    @property
-    def teacher(self) -> BaseModel:
-        """The teacher: no submodule, always frozen and in eval mode."""
-        return self._guest.model
 
     def loss(
         self,
@@ -193,21 +155,8 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """
         if self.distillation_stopped:
             losses = self._run_student(batch_inputs, data_samples)
-            self.distiller.empty_recorders()
-            return self._in_step(losses)
-        audit = self.audit
-        if audit is None or not audit.is_open or not torch.is_grad_enabled():
-            return self._mimic(batch_inputs, data_samples)
-        with audit.watching(self.distiller, self.student, self.teacher):
-            losses = self._mimic(batch_inputs, data_samples)
-        audit.report(losses, self._guest.origin, self.student)
-        return losses
-
-    def _mimic(
-        self,
-        batch_inputs: Tensor,
-        data_samples: list[BaseDataElement] | None,
-    ) -> dict[str, Tensor]:
+            self.distiller.records.empty()
+            return in_step(self, losses)
         recorders = self.distiller.teacher_recorders
         with recorders:
             maps = self._teacher_maps(batch_inputs, data_samples)
@@ -220,51 +169,36 @@ class FeatureMimicDistill(SingleTeacherDistill):
             data_samples, tuple(batch_inputs.shape[-2:]), rows
         )
         losses.update(add_prefix(mimic_losses, 'distill'))
-        return losses if all_ran else self._in_step(losses)
+        return losses if all_ran else in_step(self, losses)
 
     def init_weights(self) -> None:
-        """Initialise the student, then let it inherit."""
+        """Initialise the student, then let it inherit.
+
+        Raises:
+            ConfigError: If a file gives it (almost) nothing, or the teacher
+                nothing.
+        """
         first_time = not self.is_init
         super().init_weights()
         if not first_time:
             return
-        if self.audit is not None:
-            self.audit.student = weights_from_files(self.student)
+        self.student_origins = weights_from_files(self.student)
         if self.inherit:
             taken = inherit_weights(self.student, self.teacher)
-            if self.audit is not None:
-                self.audit.student.append(
-                    f'inherit: {len(taken)} of '
-                    f'{len(self.student.state_dict())} tensors'
-                )
+            self.student_origins.append(
+                f'inherit: {len(taken)} of '
+                f'{len(self.student.state_dict())} tensors'
+            )
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any
     ) -> None:
         """Load a checkpoint; one with (almost) nothing for it is wrong."""
-        own = {
-            f'{prefix}architecture.{key}': value.shape
-            for key, value in self.student.state_dict().items()
-        }
-        misshapen = [
-            key
-            for key, shape in own.items()
-            if key in state_dict and state_dict[key].shape != shape
-        ]
-        found = sum(key in state_dict for key in own) - len(misshapen)
-        if state_dict and found < FEW * len(own):
-            raise ConfigError(
-                f'load_from: of its {len(state_dict)} keys {found} fit the '
-                f"student's {len(own)} ({next(iter(own))}, ...), which would "
-                f"start from scratch; a plain model's file goes into the "
-                f'init_cfg of the student: architecture=dict(init_cfg=dict('
-                f"type='Pretrained', checkpoint='...'))"
-            )
-        if self.audit is not None and state_dict:
-            self.audit.student.append(
-                f'checkpoint: {found} of {len(own)} keys of the student'
-                + (f', {len(misshapen)} misshapen: ' if misshapen else '')
-                + few(misshapen)
+        if state_dict:
+            self.student_origins.append(
+                count_fitting(
+                    state_dict, f'{prefix}architecture.', self.student
+                )
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -328,12 +262,9 @@ class FeatureMimicDistill(SingleTeacherDistill):
     def _run_student(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> dict[str, Tensor]:
-        recorders = self.distiller.student_recorders
-        needs_labels = any(
-            name.startswith((LABELS, ROIS)) for name in recorders.recorders
-        )
-        with recorders:
-            if not (self.calculate_student_loss or needs_labels):
+        with self.distiller.student_recorders:
+            needs_loss = self.distiller.records.need_loss
+            if not (self.calculate_student_loss or needs_loss):
                 self.student(inputs, data_samples, mode='tensor')
                 return {}
             losses = self.student(inputs, data_samples, mode='loss')
@@ -357,7 +288,8 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """Run what is tapped of the teacher and needs no RoIs."""
         images = self._images(inputs, data_samples)
         with self._execution(images) as images:
-            return self._run_maps(images, data_samples)
+            self._maps.run(images, data_samples)
+        return ()
 
     @torch.no_grad()
     def _teacher_head(
@@ -373,122 +305,37 @@ class FeatureMimicDistill(SingleTeacherDistill):
         """
         return not hasattr(self.student, 'roi_head')
 
-    def _in_step(self, losses: dict[str, Any]) -> dict[str, Any]:
-        """Give layers that did not run a gradient, of zeros.
-
-        The other ranks wait for it: DDP knows no rank that leaves one out.
-        """
-        if dist.is_distributed():
-            trained = [x.sum() for x in self.parameters() if x.requires_grad]
-            nothing = torch.stack(trained).sum() * 0
-            name = next(x for x in losses if 'loss' in x)
-            value = losses[name]
-            losses[name] = (
-                value + nothing
-                if isinstance(value, Tensor)
-                else [*value, nothing]
-            )
-        return losses
-
-    def _run_maps(
-        self, images: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> Sequence[Tensor]:
-        if not self._head_sources:
-            return self._extract(images)
-        if self._guest.unneeded is None:
-            self._guest.unneeded = self._unneeded(images, data_samples)
-        with skipped(self._guest.unneeded):
-            self.teacher(images, data_samples, mode='tensor')
-        return ()
-
-    def _unneeded(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> list[nn.Conv2d]:
-        """Layers of the teacher's head that no tap depends on."""
-        recorders = self.distiller.teacher_recorders.recorders.values()
-
-        def run() -> list[Tensor]:
-            self.teacher(inputs, data_samples, mode='tensor')
-            leaves = tree_leaves([x.data_buffer for x in recorders])
-            for recorder in recorders:
-                recorder.reset_data_buffer()
-            return [x for x in leaves if isinstance(x, Tensor)]
-
-        head = (
-            layer
-            for name, layer in self.teacher.named_modules()
-            if name.split('.')[0] not in FEATURE_PARTS
-        )
-        return unneeded_layers(head, run)
-
-    def _extract(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Features of the neck, or of the backbone if only that is tapped."""
-        if self._only_backbone:
-            return self.teacher.backbone(inputs)
-        return self.teacher.extract_feat(inputs)
-
-    def _own_recorders(self, student: BaseModel) -> dict[str, dict]:
-        """Recorders on the student that the algorithm itself needs."""
-        return {}
-
     def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
         """Raise unless the algorithm serves these models."""
 
-    def _check_head_sources(self) -> None:
-        if self._head_sources and hasattr(self.teacher, 'roi_head'):
+    def _check_head_sources(self, sources: Mapping[str, str]) -> None:
+        """Raise unless what is tapped beyond the teacher's neck can run."""
+        if sources and hasattr(self.teacher, 'roi_head'):
             raise ConfigError(
                 'type: FeatureMimicDistill cannot tap the head of a '
                 'two-stage detector; use RoIMimicDistill'
             )
 
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
-    ) -> nn.Module:
-        """Move and cast the guest with its host.
 
-        Its memory format is its own: that is ``teacher_channels_last``.
-        """
-
-        def in_its_format(x: Tensor) -> Tensor:
-            new = fn(x)
-            if new.stride() == x.stride():
-                return new
-            kept = torch.empty_like(x, dtype=new.dtype, device=new.device)
-            return kept.copy_(new)
-
-        if self._guest.owned:
-            self.teacher._apply(in_its_format, recurse)
-        return super()._apply(fn, recurse)
-
-    def _set_device(self, device: torch.device) -> None:
-        if self._guest.owned:
-            self.teacher._set_device(device)
-        super()._set_device(device)
+def _build_student(
+    architecture: Mapping[str, Any] | BaseModel, preprocessor: Any
+) -> BaseModel:
+    if isinstance(architecture, BaseModel):
+        return architecture
+    cfg = model_config('architecture', architecture)
+    # Where mmpretrain keeps it, and without the type that the student knows.
+    if preprocessor is not None:
+        cfg.setdefault('data_preprocessor', preprocessor)
+    return MODELS.build(cfg)
 
 
-def check_parts(
-    field: str, parts: bool | Sequence[str], model: nn.Module
-) -> list[str]:
-    """Names of parts of a model; True stands for all of it."""
-    if parts is True:
-        return ['']
-    if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
+def _check_distiller(distiller: Mapping[str, Any]) -> None:
+    kind = MODELS.get(distiller.get('type', ''))
+    if not (isinstance(kind, type) and issubclass(kind, LSHFMDistiller)):
         raise ConfigError(
-            f"{field}: must be True or a list of parts such as ['neck'], but "
-            f'got {parts!r}'
+            f'distiller.type: must be LSHFMDistiller, but got '
+            f'{distiller.get("type")!r}; it takes the same arguments'
         )
-    layers = dict(model.named_modules())
-    for part in parts:
-        if part not in layers:
-            raise ConfigError(
-                f'{field}: the student has no {part!r}{nearest(part, layers)}'
-            )
-    return list(parts)
-
-
-def is_under(name: str, parts: Sequence[str]) -> bool:
-    """Whether a parameter or module is a part of a model, or lies in one."""
-    return any(not x or f'{name}.'.startswith(f'{x}.') for x in parts)
 
 
 @contextmanager

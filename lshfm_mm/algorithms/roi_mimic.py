@@ -18,9 +18,8 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ..calibration.roi_sampling import pick_rois
-from ..distillers.lshfm_distiller import LOGITS
 from ..errors import ConfigError, check_int
-from .feature_mimic import ROIS, FeatureMimicDistill
+from .feature_mimic import FeatureMimicDistill
 
 BOX_HEAD = re.compile(
     r'roi_head\.(?:bbox_head|bbox_roi_extractor|shared_head)'
@@ -61,11 +60,16 @@ class RoIMimicDistill(FeatureMimicDistill):
         super().__init__(distiller=distiller, **kwargs)
         self.max_rois = max_rois
         self.seed = seed
+        self._record_rois()
 
-    def _run_maps(
-        self, images: Tensor, data_samples: list[BaseDataElement] | None
+    @torch.no_grad()
+    def _teacher_maps(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> Sequence[Tensor]:
-        return self._extract(images)
+        """Maps to pool RoIs from."""
+        images = self._images(inputs, data_samples)
+        with self._execution(images) as images:
+            return self._maps.extract(images)
 
     @torch.no_grad()
     def _teacher_head(
@@ -80,7 +84,7 @@ class RoIMimicDistill(FeatureMimicDistill):
             for stage, (student_stage, taps) in self._stages.items():
                 boxes = rois
                 if boxes is None:
-                    boxes = self._student_rois(student_stage)
+                    boxes = self.distiller.records.rois(student_stage)
                 if boxes is None:
                     none = maps[0].new_zeros(0).long()
                     rows.update(dict.fromkeys(taps, none))
@@ -109,24 +113,14 @@ class RoIMimicDistill(FeatureMimicDistill):
 
     def _all_ran(self) -> bool:
         """Without RoIs mmdet has no loss of classes, nor a later stage."""
-        recorders = self.distiller.student_recorders.recorders
-        calls = [x for name, x in recorders.items() if name.startswith(ROIS)]
-        return all(x.data_buffer and len(x.data_buffer[-1][1]) for x in calls)
-
-    def _student_rois(self, stage: int | None) -> Tensor | None:
-        """The student's RoIs, (R, 5); None if a stage before left no box."""
-        recorder = self.distiller.student_recorders.get_recorder(
-            f'{ROIS}{stage}'
-        )
-        # The last call: samplers may have run the head before.
-        calls = recorder.data_buffer
-        return calls[-1][1] if calls else None
+        records = self.distiller.records
+        return all(_is_some(records.rois(x)) for x in records.stages)
 
     def _pick(self, rois: Tensor, max_rois: int, taps: list[str]) -> Tensor:
         if not len(rois):
             return rois.new_zeros(0).long()
-        found = [self.distiller.foreground(name) for name in taps]
-        foreground = next((x for x in found if x is not None), None)
+        masks = [self.distiller.weights.foreground(name) for name in taps]
+        foreground = next((x for x in masks if x is not None), None)
         if foreground is None:
             raise ConfigError(
                 'max_rois: the head of the student does not tell which RoIs '
@@ -136,15 +130,14 @@ class RoIMimicDistill(FeatureMimicDistill):
         seed = (1_000_003 * self.seed + iteration) % 2**63
         return pick_rois(rois, foreground, max_rois, seed)
 
-    def _own_recorders(self, student: BaseModel) -> dict[str, dict]:
-        extractor = student.roi_head.bbox_roi_extractor
-        source = 'roi_head.bbox_roi_extractor'
-        if not isinstance(extractor, nn.ModuleList):
-            return {f'{ROIS}None': dict(type='ModuleInputs', source=source)}
-        return {
-            f'{ROIS}{i}': dict(type='ModuleInputs', source=f'{source}.{i}')
-            for i in range(len(extractor))
-        }
+    def _record_rois(self) -> None:
+        records, source = self.distiller.records, 'roi_head.bbox_roi_extractor'
+        extractor = self.student.roi_head.bbox_roi_extractor
+        if isinstance(extractor, nn.ModuleList):
+            for stage in range(len(extractor)):
+                records.record_rois(self.student, stage, f'{source}.{stage}')
+        else:
+            records.record_rois(self.student, None, source)
 
     def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
         models = {'architecture': student, 'teacher': teacher}
@@ -158,29 +151,34 @@ class RoIMimicDistill(FeatureMimicDistill):
                     f'{type(head).__name__}; use FeatureMimicDistill'
                 )
 
-    def _check_head_sources(self) -> None:
+    def _check_head_sources(self, sources: Mapping[str, str]) -> None:
         """Find which stage of the teacher gets which RoIs, for which taps."""
         self._stages: dict[int | None, tuple[int | None, list[str]]] = {}
-        for name, source in self._head_sources.items():
-            tap = self.distiller.taps.get(name.removeprefix(LOGITS))
+        records = self.distiller.records
+        for name, source in sources.items():
+            tap = records.tap_of(name)
             student = source if tap is None else tap.student
-            found = [BOX_HEAD.match(x) for x in (student, source)]
-            if None in found:
+            layers = [BOX_HEAD.match(x) for x in (student, source)]
+            if None in layers:
                 raise ConfigError(
                     f'taps: the teacher does not run {source!r} on the '
                     f"student's RoIs of {student!r}; tap its backbone, neck "
                     f'or roi_head.bbox_head'
                 )
-            ours, theirs = map(_stage, found)
+            ours, theirs = map(_stage, layers)
             stage, taps = self._stages.setdefault(theirs, (ours, []))
             if stage != ours:
                 raise ConfigError(
                     f"taps.{name}: the teacher's {source!r} would run on the "
                     f'RoIs of two stages of the student; tap it once'
                 )
-            if tap is not None and name in self.distiller.taps:
+            if name in records.taps:
                 taps.append(name)
-                self.distiller.roi_taps.add(name)
+                records.on_rois.add(name)
+
+
+def _is_some(rois: Tensor | None) -> bool:
+    return rois is not None and len(rois) > 0
 
 
 def has_rois(model: nn.Module) -> bool:
@@ -220,6 +218,6 @@ def _run_box_head(
         head._bbox_forward(stage, maps, rois, **context)
 
 
-def _stage(found: re.Match[str] | None) -> int | None:
+def _stage(layer: re.Match[str] | None) -> int | None:
     """The stage of a cascade that a layer belongs to."""
-    return int(found['stage']) if found and found['stage'] else None
+    return int(layer['stage']) if layer and layer['stage'] else None

@@ -5,6 +5,8 @@ Isola; ICLR 2020; github.com/HobbitLong/RepDistiller). Each takes images of
 32 x 32 pixels and gives its last map, after the last ReLU; the mean over the
 map is the feature that the linear classifier reads. The benchmark's ResNet50
 is mmpretrain's ``ResNet_CIFAR`` with ``zero_init_residual=False``.
+
+Long because the benchmark has networks of six kinds.
 """
 
 from collections import OrderedDict

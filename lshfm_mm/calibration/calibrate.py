@@ -67,7 +67,7 @@ def calibrate(
         data = preprocess(batch, True)
         inputs, samples = data['inputs'], data.get('data_samples')
         rois = None
-        if distiller.roi_taps:
+        if distiller.records.on_rois:
             rois = _draw_rois(samples, num_rois, generator).to(inputs.device)
         algorithm.record_teacher(inputs, samples, rois)
         if levels is None:
@@ -78,7 +78,7 @@ def calibrate(
                 name, levels[name], CHUNK, inside
             ):
                 sketches[name].update(_project(rows, loss.weight))
-        distiller.empty_recorders()
+        distiller.records.empty()
     for name, loss in losses.items():
         middle = _merged(sketches[name], len(loss.weight)).to(loss.bias)
         dist.broadcast(middle)
@@ -102,7 +102,10 @@ def _levels(
 ) -> dict[str, list[int]]:
     """Which of the teacher's levels each loss compares with the student's."""
     distiller = algorithm.distiller
-    counts = {x: len(distiller.teacher_features(x)) for x in losses}
+    counts = {
+        x: len(distiller.records.features(distiller.tap_of(x), student=False))
+        for x in losses
+    }
     if max(counts.values()) > 1:
         algorithm.record_student(inputs, samples)
     return {

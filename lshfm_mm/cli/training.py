@@ -24,6 +24,7 @@ from ..training.resuming import find_whole, read_resumable
 CHECKPOINT_HOOK = 'lshfm_mm.hooks.WholeCheckpointHook'  # for CheckpointHook
 HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
 DISTILL_HOOKS = (
+    'lshfm_mm.hooks.FirstBatchAuditHook',
     'lshfm_mm.hooks.NonFiniteHook',
     'lshfm_mm.hooks.AlignmentHook',
     'lshfm_mm.hooks.LossScaleHook',

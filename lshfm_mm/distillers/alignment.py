@@ -132,13 +132,13 @@ def alignment_sums(
             continue
         rows = rows_of(student, keep), rows_of(teacher, keep)
         angle = angles(*rows)
-        found = angle.isfinite()
+        finite = angle.isfinite()
         norms = [torch.linalg.vector_norm(x, dim=1) for x in rows]
         codes = norms[0].new_zeros(0)
         if weight is not None and bias is not None:
             codes = equal_codes(student, teacher, weight, bias, keep)
-        angle = torch.where(found, angle, 0)
-        sums = [angle, found, *norms, codes, torch.ones_like(codes)]
+        angle = torch.where(finite, angle, 0)
+        sums = [angle, finite, *norms, codes, torch.ones_like(codes)]
         parts.append(torch.stack([x.double().sum() for x in sums]))
     return torch.stack(parts).sum(dim=0) if parts else torch.zeros(6).double()
 

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KINDS = ('uniform', 'balanced', 'confidence', 'correct')
-
 
 def sample_weights(
     valid: Tensor,

@@ -9,8 +9,8 @@ from mmrazor.registry import MODELS
 from torch import nn
 
 from ..errors import ConfigError, check_arguments, nearest
-from .sample_weights import KINDS
 
+KINDS = ('uniform', 'balanced', 'confidence', 'correct')  # of weights
 RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
 
 
@@ -35,8 +35,8 @@ class LabelsRecorder(ModuleOutputsRecorder):
     ) -> None:
         if self.recording:
             given = signature(module.forward).bind(*args, **kwargs)
-            found = [given.arguments.get(x) for x in self._names]
-            self.data_buffer.append(tuple(found))
+            labels = [given.arguments.get(x) for x in self._names]
+            self.data_buffer.append(tuple(labels))
 
 
 class Tap(NamedTuple):
@@ -82,6 +82,11 @@ class Tap(NamedTuple):
         Raises:
             ConfigError: If a key is missing or unknown.
         """
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ConfigError(
+                f'taps: {name!r} cannot be the name of a tap; take letters, '
+                f'digits and _, and no method of nn.ModuleDict'
+            )
         if isinstance(tap, str):
             return cls(tap, tap)
         if not isinstance(tap, Mapping):
@@ -183,32 +188,31 @@ def takes_weights(loss_class: type[nn.Module]) -> bool:
     return 'sample_weight' in signature(loss_class.forward).parameters
 
 
-def connector_config(
-    layer: nn.Module, ours: int | None, theirs: int | None
-) -> str:
-    """The config of a connector that joins two widths."""
-    if isinstance(layer, nn.Linear):
-        name, kind, more = 'Linear', 'features', ''
-    else:
-        name, kind, more = 'Conv2d', 'channels', ', kernel_size=1'
-    return (
-        f"dict(type='TorchNNConnector', module_name='{name}', module_args="
-        f'dict(in_{kind}={ours}, out_{kind}={theirs}{more}))'
-    )
+def widths_of(layer: nn.Module, record: str) -> list[int] | None:
+    """Channels of a layer's input or output, of each level.
+
+    Args:
+        layer (nn.Module): The tapped layer.
+        record (str): 'input' or 'output'.
+
+    Returns:
+        list[int]: One where all levels are equally wide; None where the
+        layer does not tell.
+    """
+    end = 'in' if record == 'input' else 'out'
+    for name in (f'{end}_features', f'{end}_channels'):
+        widths = getattr(layer, name, None)
+        if isinstance(widths, int):
+            return [widths]
+        if isinstance(widths, list | tuple):
+            return list(widths)
+    return None
 
 
 def width_of(layer: nn.Module, record: str) -> int | None:
-    """Channels of a layer's input or output, None where it does not tell."""
-    names = (
-        ('in_features', 'in_channels')
-        if record == 'input'
-        else ('out_features', 'out_channels')
-    )
-    for name in names:
-        width = getattr(layer, name, None)
-        if isinstance(width, int):
-            return width
-    return None
+    """The one width of :func:`widths_of`, None where there are several."""
+    widths = widths_of(layer, record)
+    return widths[0] if widths and len({*widths}) == 1 else None
 
 
 def window_of_layer(layer: nn.Module, record: str) -> int:

@@ -7,10 +7,11 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..distillers.alignment import alignment_means, alignment_sums
-from ..distillers.level_pairs import Seen
+from ..distillers.level_pairs import TapObservation
 from ..errors import ConfigError, check_int
 from ..losses.lsh import LSHLoss
-from .distillation import Listener, distillation_of
+from ..utils.listener import Listener
+from .distillation import distillation_of
 
 
 @HOOKS.register_module()
@@ -53,7 +54,7 @@ class AlignmentHook(Hook):
         model.distiller.observers.append(Listener(self._observe))
 
     def _observe(
-        self, values: dict[str, Tensor], seen: dict[str, Seen]
+        self, values: dict[str, Tensor], seen: dict[str, TapObservation]
     ) -> None:
         runner = self._runner
         if not self.every_n_train_iters(runner, self.interval):
@@ -68,7 +69,7 @@ class AlignmentHook(Hook):
                 zip(
                     [x.student for x in tap.levels],
                     [x.teacher for x in tap.levels],
-                    tap.counting(),
+                    tap.masks(),
                     strict=True,
                 ),
                 getattr(lsh, 'weight', None),

@@ -91,5 +91,5 @@ class AverageCheckpointsHook(Hook):
 
     def _saving(self, runner: Runner) -> Any:
         """The runner's checkpoint hook."""
-        found = [x for x in runner.hooks if isinstance(x, CheckpointHook)]
-        return found[0] if found else None
+        hooks = [x for x in runner.hooks if isinstance(x, CheckpointHook)]
+        return hooks[0] if hooks else None

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import check_int, check_positive
 from ..training.gradient_balance import advice, gradient_ratios
-from .distillation import Listener, distillation_of
+from ..utils.listener import Listener
+from .distillation import distillation_of
 
 
 @HOOKS.register_module()

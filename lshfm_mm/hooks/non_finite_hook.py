@@ -12,11 +12,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..distillers.level_pairs import Seen
+from ..distillers.level_pairs import TapObservation
 from ..errors import ConfigError, NonFiniteError, check_choice, check_int
 from ..training.non_finite import describe_nonfinite
 from ..utils.files import atomic_write
-from .distillation import Listener, distillation_of
+from ..utils.listener import Listener
+from .distillation import distillation_of
 
 
 @HOOKS.register_module()
@@ -47,7 +48,7 @@ class NonFiniteHook(Hook):
         check_int('NonFiniteHook.max_skips', max_skips)
         self.action = action
         self.max_skips = max_skips
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, TapObservation] = {}
         self._losses: Any = {}
         self._batch: Any = None
 
@@ -85,17 +86,15 @@ class NonFiniteHook(Hook):
                 wrapper.zero_grad()
 
         def look(optimizer: Any, args: Any, kwargs: Any) -> None:
-            found = {
+            sums = {
                 name: x.grad.sum(dtype=torch.float32)
                 for name, x in model.named_parameters()
                 if x.grad is not None
             }
-            finite = torch.stack([*found.values()]).isfinite()
+            finite = torch.stack([*sums.values()]).isfinite()
             if not finite.all():
                 wrong = [
-                    name
-                    for name, x in zip(found, finite, strict=True)
-                    if not x
+                    name for name, x in zip(sums, finite, strict=True) if not x
                 ]
                 raise NonFiniteError(
                     f'iteration {runner.iter}: the losses are finite, but not '
@@ -122,7 +121,7 @@ class NonFiniteHook(Hook):
         self._seen, self._losses = {}, {}
 
     def _observe(
-        self, values: dict[str, Tensor], seen: dict[str, Seen]
+        self, values: dict[str, Tensor], seen: dict[str, TapObservation]
     ) -> None:
         self._seen = seen
 

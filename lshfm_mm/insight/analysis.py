@@ -144,8 +144,10 @@ def analyze(
         'students': list(students),
         'images': min(num_images, len(loader.dataset)),
         'seed': seed,
-        'rois_per_image': NUM_ROIS if algorithm.distiller.roi_taps else None,
-        'foreground_iou': IOU if algorithm.distiller.roi_taps else None,
+        'rois_per_image': NUM_ROIS
+        if algorithm.distiller.records.on_rois
+        else None,
+        'foreground_iou': IOU if algorithm.distiller.records.on_rois else None,
         'versions': _versions(),
         'files': _files(cfg, config, students),
         'metrics': metrics,

@@ -20,7 +20,7 @@ from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..calibration.calibrate import inside_images
 from ..calibration.roi_sampling import jittered_rois
 from ..distillers.alignment import angles, equal_codes, rows_of
-from ..distillers.level_pairs import Seen
+from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.sample_weights import in_boxes
 from ..errors import ConfigError
@@ -167,11 +167,11 @@ def collect(
     image = (0, 0)
     rois: Tensor | None = None
 
-    def observe(_: dict[str, Tensor], seen: dict[str, Seen]) -> None:
+    def observe(_: dict[str, Tensor], seen: dict[str, TapObservation]) -> None:
         for name, tap in seen.items():
             for level in tap.levels:
                 shape = level.student.shape
-                if name in distiller.roi_taps:
+                if name in distiller.records.on_rois:
                     assert rois is not None
                     labels, keep = labels_of_rois(rois, samples), None
                 else:
@@ -197,7 +197,7 @@ def collect(
             data = preprocess(batch, False)
             inputs, samples = data['inputs'], data['data_samples']
             image = tuple(inputs.shape[2:])
-            if distiller.roi_taps:
+            if distiller.records.on_rois:
                 rois = jittered_rois(
                     [_boxes(x) for x in samples],
                     [tuple(x.img_shape[:2]) for x in samples],

@@ -84,7 +84,7 @@ def _summarize_tap(
     distiller = algorithm.distiller
     found = {k: v[tap] for k, v in values.items() if tap in v}
     kind = 'locations' if split else 'images'
-    kind = 'boxes' if tap in distiller.roi_taps else kind
+    kind = 'boxes' if tap in distiller.records.on_rois else kind
     students = {}
     for name, measured in found.items():
         groups = groups_of(measured, len(classes), split)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from ..errors import ConfigError, check_choice
 from .hashing import (
@@ -59,13 +60,9 @@ class _LSH(Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradient that the forward pass has taken."""
-        if torch.is_grad_enabled():
-            raise ConfigError(
-                'create_graph: is True, but the LSH loss has no second '
-                'derivative; take the gradient without it'
-            )
         (gradient,) = ctx.saved_tensors
         return grad * gradient, None, None, None, None, None
 

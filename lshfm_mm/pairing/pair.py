@@ -6,7 +6,8 @@ from typing import NamedTuple
 from mmengine.config import ConfigDict
 from torch import nn
 
-from ..distillers.taps import connector_config, width_of, window_of_layer
+from ..distillers.taps import width_of, window_of_layer
+from ..distillers.widths import connector_config
 from ..errors import ConfigError, check_choice
 from ..export.folding import HEADS
 from .inspect import PROBE, Layer, View, strides_of
@@ -187,25 +188,27 @@ def _pair_necks(
     common = [shape for shape in ours.shapes if shape[2:] in _sizes(theirs)]
     if not common:
         return f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
+    partners = {x[2:]: x[1] for x in theirs.shapes}  # sizes -> channels
     widths = [
-        sorted({shape[1] for shape in layer.shapes})
-        for layer in (ours, theirs)
+        [x[1] if x[2:] in partners else None for x in ours.shapes],
+        [partners.get(x[2:]) for x in ours.shapes],
     ]
+    distinct = [{*channels} - {None} for channels in widths]
     connectors, note = {}, ''
-    if len(widths[0]) == len(widths[1]) == 1:
-        dim: int | None = widths[1][0]
-        if widths[0] != widths[1]:
-            connectors['fpn'] = connector_config(
-                nn.Conv2d(1, 1, 1), widths[0][0], widths[1][0]
-            )
-    elif ours.shapes == theirs.shapes and loss in ('recommended', 'l2'):
-        dim, loss = None, 'l2' if loss == 'l2' else 'relative'
-        note = '; without LSH, since widths change from level to level'
-    else:
+    dim = None
+    if len(distinct[0]) == len(distinct[1]) == 1:
+        dim = next(iter(distinct[1]))
+        widths = [[*x] for x in distinct]
+    elif loss not in ('recommended', 'l2'):
         return (
             f'widths change from level to level, {widths[0]} and {widths[1]}, '
-            f'which no one connector and no LSH serve'
+            f'which no LSH serves'
         )
+    else:
+        loss = 'l2' if loss == 'l2' else 'relative'
+        note = '; without LSH, since widths change from level to level'
+    if widths[0] != widths[1]:
+        connectors['fpn'] = connector_config(nn.Conv2d(1, 1, 1), *widths)
     strides = [PROBE // shape[3] for shape in common]
     return Pairing(
         'FeatureMimicDistill',
@@ -264,7 +267,7 @@ def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
     widths = [_width(layer) for layer in (ours, theirs)]
     if widths[0] == widths[1]:
         return {}
-    return {name: connector_config(theirs.module, *widths)}
+    return {name: connector_config(theirs.module, *([x] for x in widths))}
 
 
 def _weight(tap: str, loss: str) -> float:

@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..compat.operators import layers_with_compiled_operators
-from ..errors import ConfigError
+from ..errors import ConfigError, check_bools
 
 PRECISIONS = {
     'float32': torch.float32,
@@ -47,14 +47,9 @@ class TeacherExecution:
                 f'teacher_precision: must be None or one of '
                 f'{tuple(PRECISIONS)}, but got {precision!r}'
             )
-        for field, value in (
-            ('teacher_channels_last', channels_last),
-            ('teacher_compile', compiled),
-        ):
-            if not isinstance(value, bool):
-                raise ConfigError(
-                    f'{field}: must be True or False, but got {value!r}'
-                )
+        check_bools(
+            dict(teacher_channels_last=channels_last, teacher_compile=compiled)
+        )
         self.precision = precision
         self.channels_last = channels_last
         self.compiled = compiled
@@ -187,14 +182,14 @@ def unneeded_layers(
     Returns:
         list[nn.Conv2d]: Those among the layers that :func:`skipped` can skip.
     """
-    found = [
+    idle = [
         x
         for x in layers
         if type(x) is nn.Conv2d and not isinstance(x.padding, str)
     ]
-    if not found:
+    if not idle:
         return []
-    weights = [x.weight.requires_grad_() for x in found]
+    weights = [x.weight.requires_grad_() for x in idle]
     try:
         with torch.enable_grad():
             tapped = [x.sum() for x in run() if x.requires_grad]
@@ -214,7 +209,7 @@ def unneeded_layers(
     finally:
         for weight in weights:
             weight.requires_grad_(False)
-    pairs = zip(found, gradients, strict=True)
+    pairs = zip(idle, gradients, strict=True)
     unneeded = [layer for layer, gradient in pairs if gradient is None]
     if not unneeded:
         return []

@@ -15,7 +15,7 @@ from ..utils.configs import model_config
 from ..utils.rng import forked_rng
 
 
-class Guest:
+class FrozenTeacher:
     """Holds a module that belongs to nobody's module tree.
 
     Args:
@@ -37,16 +37,16 @@ class Guest:
         self.origin = origin
         self.owned = owned
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> 'Guest':
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
         """Share the module: a copy of the host (EMA) needs no second one."""
-        return Guest(self.model, self.origin, owned=False)
+        return FrozenTeacher(self.model, self.origin, owned=False)
 
 
 def build_teacher(
     teacher: Mapping[str, Any] | BaseModel,
     checkpoint: str | None,
     strict: bool = True,
-) -> Guest:
+) -> FrozenTeacher:
     """Build a teacher and load its weights.
 
     Args:
@@ -56,7 +56,7 @@ def build_teacher(
         strict (bool): Whether missing or misshapen keys are an error.
 
     Returns:
-        Guest: The teacher.
+        FrozenTeacher: The teacher.
 
     Raises:
         ConfigError: If no weights are given, the file is absent or no
@@ -78,7 +78,7 @@ def build_teacher(
         origin = load_teacher(model, checkpoint, strict)
         print_log(f'teacher: {origin}', 'current')
     unmask(model)
-    return Guest(model, origin)
+    return FrozenTeacher(model, origin)
 
 
 def unmask(model: nn.Module) -> None:

@@ -4,51 +4,65 @@ It looks at the first batch of the training itself: no second forward pass,
 no random number drawn, nothing changed.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader
 from terminaltables import AsciiTable
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..algorithms.student_weights import varied_weights
 from ..distillers.alignment import equal_codes
-from ..distillers.level_pairs import Seen
+from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..errors import ConfigError
 from ..losses.lsh import LSHLoss
+from ..utils.listener import Listener
 from .gradient_balance import SCALE
 
-WAY_OUT = 'or turn the audit off by model.audit=False'
+WAY_OUT = 'or set FirstBatchAuditHook.strict=False to be warned alone'
 PATIENCE = 50  # batches in which a loss may be without a sample
-FEW = 0.1  # of a model's weights; a file that gives fewer is another model's
 
 
 class Audit:
     """Audits the first batch, and prints one table.
 
     An error is a loss that is not computed, that is 0 whatever the student
-    does, or that has no gradient to the student; a feature that a later
-    layer overwrites in place after it was recorded; and a file that gives
-    the student (almost) none of its weights. A loss whose tap has no sample
-    in the first batch is looked at again in the following ones. Weights that
-    are all 0 are taken for a wish: then a warning says that nothing mimics.
+    does, or that has no gradient to the student; and a feature that a later
+    layer overwrites in place after it was recorded. A loss whose tap has no
+    sample in the first batch is looked at again in the following ones.
+    Weights that are all 0 are taken for a wish: then a warning says that
+    nothing mimics.
+
+    Args:
+        model (FeatureMimicDistill): The distillation; it is watched until
+            all losses have been audited.
+        strict (bool): Whether a fault is an error, or a warning. Defaults to
+            True.
 
     Attributes:
-        student (list[str]): Where the student's weights come from.
         is_off (bool): Whether all weights are 0.
     """
 
-    def __init__(self) -> None:
-        self.student: list[str] = []
+    def __init__(self, model: Any, strict: bool = True) -> None:
+        self.strict = strict
+        self.is_off = False
+        self._model = model
         self._batches = 0
         self._waiting: set[str] | None = None
         self._taps: list[tuple[str, str]] = []
         self._losses: dict[str, str] = {}
-        self.is_off = False
+        self._versions: list[tuple[str, Tensor, int]] = []
+        self._of_batch: list[Any] = []  # handles
+        self._watches = False
+        self._observer = Listener(self._observe)
+        model.distiller.observers.append(self._observer)
+        self._of_model = [
+            model.register_forward_pre_hook(Listener(self._begin)),
+            model.register_forward_hook(Listener(self._end)),
+        ]
 
     @property
     def is_open(self) -> bool:
@@ -60,65 +74,65 @@ class Audit:
         """Names of the losses that have not been audited."""
         return sorted(self._waiting or [])
 
-    @contextmanager
-    def watching(
-        self, distiller: LSHFMDistiller, student: nn.Module, teacher: nn.Module
-    ) -> Iterator[None]:
-        """Watch the forward pass of a batch.
-
-        Args:
-            distiller (LSHFMDistiller): The distiller.
-            student (nn.Module): The student.
-            teacher (nn.Module): The teacher.
-
-        Raises:
-            ConfigError: See the class.
-        """
-        versions: list[tuple[str, Tensor, int]] = []
-        handles = []
-        for owner, model, manager in (
-            ('student', student, distiller.student_recorders),
-            ('teacher', teacher, distiller.teacher_recorders),
+    def _begin(self, model: Any, *args: Any) -> None:
+        """Watch what is recorded in a forward pass."""
+        self._watches = model.training and torch.is_grad_enabled()
+        if not self._watches:
+            return
+        distiller = model.distiller
+        for owner, network, manager in (
+            ('student', model.student, distiller.student_recorders),
+            ('teacher', model.teacher, distiller.teacher_recorders),
         ):
+            layers = dict(network.named_modules())
             for name, recorder in manager.recorders.items():
                 kind = type(recorder).__name__
-                where = f'recorder {name!r} of the {owner}'
-                layers = dict(model.named_modules())
                 if recorder.source in layers and kind.startswith('Module'):
-                    handles.append(
+                    self._of_batch.append(
                         _note_versions(
                             layers[recorder.source],
                             kind == 'ModuleInputsRecorder',
-                            f'{where}, at {recorder.source!r},',
-                            versions,
+                            f'recorder {name!r} of the {owner}, at '
+                            f'{recorder.source!r},',
+                            self._versions,
                         )
                     )
 
-        def observe(values: dict[str, Tensor], seen: dict[str, Seen]) -> None:
-            _check_in_place(versions)
-            self._audit(distiller, values, seen)
-
-        distiller.observers.append(observe)
-        try:
-            yield
-        finally:
-            distiller.observers.remove(observe)
-            for handle in handles:
-                handle.remove()
-
-    def report(
-        self, losses: Mapping[str, Any], origin: str, student: nn.Module
+    def _observe(
+        self, values: dict[str, Tensor], compared: dict[str, TapObservation]
     ) -> None:
-        """Print the table after the first batch.
-
-        Args:
-            losses (dict): All losses of the batch.
-            origin (str): Where the teacher's weights come from.
-            student (nn.Module): The student.
-        """
-        if self._batches > 1:
+        if not self._watches:
             return
-        total = sum(1 for _ in _weights(student))
+        try:
+            _check_in_place(self._versions)
+            self._audit(self._model.distiller, values, compared)
+        except ConfigError as error:
+            if self.strict:
+                raise
+            print_log(f'audit: {error}', 'current', level=30)
+            self._waiting = set()
+
+    def _end(self, model: Any, args: Any, losses: Mapping[str, Any]) -> None:
+        """Report after the first batch; leave when all is audited."""
+        if not self._watches:
+            return
+        self._let_go(self._of_batch)
+        self._versions.clear()
+        if self._batches == 1:
+            self._report(losses)
+        if not self.is_open:
+            self._let_go(self._of_model)
+            model.distiller.observers.remove(self._observer)
+
+    @staticmethod
+    def _let_go(handles: list[Any]) -> None:
+        while handles:
+            handles.pop().remove()
+
+    def _report(self, losses: Mapping[str, Any]) -> None:
+        """Print the table."""
+        model = self._model
+        total = sum(1 for _ in varied_weights(model.student))
         random = f'random: all of its {total} weights'
         tasks = {
             name: torch.stack([x.mean() for x in tree_leaves(value)])
@@ -129,8 +143,8 @@ class Audit:
         }
         rows = [
             ('audit', 'what there is before the first update'),
-            ('teacher', origin),
-            ('student', '\n'.join(self.student) or random),
+            ('teacher', model.teacher_origin),
+            ('student', '\n'.join(model.student_origins) or random),
             *self._taps,
             *((f'distill.{k}', v) for k, v in self._losses.items()),
             *((k, f'first value {v:.4g}') for k, v in tasks.items()),
@@ -138,7 +152,7 @@ class Audit:
         table = AsciiTable(rows)
         table.inner_row_border = False
         print_log(f'\n{table.table}', 'current')
-        if not self.student:
+        if not model.student_origins:
             print_log(
                 'student: no file and no teacher gave it a weight, it starts '
                 'at random; where that is not meant, give its init_cfg or '
@@ -151,7 +165,7 @@ class Audit:
         self,
         distiller: LSHFMDistiller,
         values: dict[str, Tensor],
-        seen: dict[str, Seen],
+        compared: dict[str, TapObservation],
     ) -> None:
         modules = distiller.distill_losses
         for name in modules:
@@ -173,22 +187,22 @@ class Audit:
                     'current',
                     level=30,
                 )
-        taps = {x: tap for tap in seen for x in distiller.losses_of(tap)}
+        taps = {x: tap for tap in compared for x in distiller.losses_of(tap)}
         self.is_off = not any(weights.values())
         waiting = set(values) if self._waiting is None else self._waiting
         self._waiting = set()
         self._batches += 1
         for name in sorted(waiting):
-            found = seen.get(taps.get(name, ''))
+            observation = compared.get(taps.get(name, ''))
             value = values[name]
             facts = f'weight {weights[name]}, first value {value.item():.4g}'
-            share = _equal_codes(modules[name], found)
+            share = _equal_codes(modules[name], observation)
             if share is not None:
                 facts += f', {share:.1%} of the hash codes are equal'
-            if not _has_samples(found) or not value.isfinite():
+            if not _has_samples(observation) or not value.isfinite():
                 self._wait(name)
                 facts += ', no sample yet' if value == 0 else ', NOT FINITE'
-            elif not self.is_off and not _is_same(found) and share != 1:
+            elif not self.is_off and not _is_same(observation) and share != 1:
                 if weights[name] == 0:
                     raise ConfigError(
                         f'distill.{name}: its loss_weight is 0, those of '
@@ -196,10 +210,11 @@ class Audit:
                         f'loss, {WAY_OUT}'
                     )
                 tap = taps.get(name)
+                entries = distiller.loss_forward_mappings.get(name, {})
                 features = (
-                    distiller.recorded(tap, student=True)
+                    distiller.records.features(tap)
                     if tap is not None
-                    else distiller.compared(name)
+                    else distiller.records.compared([*entries.values()])
                 )
                 _check_gradient(name, value, features)
             self._losses[name] = facts
@@ -214,58 +229,6 @@ class Audit:
                 f'the weights of its samples and at the annotations, '
                 f'{WAY_OUT}'
             )
-
-
-def weights_from_files(student: nn.Module) -> list[str]:
-    """Where the weights of a model come from: its pretrained files.
-
-    Compared are values, not names: some backbones rename what they load.
-
-    Args:
-        student (nn.Module): The model, initialised.
-
-    Returns:
-        list[str]: A line for each file.
-
-    Raises:
-        ConfigError: If the model has (almost) none of a file's weights.
-    """
-    lines: list[str] = []
-    done: list[str] = []  # a file of the whole comes after those of parts
-    for name, module in student.named_modules():
-        cfgs = getattr(module, 'init_cfg', None) or []
-        for cfg in [cfgs] if isinstance(cfgs, Mapping) else cfgs:
-            if cfg.get('type') != 'Pretrained' or any(
-                not x or f'{name}.'.startswith(f'{x}.') for x in done
-            ):
-                continue
-            done.append(name)
-            path = cfg['checkpoint']
-            content = CheckpointLoader.load_checkpoint(path, 'cpu')
-            given: dict[torch.Size, list[Tensor]] = {}
-            for value in tree_leaves(content.get('state_dict', content)):
-                if isinstance(value, Tensor):
-                    given.setdefault(value.shape, []).append(value)
-            own = [x.cpu() for x in _weights(module)]
-            held = sum(
-                any(torch.equal(x, y.to(x.dtype)) for y in given[shape])
-                for x in own
-                if (shape := x.shape) in given
-            )
-            field = f'{name}.init_cfg'.lstrip('.')
-            if held < FEW * len(own):
-                raise ConfigError(
-                    f'architecture.{field}: {path} gave {held} of its '
-                    f'{len(own)} weights, the student would start from '
-                    f'scratch; give the file of this very network, {WAY_OUT}'
-                )
-            lines.append(f'{field}: {held} of {len(own)} weights from {path}')
-    return lines
-
-
-def _weights(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters that are no constants at the start, as biases and BN are."""
-    return (x.detach() for x in module.parameters() if x.dim() > 1)
 
 
 def _note_versions(
@@ -300,7 +263,7 @@ def _describe_tap(distiller: LSHFMDistiller, name: str) -> str:
     tap = distiller.taps[name]
     lines = []
     for owner, source in (('student', tap.student), ('teacher', tap.teacher)):
-        features = distiller.recorded(name, owner == 'student')
+        features = distiller.records.features(name, owner == 'student')
         shapes = ', '.join(str(tuple(x.shape)) for x in features)
         dtypes = {str(x.dtype).removeprefix('torch.') for x in features}
         lines.append(
@@ -310,31 +273,33 @@ def _describe_tap(distiller: LSHFMDistiller, name: str) -> str:
     return '\n'.join(lines)
 
 
-def _equal_codes(loss: nn.Module, seen: Seen | None) -> float | None:
+def _equal_codes(
+    loss: nn.Module, compared: TapObservation | None
+) -> float | None:
     """Share of hash codes that agree, None if there are none."""
-    if not isinstance(loss, LSHLoss) or seen is None:
+    if not isinstance(loss, LSHLoss) or compared is None:
         return None
     shares = [
         equal_codes(x.student, x.teacher, loss.weight, loss.bias, keep)
-        for x, keep in zip(seen.levels, seen.counting(), strict=True)
+        for x, keep in zip(compared.levels, compared.masks(), strict=True)
         if x.student.numel()
     ]
     joined = torch.cat(shares) if shares else torch.zeros(0)
     return joined.mean().item() if len(joined) else None
 
 
-def _has_samples(seen: Seen | None) -> bool:
+def _has_samples(compared: TapObservation | None) -> bool:
     """Whether a tap has samples that count; the long form always does."""
-    return seen is None or any(
+    return compared is None or any(
         x.student.numel() > 0 and (keep is None or bool(keep.any()))
-        for x, keep in zip(seen.levels, seen.counting(), strict=True)
+        for x, keep in zip(compared.levels, compared.masks(), strict=True)
     )
 
 
-def _is_same(seen: Seen | None) -> bool:
+def _is_same(compared: TapObservation | None) -> bool:
     """Whether the student has the teacher's features already."""
-    return seen is not None and all(
-        torch.equal(x.student, x.teacher) for x in seen.levels
+    return compared is not None and all(
+        torch.equal(x.student, x.teacher) for x in compared.levels
     )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError
-from .audit import PATIENCE
+from .audit import PATIENCE, Audit
 
 
 @LOOPS.register_module(name='AuditLoop')
@@ -46,6 +46,9 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
             handler.setLevel(logging.INFO)
     wrapped: Any = loop.runner.model
     model = wrapped.module if is_model_wrapper(wrapped) else wrapped
+    hooks = (getattr(x, 'audit', None) for x in loop.runner.hooks)
+    audit = next((x for x in hooks if isinstance(x, Audit)), None)
+    audit = audit or Audit(model)
     model.train()
     for batch in islice(loop.dataloader, PATIENCE):
         with loop.runner.optim_wrapper.optim_context(wrapped):
@@ -57,15 +60,15 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
                     f'teacher_ckpt, at the weights of the student and at the '
                     f'images'
                 )
-        if model.audit is None or not model.audit.is_open:
+        if not audit.is_open:
             break
     else:
         raise ConfigError(
             f'train_dataloader: in {PATIENCE} batches no sample for '
-            f'{model.audit.open_losses}; look at their taps and the '
+            f'{audit.open_losses}; look at their taps and the '
             f'annotations'
         )
-    if model.audit is not None and model.audit.is_off:
+    if audit.is_off:
         raise ConfigError(
             'distill_losses: all their weights are 0, so nothing mimics; give '
             'one a loss_weight'

@@ -8,11 +8,11 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ..distillers.level_pairs import Seen
+from ..distillers.level_pairs import TapObservation
 
 
 def describe_nonfinite(
-    losses: Mapping[str, Any], seen: Mapping[str, Seen], batch: Any
+    losses: Mapping[str, Any], seen: Mapping[str, TapObservation], batch: Any
 ) -> dict[str, Any]:
     """Describe a batch, in what JSON can hold.
 
@@ -56,16 +56,16 @@ def _statistics(feature: Tensor) -> dict[str, Any]:
     """Shape, and of the finite values least, greatest and RMS."""
     feature = feature.detach()
     finite = feature[feature.isfinite()].double()
-    found: dict[str, Any] = dict(
+    facts: dict[str, Any] = dict(
         shape=list(feature.shape),
         nan=int(feature.isnan().sum()),
         inf=int(feature.isinf().sum()),
     )
     if len(finite):
-        found['min'] = finite.min().item()
-        found['max'] = finite.max().item()
-        found['rms'] = finite.square().mean().sqrt().item()
-    return found
+        facts['min'] = finite.min().item()
+        facts['max'] = finite.max().item()
+        facts['rms'] = finite.square().mean().sqrt().item()
+    return facts
 
 
 def _images(batch: Any) -> list[str]:

@@ -29,17 +29,17 @@ def obstacles(runner: Runner) -> list[str]:
     Returns:
         list[str]: A reason with its remedy each.
     """
-    found = []
+    reasons = []
     loop, saving = runner.train_loop, _checkpoint_settings(runner.cfg)
     if not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
-        found.append(
+        reasons.append(
             f'train_cfg: {type(loop).__name__} is not known; use '
             f'EpochBasedTrainLoop or IterBasedTrainLoop'
         )
-        return found
+        return reasons
     by_epoch = saving.get('by_epoch', True)
     if isinstance(loop, EpochBasedTrainLoop) and not by_epoch:
-        found.append(
+        reasons.append(
             'default_hooks.checkpoint.by_epoch: is False, and MMEngine '
             'begins the epoch of such a checkpoint once more; set it to True'
         )
@@ -48,18 +48,18 @@ def obstacles(runner: Runner) -> list[str]:
         steps *= len(loop.dataloader) if by_epoch else 1
         count = runner.optim_wrapper._accumulative_counts
         if steps % count:
-            found.append(
+            reasons.append(
                 f'optim_wrapper.accumulative_counts: is {count}, and a '
                 f'checkpoint comes after {steps} iterations, amid a sum of '
                 f'gradients that is not saved; use a divisor'
             )
     seed = (runner.cfg.get('randomness') or {}).get('seed')
     if runner.iter and seed != runner._randomness_cfg.get('seed'):
-        found.append(
+        reasons.append(
             f'randomness.seed: is {seed}, the interrupted run had '
             f'{runner._randomness_cfg["seed"]}; set that'
         )
-    return found
+    return reasons
 
 
 def evaluation_is_due(runner: Runner) -> bool:
@@ -101,16 +101,16 @@ def find_whole(cfg: Config, folder: str) -> tuple[str, dict[str, Any]] | None:
     Raises:
         ConfigError: If there are checkpoints, and none is whole.
     """
-    found = _checkpoints(cfg, Path(folder))
-    for path in found:
+    checkpoints = _checkpoints(cfg, Path(folder))
+    for path in checkpoints:
         try:
             return str(path), read_resumable(str(path))
         except ConfigError as error:
             print(f'warning: {error}', file=sys.stderr, flush=True)
-    if found:
+    if checkpoints:
         raise ConfigError(
-            f'resume: none of the {len(found)} checkpoints in {folder} is '
-            f'whole; remove them to start anew'
+            f'resume: none of the {len(checkpoints)} checkpoints in {folder} '
+            f'is whole; remove them to start anew'
         )
     return None
 
@@ -162,7 +162,7 @@ def _checkpoints(cfg: Config, folder: Path) -> list[Path]:
     folders = {folder}
     if saving.get('out_dir'):
         folders.add(Path(saving['out_dir']) / folder.name)
-    found = [
+    checkpoints = [
         path
         for place in folders
         for path in place.glob('*')
@@ -172,7 +172,7 @@ def _checkpoints(cfg: Config, folder: Path) -> list[Path]:
     def number(path: Path) -> int:
         return int(re.findall(r'\d+', path.name)[-1])
 
-    found.sort(key=number, reverse=True)
+    checkpoints.sort(key=number, reverse=True)
     record = folder / 'last_checkpoint'
     named = None
     if record.is_file():  # in the encoding in which MMEngine writes it
@@ -180,8 +180,8 @@ def _checkpoints(cfg: Config, folder: Path) -> list[Path]:
     if named is not None and not named.is_file():
         named = folder / named.name
     if named is None or not named.is_file():
-        return found
-    others = [path for path in found if not path.samefile(named)]
+        return checkpoints
+    others = [path for path in checkpoints if not path.samefile(named)]
     if not pattern.fullmatch(named.name):
         return [named, *others]
     # Greater numbers may be of an older training in this folder.

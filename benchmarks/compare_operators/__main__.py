@@ -4,7 +4,7 @@ Both run on the same inputs, of the sizes that detectors have, in turn. It
 needs a compiled mmcv, made by make env MMCV=compiled, and writes a page in
 Markdown::
 
-    python tools/compare_operators --out docs/operators.md
+    python benchmarks/compare_operators --out docs/operators.md
 """
 
 import argparse
@@ -203,7 +203,9 @@ def main() -> None:
     if devices == ['cpu']:
         parts.append('No GPU was there: nothing is known of CUDA.')
     page = PAGE.format(
-        command=' '.join(['python tools/compare_operators', *sys.argv[1:]]),
+        command=' '.join(
+            ['python benchmarks/compare_operators', *sys.argv[1:]]
+        ),
         machine=about,
         rounds=options.rounds,
         tables='\n'.join(parts),

@@ -290,7 +290,7 @@ class Parts:
         name = next(iter(model.distiller.taps))
         self.levels = [
             x._replace(student=x.student.detach())
-            for x in model.distiller._levels(name, self.rows.get(name))
+            for x in model.distiller.pairs.of(name, self.rows.get(name))
         ]
         losses = model.distiller.distill_losses.values()
         self.lsh = next(
@@ -298,10 +298,10 @@ class Parts:
         )
         self.losses = list(losses)
         self.rois = None
-        if name in model.distiller.roi_taps:
-            rois = recorders.get_recorder('_rois_None').data_buffer[-1][1]
+        if name in model.distiller.records.on_rois:
+            rois = model.distiller.records.rois(None)
             self.rois = rois[self.rows[name]] if name in self.rows else rois
-        model.distiller.empty_recorders()
+        model.distiller.records.empty()
 
     @contextmanager
     def as_in_a_step(self) -> Iterator[torch.Tensor]:
@@ -320,7 +320,7 @@ class Parts:
         if self.rois is not None:
             with self.arm.optimizer.optim_context(self.model):
                 self.model._teacher_head(self.features, self.rois)
-        elif self.model._head_sources:
+        elif self.model._maps.head_sources:
             with self.as_in_a_step():
                 for feature in self.features:
                     for layer in self.model.teacher.bbox_head.cls_convs:
@@ -667,7 +667,7 @@ def main() -> None:
     warnings.simplefilter('ignore')
     MMLogger.get_instance('benchmark', log_level='ERROR')
     register_all_modules(init_default_scope=True)
-    command = 'python tools/benchmark.py'
+    command = 'python benchmarks/benchmark.py'
     for field, value in vars(options).items():
         if value != parser.get_default(field):
             flag = f'--{field.replace("_", "-")}'

@@ -107,7 +107,7 @@ def main() -> None:
         if not list(plan.chosen(args.only)):
             raise ConfigError(
                 f'--only: no EXPERIMENT/ARM fits {args.only!r}; the arms are '
-                f'in tools/study/grid.py'
+                f'in benchmarks/study/grid.py'
             )
         if args.jobs < 1:
             raise ConfigError(

@@ -217,7 +217,7 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         child = subprocess.Popen(
             [
                 *(sys.executable, '-W', 'ignore'),
-                *(str(REPO / 'tools/study/locked.py'), str(run.lock)),
+                *(str(REPO / 'benchmarks/study/locked.py'), str(run.lock)),
                 *(str(REPO / 'tools/train.py'), str(path)),
                 *('--work-dir', str(run.folder)),
             ],

@@ -3,7 +3,7 @@
 Runs the tests marked ``cuda`` and writes a page in Markdown from what pytest
 reports, also on a machine without a GPU, where all of them are skipped::
 
-    python tools/gpu_report.py --out docs/gpu.md
+    python benchmarks/gpu_report.py --out docs/gpu.md
 """
 
 import argparse
