@@ -21,6 +21,7 @@ def main() -> None:
         sys.exit(
             importlib.import_module(f'.compat.{name}', __package__).main()
         )
+    importlib.import_module('.cli', __package__)  # says what is not there
     tool = TOOLS / f'{name}.py'
     sys.argv[:2] = [str(tool)]
     runpy.run_path(str(tool), run_name='__main__')

@@ -16,7 +16,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-from lshfm_mm.compat import install_mmcv
+from lshfm_mm.compat import repack_mmcv
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = """
@@ -67,7 +67,7 @@ def write_wheel(folder, name, version, files):
             archive.writestr(path, text)
         info = f'{stem}.dist-info'
         archive.writestr(f'{info}/METADATA', metadata(name, version))
-        archive.writestr(f'{info}/WHEEL', install_mmcv.WHEEL)
+        archive.writestr(f'{info}/WHEEL', repack_mmcv.WHEEL)
         archive.writestr(f'{info}/LICENSE', 'Apache')
         archive.writestr(f'{info}/RECORD', '')
     return wheel

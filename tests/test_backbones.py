@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lshfm_mm.backbones import cifar as backbones
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.pairing.inspect import build
+from lshfm_mm.pairing.inspect import build_model
 from lshfm_mm.utils.rng import forked_rng
 
 CONFIGS = Path(__file__).parent.parent / 'configs/cifar100'
@@ -38,7 +38,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_a_network_is_the_benchmarks(name):
-    model = build(
+    model = build_model(
         'model', Config.fromfile(CONFIGS / f'{name}_cifar100.py')
     ).train()
     count, side = NETWORKS[name]
@@ -69,7 +69,9 @@ def test_mmpretrain_finds_them(name):
 
 @pytest.mark.parametrize('name', ['resnet8x4', 'wrn-16-2', 'mobilenet-v2'])
 def test_convolutions_start_normal_by_their_fan_out(name):
-    model = build('model', Config.fromfile(CONFIGS / f'{name}_cifar100.py'))
+    model = build_model(
+        'model', Config.fromfile(CONFIGS / f'{name}_cifar100.py')
+    )
     with forked_rng():
         torch.manual_seed(0)
         model.init_weights()

@@ -8,7 +8,7 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS as ROOT
 
 from lshfm_mm.distillers.taps import Tap
-from lshfm_mm.pairing.inspect import build
+from lshfm_mm.pairing.inspect import build_model
 from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ def test_config_builds(path, teachers, monkeypatch):
     imported = cfg.get('custom_imports')
     assert imported is None or imported.allow_failed_imports is False
     if 'architecture' not in cfg.model:
-        build('model', cfg)
+        build_model('model', cfg)
         return
     check_name(Path(path), cfg.model)
     assert cfg.model.teacher_ckpt.endswith('.pth')
@@ -42,7 +42,7 @@ def test_config_builds(path, teachers, monkeypatch):
             model_config('teacher', cfg.model.teacher)
         )
     cfg.model.update(teacher=teachers[source], teacher_ckpt=None)
-    model = build('model', cfg)
+    model = build_model('model', cfg)
     distiller = cfg.model.distiller
     active = distiller.get('active', list(distiller.taps))
     expected = sum(len(distiller.losses[tap]) for tap in active)

@@ -171,6 +171,15 @@ all required parts are fine: detection runs, and classification
     )
 
 
+def test_one_more_process_looks_at_all(stack):
+    starts = stack.folder / 'starts'
+    (stack.folder / 'sitecustomize.py').write_text(
+        f"open({str(starts)!r}, 'a').write('x')"
+    )
+    stack.run()
+    assert starts.read_text() == 'xx'  # the doctor, and its probe
+
+
 def test_the_stack_of_onedl(stack):
     """Its own packages are named; MMEngine's setuptools is not needed."""
     for name, _ in stacks.OPENMMLAB.packages.values():

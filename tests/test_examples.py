@@ -17,7 +17,7 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from lshfm_mm.pairing.inspect import build
+from lshfm_mm.pairing.inspect import build_model
 from lshfm_mm.utils.configs import model_config
 
 from .conftest import SHAPES
@@ -103,7 +103,7 @@ def read(name, folder, shapes_root=None) -> Config:
     teacher = get_config(cfg.model.teacher.cfg_path).model
     shrink(teacher)
     cfg.model.teacher = model_config('teacher', teacher)
-    made = build('teacher', Config(dict(cfg, model=cfg.model.teacher)))
+    made = build_model('teacher', Config(dict(cfg, model=cfg.model.teacher)))
     cfg.model.teacher_ckpt = str(folder / 'teacher.pth')
     torch.save(made.state_dict(), cfg.model.teacher_ckpt)
     cfg.work_dir = str(folder / 'work')
@@ -229,7 +229,7 @@ def test_onnx_gives_the_same_numbers(name, tmp_path):
     config = REPO / f'configs/shapes/{SHAPES[name]}.py'
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
-    model = build('student', cfg)
+    model = build_model('student', cfg)
     checkpoint, out = tmp_path / 'student.pth', tmp_path / 'student.onnx'
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, checkpoint)
     answer = export_onnx(config, checkpoint, out)

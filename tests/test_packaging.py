@@ -1,5 +1,6 @@
 """The wheel: what is in it, and that it works far from the repository."""
 
+import math
 import os
 import re
 import shutil
@@ -180,7 +181,7 @@ def test_the_package_names_its_configs():
     path = Path(lshfm_mm.__file__).parent / '.mim/configs/distill'
     assert Path(cfg.filename) == path / 'faster_rcnn_lshfm.py'
     # An editable installation has its metadata elsewhere.
-    assert MODULE2PACKAGE['lshfm_mm'] == 'lshfm_mm.compat.mmengine'
+    assert MODULE2PACKAGE['lshfm_mm'] == 'lshfm_mm.version'
 
 
 def test_a_clone_without_links_is_complete(make_clone):
@@ -261,13 +262,44 @@ def test_set_up_runs_where_no_package_is(command):
     ],
 )
 def test_others_get_the_whole_package(command, tmp_path):
-    """It asks for the others at its import, though a word is the same."""
+    """It asks for the rest of a stack, though a word is the same."""
     (tmp_path / 'other.py').write_text('import lshfm_mm\n')
+    (tmp_path / 'mmcv.py').write_text('')
     done = run_bare('-S', *command.split(), cwd=tmp_path)
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
     assert 'mmengine is not installed; lshfm_mm needs one of its ' in line
     assert '"python -m lshfm_mm doctor" names the commands' in line
+
+
+@pytest.mark.parametrize(
+    'command',
+    ['-m lshfm_mm train', '-m lshfm_mm demo', f'{REPO}/tools/make_config.py'],
+)
+def test_tools_without_a_stack_name_the_doctor(command, tmp_path):
+    done = run_bare('-S', *command.split(), cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: mmengine is not installed; lshfm_mm needs ')
+    assert line.endswith('"python -m lshfm_mm doctor" names the commands')
+
+
+MATHS = """
+import sys
+for name in ('mmrazor', 'mmengine', 'mmcv', 'mmdet'):
+    sys.modules[name] = None  # cannot be imported
+import torch
+from lshfm_mm.losses import lsh_loss
+from lshfm_mm.losses.functional import lsh_loss as same
+assert lsh_loss is same
+feature = torch.ones(2, 3)
+print(lsh_loss(feature, feature, torch.zeros(4, 3), torch.zeros(4)).item())
+"""
+
+
+def test_the_maths_needs_torch_alone():
+    """Codes of chance, half of the bits: log 2 of each."""
+    assert float(python('-c', MATHS)) == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize('command', ['lshfm_mm doctor', 'lshfm_mm.doctor'])

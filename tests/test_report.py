@@ -17,7 +17,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from lshfm_mm.cli.upstream import named
+from lshfm_mm.cli import parse_names
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.insight import analyze, charts, polar, write_report
 from lshfm_mm.insight.collect import (
@@ -515,7 +515,7 @@ def test_wrong_arguments_are_one_line(students):
         (['a=b', 'a=c'], "students: 'a=c' is given twice"),
     ):
         with pytest.raises(ConfigError, match=message):
-            named('students', arguments)
+            parse_names('students', arguments)
     for arguments, message in (
         (dict(students={'teacher': 'x.pth'}), 'teacher=x.pth: the teacher is'),
         (dict(students={'a': 'gone.pth'}), 'no such file: gone.pth'),

@@ -28,11 +28,12 @@ REPO = Path(__file__).parent.parent
 EXACT = [dict(type='ExactResumeHook')]
 
 
-def test_mmengines_name_means_the_hook_that_writes_whole():
+def test_a_config_may_name_the_hook_that_writes_whole():
     for scope in ('mmengine', 'mmdet', 'mmrazor', 'mmpretrain'):
-        hook = HOOKS.build(dict(type='CheckpointHook', _scope_=scope))
+        hook = HOOKS.build(dict(type='WholeCheckpointHook', _scope_=scope))
         assert type(hook) is WholeCheckpointHook
-    assert isinstance(hook, CheckpointHook)
+        hook = HOOKS.build(dict(type='CheckpointHook', _scope_=scope))
+        assert type(hook) is CheckpointHook
 
 
 def trained(cfg: Config, epochs: int, **overrides) -> Runner:
@@ -43,6 +44,7 @@ def trained(cfg: Config, epochs: int, **overrides) -> Runner:
             'train_cfg.val_interval': 99,
             'param_scheduler': [],
             'custom_hooks': EXACT,
+            'default_hooks.checkpoint.type': 'WholeCheckpointHook',
             **overrides,
         }
     )
@@ -313,6 +315,9 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     for scope in ('mmdet', 'mmpretrain'):
         hook = HOOKS.build(dict(added, _scope_=scope))
         assert type(hook) is ExactResumeHook
+        hook = HOOKS.build(dict(cfg.default_hooks.checkpoint, _scope_=scope))
+        assert type(hook) is WholeCheckpointHook
+        assert hook.interval == 1  # MMEngine's, where none is given
     assert cfg.randomness.seed == 11  # of the interrupted run
     assert cfg.optim_wrapper.x == 1
     # A config that names it is left as it is.
@@ -328,3 +333,17 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     assert args.resume == str(three / 'epoch_10.pth')
     with pytest.raises(ConfigError, match='resume: no such file: no.pth'):
         cli.prepare_training(Arguments(three, 'no.pth'), cfg)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(add_hooks=False),
+        dict(default_hooks=dict(checkpoint=None)),
+        dict(default_hooks=dict(checkpoint=dict(type='MyHook'))),
+    ],
+)
+def test_the_tool_takes_the_place_of_mmengines_hook_alone(three, settings):
+    args = Arguments(three / 'new', None)
+    cli.prepare_training(args, Config(settings))
+    assert 'default_hooks.checkpoint' not in args.cfg_options

@@ -290,4 +290,4 @@ def main() -> None:
 
 if __name__ == '__main__':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit('demo: stopped'))
-    cli.run(main)
+    cli.run_main(main)

@@ -1,8 +1,9 @@
 """Train a model or a distillation: the train tool of mmdet or mmpretrain.
 
-Beside its arguments there are two flags for distillations, see ``FLAGS``.
+Beside its arguments there are two flags for distillations.
 """
 
+import argparse
 import sys
 import tempfile
 
@@ -10,15 +11,25 @@ from lshfm_mm import cli
 from lshfm_mm.datasets.check_files import check_data, check_weights_files
 from lshfm_mm.utils.configs import read_config
 
-FLAGS = {
-    '--check': 'audit a batch, evaluate one, stop before the first update',
-    '--check-teacher': 'evaluate the teacher on the validation set first',
-}
-
 
 def main() -> None:
     """Check what the config needs, then train."""
-    flags = cli.own_flags(FLAGS)
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='audit a batch, evaluate one, stop before the first update',
+    )
+    parser.add_argument(
+        '--check-teacher',
+        action='store_true',
+        help='evaluate the teacher on the validation set first',
+    )
+    flags, sys.argv[1:] = parser.parse_known_args()
+    if {'-h', '--help'} & {*sys.argv}:
+        parser.print_help()  # then upstream prints its own
     tool = cli.upstream_tool('train', sys.argv[1:])
     args = tool.parse_args()
     cfg = read_config('config', args.config, args.cfg_options)
@@ -26,10 +37,10 @@ def main() -> None:
     check_weights_files(cfg)
     cli.prepare_training(args, cfg)
     cli.start_processes(args, cfg)
-    if '--check-teacher' in flags:
+    if flags.check_teacher:
         cli.evaluate_teacher(cfg, args.launcher)
     tool.parse_args = lambda: args
-    if '--check' not in flags:
+    if not flags.check:
         tool.main()
         return
     options = cli.audit_options(cfg)
@@ -40,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run_main(main)

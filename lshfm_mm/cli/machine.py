@@ -25,7 +25,7 @@ def commit(repo: Path) -> str:
         str: The commit, '-dirty' behind it where files differ.
     """
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ['git', '-C', repo, 'describe', '--always', '--dirty'],
             capture_output=True,
             text=True,
@@ -33,4 +33,4 @@ def commit(repo: Path) -> str:
         )
     except FileNotFoundError:  # no git
         return 'unknown'
-    return found.stdout.strip() or 'unknown'
+    return described.stdout.strip() or 'unknown'

@@ -21,6 +21,7 @@ from ..training.resuming import find_whole, read_resumable
 # What each training gets that has it not already, and each distillation of
 # ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
 # that the config that a run leaves behind needs no custom_imports.
+CHECKPOINT_HOOK = 'lshfm_mm.hooks.WholeCheckpointHook'  # for CheckpointHook
 HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
 DISTILL_HOOKS = (
     'lshfm_mm.hooks.FirstBatchAuditHook',
@@ -123,14 +124,14 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         cfg,
     )
     scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
-    if not any(x > 0 for x in scores.values()):
+    if not any(score > 0 for score in scores.values()):
         raise ConfigError(
             f'teacher_ckpt: the teacher scores 0 on the validation set '
             f'({", ".join(scores) or "it finds nothing"}); give weights that '
             f'were trained for these classes'
         )
-    told = ', '.join(f'{k} {v:.4g}' for k, v in scores.items())
-    print_log(f'teacher on the validation set: {told}', 'current')
+    line = ', '.join(f'{k} {v:.4g}' for k, v in scores.items())
+    print_log(f'teacher on the validation set: {line}', 'current')
     return metrics
 
 
@@ -144,15 +145,7 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
     Raises:
         ConfigError: If there is a checkpoint to resume, but no whole one.
     """
-    options = dict(args.cfg_options or {})
-    hooks = cfg.to_dict().get('custom_hooks') or []
-    named = {str(x.get('type')).rpartition('.')[2] for x in hooks}
-    of_all = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
-    if not cfg.get('add_hooks', True):
-        of_all = ()
-    lacking = [x for x in of_all if x.rpartition('.')[2] not in named]
-    if lacking:
-        options['custom_hooks'] = hooks + [dict(type=x) for x in lacking]
+    options = {**(args.cfg_options or {}), **_added_hooks(cfg)}
     wanted = args.resume
     if wanted is None and cfg.get('resume'):
         wanted = cfg.get('load_from') or 'auto'
@@ -169,6 +162,31 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
         # MMEngine takes it over, but too late for the order of the data.
         options['randomness.seed'] = content['meta'].get('seed')
     args.resume, args.cfg_options = wanted, options
+
+
+def _added_hooks(cfg: Config) -> dict[str, Any]:
+    """Overrides of a config that give a training its hooks."""
+    if not cfg.get('add_hooks', True):
+        return {}
+    options: dict[str, Any] = {}
+    plain = cfg.to_dict()
+    hooks = plain.get('custom_hooks') or []
+    present = {_stem(hook.get('type')) for hook in hooks}
+    wanted = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
+    lacking = [kind for kind in wanted if _stem(kind) not in present]
+    if lacking:
+        options['custom_hooks'] = hooks + [dict(type=kind) for kind in lacking]
+    saving = dict(type='CheckpointHook', interval=1)  # as MMEngine has it
+    saving = (plain.get('default_hooks') or {}).get('checkpoint', saving)
+    if saving and _stem(saving.get('type')) == 'CheckpointHook':
+        saving['type'] = CHECKPOINT_HOOK
+        options['default_hooks.checkpoint'] = saving
+    return options
+
+
+def _stem(kind: object) -> str:
+    """A type without its scope or module."""
+    return str(kind).rpartition('.')[2]
 
 
 def _mimics(cfg: Config) -> bool:

@@ -7,28 +7,20 @@ done, and errors of one line.
 """
 
 import importlib.util
-import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import mmengine.registry
 from mmengine.config import Config
-from mmengine.registry import Registry
 
-from ..errors import ConfigError, NonFiniteError, check_arguments, nearest
+from ..compat.mmengine import patch_device, patch_loaders
+from ..errors import ConfigError, NonFiniteError
 from ..utils.configs import read_config
 
 # Of setuptools, whenever MMEngine finds a config of a package.
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
-REGISTRIES = {
-    x.name: x
-    for x in vars(mmengine.registry).values()
-    if isinstance(x, Registry)
-}
 
 
 def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
@@ -46,7 +38,11 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     Raises:
         ConfigError: If a package is absent, or has no such tool.
     """
-    paths = [x for x in arguments if x.endswith('.py') and Path(x).is_file()]
+    paths = [
+        argument
+        for argument in arguments
+        if argument.endswith('.py') and Path(argument).is_file()
+    ]
     try:
         cfg = read_config('config', paths[0]) if paths else Config()
     except ModuleNotFoundError as error:
@@ -71,7 +67,7 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     return module
 
 
-def named(field: str, arguments: Sequence[str]) -> dict[str, str]:
+def parse_names(field: str, arguments: Sequence[str]) -> dict[str, str]:
     """Read arguments NAME=VALUE.
 
     Args:
@@ -84,85 +80,36 @@ def named(field: str, arguments: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: If one has no name or no value, or a name is given twice.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for argument in arguments:
         name, _, value = argument.partition('=')
-        if not name or not value or name in found:
-            reason = 'is given twice' if name in found else 'is no NAME=VALUE'
+        if not name or not value or name in values:
+            reason = 'is given twice' if name in values else 'is no NAME=VALUE'
             raise ConfigError(
                 f'{field}: {argument!r} {reason}; write lsh=work_dirs/lsh/'
                 f'epoch_7.pth, each name once'
             )
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
-def own_flags(flags: Mapping[str, str]) -> set[str]:
-    """Take flags of ours off the command line, before upstream reads it.
+def run_main(main: Callable[[], None]) -> None:
+    """Run a tool on a patched MMEngine; make one line of its errors.
 
     Args:
-        flags (dict): Flag -> what it does, for ``--help``.
-
-    Returns:
-        set[str]: Those that were given.
+        main (Callable): What the tool does.
     """
-    if {'-h', '--help'} & set(sys.argv[1:]):
-        for flag, meaning in flags.items():
-            print(f'  {flag:<18} {meaning}')
-    given = {x for x in sys.argv[1:] if x in flags}
-    sys.argv[1:] = [x for x in sys.argv[1:] if x not in flags]
-    return given
-
-
-def run(main: Callable[[], None]) -> None:
-    """Run a tool; print an error that the user can mend as one line."""
+    patch_loaders()
+    patch_device()
     try:
         main()
     except (ConfigError, NonFiniteError) as error:
         sys.exit(f'error: {error}')
     except Exception as error:
-        line = _upstream_line(str(error))
-        if line is None:
-            raise
-        sys.exit(f'error: {line}')
-
-
-def _upstream_line(message: str) -> str | None:
-    """An error of MMEngine or mmcv that a user can mend, as one line."""
-    if found := re.search(r'failed to load image: (.+)', message):
-        return (
-            f'image: {found[1]} cannot be decoded; copy or make it again, or '
-            f'remove it from the annotations'
-        )
-    if '!buf.empty()' in message:  # of OpenCV, which names no file
-        return (
-            'image: one is an empty file; find it with "find FOLDER -size 0" '
-            'in the folder of the images, and make it again'
-        )
-    if found := re.search(r'(\S+) is not in the \S+::([\w ]+) reg', message):
-        name = found[1].strip('\'"')
-        return (
-            f'type: {name!r} is not in the registry of {found[2]}s'
-            f'{nearest(name, _registered(found[2]))}'
-        )
-    if found := re.search(
-        r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'",
-        message,
-    ):
-        kinds = [_registered(x).get(found[1]) for x in REGISTRIES]
-        try:
-            for kind in kinds:
-                check_arguments('config', kind, [found[2]])
-        except ConfigError as error:
-            return str(error)
-    return None
-
-
-def _registered(name: str) -> dict[str, Any]:
-    """All that the registries of a name hold, whatever their scope."""
-    found: dict[str, Any] = {}
-    queue = [REGISTRIES[name]] if name in REGISTRIES else []
-    for registry in queue:
-        found.update(registry.module_dict)
-        queue += registry.children.values()
-    return found
+        if '!buf.empty()' in str(error):  # of OpenCV, which names no file
+            sys.exit(
+                'error: image: one is an empty file; find it with "find '
+                'FOLDER -size 0" in the folder of the images, and make it '
+                'again'
+            )
+        raise

@@ -108,13 +108,17 @@ def find_compiler() -> str:
         )
     named = os.environ.get('CXX', '').strip()
     commands = map(shlex.split, [named] if named else ['c++', 'g++'])
-    found = [[path, *x[1:]] for x in commands if (path := shutil.which(x[0]))]
-    if not found:
+    compilers = [
+        [path, *arguments]
+        for name, *arguments in commands
+        if (path := shutil.which(name))
+    ]
+    if not compilers:
         sys.exit(
             f'error: compiler: no C++ compiler found (CXX={named or "unset"})'
             f'; install one, for example "apt-get install g++", or set CXX'
         )
-    compiler = found[0]
+    compiler = compilers[0]
     test = ['-std=c++20', '-fsyntax-only', '-x', 'c++', os.devnull]
     if subprocess.run([*compiler, *test], capture_output=True).returncode:
         sys.exit(

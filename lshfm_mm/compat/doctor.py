@@ -18,20 +18,24 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 
 from . import compile_mmcv, stacks
-from .install_mmcv import look_at_operators
+from .install_mmcv import PROBE_OPERATORS, judge_operators
 from .stacks import OPENMMLAB, PYTHON, Stack, dist_version, satisfies
 
 INSTALL_MMCV = 'python -m lshfm_mm install_mmcv'
 OPENCV_MEND = 'install it, for example "apt-get install libgl1 libglib2.0-0"'
 # Imports each module it is given, and says how that went in one line each.
-# MMRazor refuses OneDL's mmcv by its version; lshfm_mm.compat hides it, too.
+# Code is for the operators. MMRazor refuses OneDL's mmcv by its version;
+# lshfm_mm.compat hides it, too.
 PROBE = r"""
 import importlib, sys, traceback
-for name in sys.argv[1:]:
+code, *names = sys.argv[1:]
+for name in names:
     error = ''
     try:
         if name == 'mmrazor':
             importlib.import_module('mmcv').__version__ = '2.1.0'
+        if name == 'mmcv.ops':
+            exec(code)
         importlib.import_module(name)
     except BaseException as e:
         error = ''.join(traceback.format_exception_only(type(e), e))
@@ -85,15 +89,15 @@ NEEDS = {
 
 def parts(stack: Stack) -> list[Part]:
     """Return all packages, each after those that it needs."""
-    found = [*COMMON]
+    all_parts = [*COMMON]
     for module, (dist, spec) in stack.packages.items():
         needs = NEEDS.get(module, ())
         required = module != 'mmpretrain'
-        found.append(Part(module, (dist,), spec, needs, required))
+        all_parts.append(Part(module, (dist,), spec, needs, required))
         if module == 'mmcv':
-            found.append(Part('mmcv.ops', (dist,), '', ('pair', 'mmcv')))
-    found.append(Part('mmrazor', ('mmrazor',), '==1.0.0', NEEDS['mmdet']))
-    return found
+            all_parts.append(Part('mmcv.ops', (dist,), '', ('pair', 'mmcv')))
+    all_parts.append(Part('mmrazor', ('mmrazor',), '==1.0.0', NEEDS['mmdet']))
+    return all_parts
 
 
 def torch_for_torchvision() -> str:
@@ -105,31 +109,35 @@ def torch_for_torchvision() -> str:
     return ''
 
 
-def probe(modules: Sequence[str]) -> dict[str, str]:
+def probe(modules: Sequence[str]) -> tuple[dict[str, str], str]:
     """Import modules in a new process, and in another one after a crash.
 
     Args:
         modules (Sequence[str]): Names to import, in this order.
 
     Returns:
-        dict[str, str]: For each, the last line of its error, or ''.
+        tuple[dict[str, str], str]: For each, the last line of its error, or
+        ''; and the file of mmcv's operators, if they load.
     """
     errors: dict[str, str] = {}
+    operators = ''
     while len(errors) < len(modules):
         left = modules[len(errors) :]
         done = subprocess.run(
-            [sys.executable, '-c', PROBE, *left],
+            [sys.executable, '-c', PROBE, PROBE_OPERATORS, *left],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             encoding='utf-8',
             errors='replace',
         )
-        told = re.findall(r'^probe:([\w.]+):(.*)$', done.stdout, re.M)
-        errors.update(told)
-        if len(told) < len(left):
+        answers = re.findall(r'^probe:([\w.]+):(.*)$', done.stdout, re.M)
+        errors.update(answers)
+        for file in re.findall('^operators:(.*)$', done.stdout, re.M):
+            operators = file
+        if len(answers) < len(left):
             status = f'Python exits with {done.returncode}'
-            errors[left[len(told)]] = f'{status} when it is imported'
-    return errors
+            errors[left[len(answers)]] = f'{status} when it is imported'
+    return errors, operators
 
 
 def check_python() -> Check:
@@ -166,51 +174,29 @@ def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
     Returns:
         Check: Its ``mend`` points at the first part it lacks, if one fails.
     """
-    found = dist_version(*part.dists)
+    version = dist_version(*part.dists)
     needed, name = part.spec or 'any', part.dists[0]
     wanted = name + part.spec
     missing = re.search(r"No module named '(\w+)", error)
     needed_checks = [before[need] for need in part.needs if need in before]
     lacking = [check.name for check in needed_checks if check.error]
     options = []
-    if not found:
+    if not version:
         error = 'not installed'
-    elif not satisfies(found, part.spec):
-        error = f'version {found} is outside {part.spec}'
+    elif not satisfies(version, part.spec):
+        error = f'version {version} is outside {part.spec}'
     elif missing and missing[1] != part.module.split('.')[0]:
         wanted = missing[1]
     else:
         options = ['--force-reinstall', '--no-deps']
     mend = stacks.pip_install(*options, wanted)
-    if found and lacking:
+    if version and lacking:
         mend = f'mend {lacking[0]} first'
     elif part.module.startswith('mmcv'):
         mend = INSTALL_MMCV
     elif part.module == 'cv2' and 'cannot open shared object' in error:
         mend = OPENCV_MEND
-    return Check(name, found or 'none', needed, error, mend, part.required)
-
-
-def check_operators(
-    part: Part, stack: Stack, before: Mapping[str, Check]
-) -> Check:
-    """Check mmcv's operators: that they load, and that ours are up to date.
-
-    Args:
-        part (Part): ``mmcv.ops``.
-        stack (Stack): The stack that is installed.
-        before (Mapping[str, Check]): The checks of earlier modules.
-
-    Returns:
-        Check: It tells which they are.
-    """
-    kind, error = look_at_operators(stack)
-    check = check_part(part, error, before)
-    return replace(
-        check,
-        name='mmcv operators',
-        found='none' if check.error else kind,
-    )
+    return Check(name, version or 'none', needed, error, mend, part.required)
 
 
 def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
@@ -234,8 +220,10 @@ def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
     if '+' in torch:
         build = torch.split('+')[1]
         mend += f' --index-url https://download.pytorch.org/whl/{build}'
-    found = f'{torch} + {torchvision}'
-    return Check('torch + torchvision', found, f'torch{wanted}', error, mend)
+    versions = f'{torch} + {torchvision}'
+    return Check(
+        'torch + torchvision', versions, f'torch{wanted}', error, mend
+    )
 
 
 def check_stack() -> list[Check]:
@@ -243,25 +231,30 @@ def check_stack() -> list[Check]:
     error, mend = stacks.mixture()
     stack = OPENMMLAB if error else stacks.choose()
     names = [x.name for x in stacks.STACKS.values() if x.installed()]
-    found = ' + '.join(names) or 'none'
+    installed = ' + '.join(names) or 'none'
     checks = {
         'python': check_python(),
-        'stack': Check('stack', found, 'one', error, mend),
+        'stack': Check('stack', installed, 'one', error, mend),
     }
     if error:  # what else is found would be about files of the other one
         return list(checks.values())
-    modules = [part.module for part in parts(stack)]
-    errors = probe([module for module in modules if module != 'mmcv.ops'])
+    errors, operators = probe([part.module for part in parts(stack)])
+    if operators:
+        kind, errors['mmcv.ops'] = judge_operators(stack, operators)
     for part in parts(stack):
-        if part.module == 'mmcv.ops':
-            checks[part.module] = check_operators(part, stack, checks)
-            continue
-        error = errors[part.module]
-        if part.module != 'torchvision':
-            checks[part.module] = check_part(part, error, checks)
+        module, error = part.module, errors[part.module]
+        if module != 'torchvision':
+            check = check_part(part, error, checks)
+            if module == 'mmcv.ops':
+                check = replace(
+                    check,
+                    name='mmcv operators',
+                    found='none' if check.error else kind,
+                )
+            checks[module] = check
             continue
         torch, torchvision = map(dist_version, ('torch', 'torchvision'))
-        checks[part.module] = check_part(part, '', checks)
+        checks[module] = check_part(part, '', checks)
         if torch and torchvision and not errors['torch']:
             checks['pair'] = check_pair(
                 torch, torchvision, torch_for_torchvision(), error

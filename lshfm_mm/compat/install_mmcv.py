@@ -2,56 +2,43 @@
 
 mmcv-lite, a published wheel, has all of mmcv but the module ``mmcv._ext``
 with the operators. Here it is downloaded, and installed under the name of
-mmcv with :mod:`lshfm_mm.mmcv_ext` in that place::
+mmcv with :mod:`lshfm_mm.compat.mmcv_ext` in that place::
 
     python -m lshfm_mm install_mmcv
 
 It takes seconds and no compiler; processes that never import lshfm_mm use it,
 too. An mmcv with compiled operators that works is left alone. ``--compiled``
-replaces ours by one, see :mod:`lshfm_mm.compile_mmcv`. Only the standard
-library is used here.
+replaces ours by one, see :mod:`lshfm_mm.compat.compile_mmcv`. Only the
+standard library is used here.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import csv
 import filecmp
-import hashlib
-import io
 import os
-import re
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
 from importlib import metadata
 from pathlib import Path
 
 from . import stacks
+from .repack_mmcv import LOCAL, repack
 from .stacks import Stack
 
 OPERATORS = Path(__file__).resolve().parent / 'mmcv_ext'
-LOCAL = '+torchvision'  # of the version of an mmcv with our operators
-WHEEL = """\
-Wheel-Version: 1.0
-Generator: lshfm_mm
-Root-Is-Purelib: true
-Tag: py3-none-any
-"""
-# The last line that it prints is mmcv where only the operators do not load.
-PROBE = """
-import mmcv
-print('mmcv')
+# Prints the file of the operators, if they load and fit.
+PROBE_OPERATORS = """
 import mmcv.ops, mmcv._ext, torch
 is_compiled = not mmcv._ext.__file__.endswith('.py')
 if is_compiled and torch.cuda.is_available():
     if mmcv._ext.get_compiling_cuda_version() == 'not available':
         raise OSError('they were compiled without CUDA, and torch sees a GPU')
-print(mmcv._ext.__file__)
+print('operators:' + mmcv._ext.__file__)
 """
+# The last line that it prints is mmcv where only the operators do not load.
+PROBE = f"import mmcv\nprint('mmcv')\n{PROBE_OPERATORS}"
 
 
 def run_python(code: str, folder: str = '') -> tuple[str, str]:
@@ -123,101 +110,6 @@ def download(release: stacks.Release, folder: Path, *options: str) -> Path:
     return path
 
 
-def read_archive(path: Path) -> dict[str, bytes]:
-    """Return the files of mmcv in a wheel or a source release.
-
-    Returns:
-        dict[str, bytes]: By name: those of the package as ``mmcv/...``, the
-        licenses and ``METADATA`` without a folder. Sources in C++ are left
-        out, and what belongs to no package.
-    """
-    if path.suffix == '.whl':
-        with zipfile.ZipFile(path) as wheel:
-            files = {name: wheel.read(name) for name in wheel.namelist()}
-    else:
-        with tarfile.open(path) as source:
-            files = {
-                member.name.partition('/')[2]: file.read()
-                for member in source
-                if (file := source.extractfile(member))
-            }
-    kept = {}
-    for name, data in files.items():
-        if name.startswith('mmcv/') and '/csrc/' not in name:
-            kept[name] = data
-        elif re.fullmatch(r'([^/]+\.dist-info/)?(METADATA|LICEN.*)', name):
-            kept[name.rpartition('/')[2]] = data
-        elif name == 'PKG-INFO':
-            kept['METADATA'] = data
-    return kept
-
-
-def write_wheel(path: Path, files: dict[str, bytes]) -> None:
-    """Write a wheel, whole or not at all; the same files give the same bytes.
-
-    Args:
-        path (Path): The wheel.
-        files (dict[str, bytes]): What is in it, but ``RECORD``.
-    """
-    (info,) = {x.partition('/')[0] for x in files if '.dist-info/' in x}
-    record = io.StringIO()
-    rows = csv.writer(record, lineterminator='\n')
-    for name, data in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest())
-        sha256 = f'sha256={digest.decode().rstrip("=")}'
-        rows.writerow((name, sha256, len(data)))
-    rows.writerow((f'{info}/RECORD', '', ''))
-    files = {**files, f'{info}/RECORD': record.getvalue().encode()}
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        part = Path(scratch) / path.name
-        with zipfile.ZipFile(part, 'w') as wheel:
-            for name, data in files.items():
-                entry = zipfile.ZipInfo(name)  # its date is always the same
-                entry.external_attr = 0o644 << 16
-                wheel.writestr(entry, data, zipfile.ZIP_DEFLATED)
-        part.replace(path)
-
-
-def repack(archive: Path, operators: Path, name: str, folder: Path) -> Path:
-    """Write a wheel of mmcv whose operators are those of a package folder.
-
-    Args:
-        archive (Path): Wheel or source release with mmcv's Python files.
-        operators (Path): What becomes ``mmcv/_ext/``.
-        name (str): The distribution, such as ``mmcv``.
-        folder (Path): Where the wheel is written.
-
-    Returns:
-        Path: The wheel. Its version is the archive's with ``+torchvision``.
-    """
-    files = read_archive(archive)
-    text = files['METADATA'].decode()
-    (found,) = re.findall(r'^Version: (\S+)$', text, re.M)
-    version = found + LOCAL
-    text = re.sub(r'^Name: .*$', f'Name: {name}', text, count=1, flags=re.M)
-    text = text.replace(
-        f'\nVersion: {found}\n',
-        f'\nVersion: {version}\n'
-        f'Requires-Dist: torch\nRequires-Dist: torchvision\n',
-        1,
-    )
-    files['METADATA'] = text.encode()
-    files['WHEEL'] = WHEEL.encode()
-    # MMEngine asks it for the name of the package's folder.
-    files['top_level.txt'] = b'mmcv\n'
-    stem = f'{name.replace("-", "_")}-{version}'
-    packed = {
-        x if '/' in x else f'{stem}.dist-info/{x}': data
-        for x, data in files.items()
-    }
-    for path in sorted(operators.rglob('*.py')):
-        inside = path.relative_to(operators).as_posix()
-        packed[f'mmcv/_ext/{inside}'] = path.read_bytes()
-    wheel = folder / f'{stem}-py3-none-any.whl'
-    write_wheel(wheel, packed)
-    return wheel
-
-
 def same_python(left: Path, right: Path) -> bool:
     """Whether two folders hold the same Python files."""
     names, others = (
@@ -229,21 +121,22 @@ def same_python(left: Path, right: Path) -> bool:
     )
 
 
-def look_at_operators(stack: Stack) -> tuple[str, str]:
-    """Look at the operators of the mmcv that is installed.
+def judge_operators(stack: Stack, file: str) -> tuple[str, str]:
+    """Tell which operators of mmcv load.
+
+    Args:
+        stack (Stack): The stack that is installed.
+        file (str): Of the module ``mmcv._ext``.
 
     Returns:
         tuple[str, str]: ``compiled``, or ``torchvision's`` for ours as they
         are here, and ''; or '' and why they do not do.
     """
-    module, error = run_python(PROBE)
-    if error:
-        return '', error
-    if not module.endswith('.py'):
+    if not file.endswith('.py'):
         return 'compiled', ''
     version = stacks.dist_version(stack.packages['mmcv'][0])
     if version == stack.mmcv + LOCAL and same_python(
-        Path(module).parent, OPERATORS
+        Path(file).parent, OPERATORS
     ):
         return "torchvision's", ''
     return '', "torchvision's operators are not those of this lshfm_mm"
@@ -260,7 +153,10 @@ def in_place(stack: Stack) -> str:
     version = stacks.dist_version(name)
     if not version or not stacks.satisfies(version, spec):
         return ''
-    return look_at_operators(stack)[0]
+    line, error = run_python(PROBE)
+    if error:
+        return ''
+    return judge_operators(stack, line.removeprefix('operators:'))[0]
 
 
 def install(wheel: Path) -> str:

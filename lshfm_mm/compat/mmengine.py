@@ -1,8 +1,15 @@
-"""Makes MMEngine's checkpoints load, and its configs find ours."""
+"""What MMEngine is told at our import, and how our tools patch it.
+
+Importing lshfm_mm declares and registers only. What replaces parts of
+MMEngine is called by our tools, and by :mod:`lshfm_mm.compat.patched_mmengine`
+for a config that wants it with another tool.
+"""
 
 import importlib
+import logging
 import pickle
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -11,15 +18,16 @@ import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.device import utils
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import checkpoint
 
-from ..utils.checkpoints import REMOTE, load_from_http, load_from_local
+from ..utils.checkpoints import REMOTE, load
 from ..utils.shipped import shipped
-from .mmrazor import logger
+
+logger = logging.getLogger(__name__)
 
 
-def patch_checkpoints() -> None:
+def declare_safe_classes() -> None:
     """Let ``torch.load(weights_only=True)`` read MMEngine's checkpoints.
 
     Exactly the classes that MMEngine writes are declared safe.
@@ -43,13 +51,28 @@ def patch_checkpoints() -> None:
     logger.debug('declared safe for torch.load: %s', safe)
 
 
+def _load(filename: str, map_location: Any = None, *_: Any, **__: Any) -> Any:
+    """Stand for MMEngine's loaders of files and of URLs."""
+    _say_once()
+    return load('checkpoint', filename, map_location)
+
+
+@cache
+def _say_once() -> None:
+    print_log(
+        "lshfm_mm loads weights in MMEngine's place: code in them never runs",
+        'current',
+    )
+
+
 class _SafeTorch(ModuleType):
     """Stands for torch where MMEngine loads checkpoints: it runs no code."""
 
     @staticmethod
     def load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
         if isinstance(file, str):
-            return load_from_local(file, map_location)
+            return _load(file, map_location)
+        _say_once()
         return torch.load(file, map_location, weights_only=True)
 
     def __getattr__(self, name: str) -> Any:
@@ -62,20 +85,20 @@ def patch_loaders() -> None:
     It loads ``init_cfg``, ``load_from`` and what is resumed, with torch's
     default, which ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` turns round, and URLs
     with ``weights_only=False`` and without a look at their hash; on OneDL's
-    stack it runs what torch has refused.
+    stack it runs what torch has refused. The first file that is read so is
+    said to be, in the log.
     """
     schemes = checkpoint.CheckpointLoader
-    schemes.register_scheme('', load_from_local, force=True)
-    schemes.register_scheme(REMOTE, load_from_http, force=True)
+    schemes.register_scheme('', _load, force=True)
+    schemes.register_scheme(REMOTE, _load, force=True)
     # Those of torchvision:// and open-mmlab:// call it by its name.
-    checkpoint.load_from_http = load_from_http
+    checkpoint.load_from_http = _load
     # Those of buckets, and of names that stand for a file.
     checkpoint.torch = _SafeTorch('torch')
     # OneDL's way to load: it declares getattr safe, and what we have declared
     # it withdraws.
     if hasattr(checkpoint, '_safe_torch_load'):
         checkpoint._safe_torch_load = checkpoint.torch.load
-    logger.debug('MMEngine loads files and URLs with weights_only=True')
 
 
 def patch_device() -> None:
@@ -85,19 +108,22 @@ def patch_device() -> None:
     """
     if utils.DEVICE == 'mps':
         utils.DEVICE = 'cpu'
-        logger.debug('MMEngine computes on the CPU, for MPS has no float64')
+        print_log(
+            'lshfm_mm lets MMEngine compute on the CPU: MPS has no float64',
+            'current',
+        )
 
 
-def patch_config_names() -> None:
+def register_config_names() -> None:
     """Let ``'lshfm_mm::path'`` name our configs, as ``'mmdet::path'`` does.
 
-    MMEngine knows its own packages only. A module stands for the package:
-    of an editable installation MMEngine would look for the configs where the
-    metadata are; a module it finds by import. What a base of ours holds
-    belongs to the config's default scope, mmdet or mmpretrain, as in a base
-    file.
+    MMEngine knows its own packages only. A module of its folder stands for the
+    package: of an editable installation MMEngine would look for the configs
+    where the metadata are; a module it finds by import. What a base of ours
+    holds belongs to the config's default scope, mmdet or mmpretrain, as in a
+    base file.
     """
-    MODULE2PACKAGE['lshfm_mm'] = __name__
+    MODULE2PACKAGE['lshfm_mm'] = 'lshfm_mm.version'
     find = Config._get_cfg_path
 
     def find_ours(cfg_path: str, filename: str) -> tuple[str, str | None]:

@@ -77,11 +77,11 @@ def patch_mmrazor() -> bool:
 
 def _import_mmrazor() -> None:
     """Import MMRazor, and let it see no newer mmcv than it knows."""
-    found = mmcv.__version__
-    if digit_version(found) > digit_version(NEWEST_MMCV):
+    version = mmcv.__version__
+    if digit_version(version) > digit_version(NEWEST_MMCV):
         mmcv.__version__ = NEWEST_MMCV
-        logger.debug('MMRazor was told mmcv %s, not %s', NEWEST_MMCV, found)
+        logger.debug('MMRazor was told mmcv %s, not %s', NEWEST_MMCV, version)
     try:
         importlib.import_module('mmrazor')
     finally:
-        mmcv.__version__ = found
+        mmcv.__version__ = version

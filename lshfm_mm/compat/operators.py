@@ -1,7 +1,7 @@
 """Which operators the installed mmcv has, and who uses them.
 
 Compiled ones know no bfloat16, and take any map for one in plain NCHW format,
-without an error. Those of :mod:`lshfm_mm.mmcv_ext` know both.
+without an error. Those of :mod:`lshfm_mm.compat.mmcv_ext` know both.
 """
 
 import sys

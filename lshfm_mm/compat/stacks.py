@@ -4,6 +4,9 @@ OneDL's packages are forks of OpenMMLab's that install into the same folders:
 the one installed last writes over the other, and uninstalling one deletes
 the files of both, all without a word of pip. A module's version tells
 nothing then, so the stacks are told apart by the names of distributions.
+
+Only the standard library is used, also for ranges of versions: setup.py and
+the doctor read this file where nothing is installed yet, packaging neither.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ import operator
 import re
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 PYTHON = '>=3.10,<3.14'
 LOCK = Path(__file__).resolve().parents[2] / 'requirements.lock'
+# Without these nothing but the maths works.
+MODULES = ('mmengine', 'mmcv', 'mmdet')
 # These write into mmcv's folder, too.
 OTHER_MMCV = ('mmcv-lite', 'mmcv-full')
 COMPARE = {
@@ -54,8 +60,9 @@ class Stack:
     def installed(self) -> dict[str, str]:
         """Return the versions of its distributions that are installed."""
         names = [name for name, _ in self.packages.values() if 'mm' in name]
-        found = {name: dist_version(name) for name in names}
-        return {name: version for name, version in found.items() if version}
+        return {
+            name: dist_version(name) for name in names if dist_version(name)
+        }
 
     def requirements(self) -> list[str]:
         """Return what pip can install: all but mmcv, see install_mmcv."""
@@ -103,6 +110,23 @@ ONEDL = Stack(
     source=_ONEDL_MMCV,
 )
 STACKS = {stack.name: stack for stack in (OPENMMLAB, ONEDL)}
+
+
+def is_begun() -> bool:
+    """Whether any part of a stack is installed."""
+    return any(find_spec(module) for module in MODULES)
+
+
+def lack() -> str:
+    """Return what of a stack is not installed, as one line, or ''."""
+    for module in MODULES:
+        if find_spec(module) is None:
+            return (
+                f'{module} is not installed; lshfm_mm needs one of its '
+                f'extras, [openmmlab] or [onedl], and an mmcv: "python -m '
+                f'lshfm_mm doctor" names the commands'
+            )
+    return ''
 
 
 def dist_version(*names: str) -> str:
@@ -156,6 +180,10 @@ def pip_install(*wanted: str) -> str:
     return ' '.join(['pip install', *lock, *map(quote, wanted)])
 
 
+def _listed(versions: dict[str, str]) -> str:
+    return ', '.join(f'{name} {number}' for name, number in versions.items())
+
+
 def mixture() -> tuple[str, str]:
     """Look for packages that write over each other.
 
@@ -167,15 +195,14 @@ def mixture() -> tuple[str, str]:
     others = {x: dist_version(x) for x in OTHER_MMCV if dist_version(x)}
     if not others and not all(both.values()):
         return '', ''
-    found = {**both[OPENMMLAB.name], **both[ONEDL.name], **others}
-    told = ', '.join(f'{name} {number}' for name, number in found.items())
+    clash = {**both[OPENMMLAB.name], **both[ONEDL.name], **others}
     install = ', or '.join(
         f'`{pip_install(*stack.requirements())}` for {stack.name}'
         for stack in STACKS.values()
     )
     return (
-        f'{told} write into the same folders',
-        f'`pip uninstall -y {" ".join(found)}`, then {install}, then '
+        f'{_listed(clash)} write into the same folders',
+        f'`pip uninstall -y {" ".join(clash)}`, then {install}, then '
         f'`python -m lshfm_mm install_mmcv`',
     )
 
@@ -198,11 +225,10 @@ def choose(name: str | None = None) -> Stack:
     here = [stack for stack in STACKS.values() if stack.installed()]
     stack = here[0] if here else STACKS[name or OPENMMLAB.name]
     if name and stack.name != name:
-        told = ', '.join(f'{k} {v}' for k, v in stack.installed().items())
         raise ValueError(
-            f'{name} is asked for, but {told} of {stack.name} would be '
-            f'written over; take another environment, for example "make env '
-            f'STACK={name} VENV=.venv-{name}", or "pip uninstall -y '
-            f'{" ".join(stack.installed())}" first'
+            f'{name} is asked for, but {_listed(stack.installed())} of '
+            f'{stack.name} would be written over; take another environment, '
+            f'for example "make env STACK={name} VENV=.venv-{name}", or "pip '
+            f'uninstall -y {" ".join(stack.installed())}" first'
         )
     return stack

@@ -7,7 +7,7 @@ this package.
 
 import copy
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..utils.checkpoints import check_finite, read_checkpoint, read_state_dict
-from ..utils.configs import model_config, read_config
+from ..utils.configs import imports_of, model_config, model_of, read_config
 from ..utils.files import atomic_write, save
 from ..utils.rng import forked_rng
 from ..version import __version__
@@ -98,18 +98,59 @@ def export_student(
             False, or the config is of another model.
     """
     target = Path(out)
-    if target.suffix == '.py':
-        raise ConfigError(f'out: must not end in .py, but got {out}')
     targets = (
         [target] if config is None else [target, target.with_suffix('.py')]
     )
+    _check_out(targets, force)
+    content = read_checkpoint('checkpoint', checkpoint)
+    student = _student_of(content, checkpoint)
+    if fold and config is None and EMBEDDING <= student.keys():
+        raise ConfigError(
+            'config: the student has an embedding before its classifier, and '
+            'its plain config has none; give --config, so that it is folded'
+        )
+    line, cfg = f'student: {out}', None
+    if config is not None:
+        cfg = plain_config(read_config('config', config))
+        _check_fits(cfg, checkpoint, student)
+        if has_embedding(cfg.model):
+            folded = fold_embedding(cfg.model, student)
+            cfg.model, student = folded.model, folded.state
+            line += (
+                f', its embedding folded into its classifier (largest '
+                f'difference of the logits {folded.difference:.1e} of the '
+                f'largest)'
+            )
+        line += f', config: {targets[1]}'
+        if ours := [*filter(_is_ours, imports_of(cfg))]:
+            line += f', which needs this package ({", ".join(ours)})'
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The checkpoint is renamed last: where it is, its config is.
+    with ExitStack() as stack:
+        partials = [stack.enter_context(atomic_write(x)) for x in targets]
+        save(
+            {'meta': _plain_meta(content), 'state_dict': student}, partials[0]
+        )
+        if cfg is not None:
+            cfg.dump(partials[1])
+    return line
+
+
+def _check_out(targets: Sequence[Path], force: bool) -> None:
+    if targets[0].suffix == '.py':
+        raise ConfigError(f'out: must not end in .py, but got {targets[0]}')
     for path in targets:
         if path.exists() and not force:
             raise ConfigError(
                 f'out: {path} exists; give another name or --force to '
                 f'overwrite'
             )
-    content = read_checkpoint('checkpoint', checkpoint)
+
+
+def _student_of(
+    content: Mapping[str, Any], checkpoint: str
+) -> dict[str, Tensor]:
+    """The student's weights in what a checkpoint holds, on the CPU."""
     state = content.get('state_dict')
     if not isinstance(state, Mapping) or not state:
         raise ConfigError(
@@ -120,45 +161,18 @@ def export_student(
         key: value.detach().cpu().clone()
         for key, value in student_state_dict(state).items()
     }
-    if fold and config is None and EMBEDDING <= student.keys():
-        raise ConfigError(
-            'config: the student has an embedding before its classifier, and '
-            'its plain config has none; give --config, so that it is folded'
-        )
     check_finite('checkpoint', checkpoint, student)
-    done = f'student: {out}'
-    cfg = None
-    if config is not None:
-        cfg = plain_config(read_config('config', config))
-        _check_fits(cfg, checkpoint, student)
-        if has_embedding(cfg.model):
-            folded = fold_embedding(cfg.model, student)
-            cfg.model, student = folded.model, folded.state
-            done += (
-                f', its embedding folded into its classifier (largest '
-                f'difference of the logits {folded.difference:.1e} of the '
-                f'largest)'
-            )
-        done += f', config: {targets[1]}'
-        imports = (cfg.get('custom_imports') or {}).get('imports', [])
-        ours = [x for x in imports if x.startswith(f'{PACKAGE}.')]
-        if ours:
-            done += f', which needs this package ({", ".join(ours)})'
+    return student
+
+
+def _plain_meta(content: Mapping[str, Any]) -> dict[str, Any]:
     meta = content.get('meta') or {}
-    plain = {
+    return {
         'dataset_meta': _plain(meta.get('dataset_meta') or {}),
         'epoch': meta.get('epoch'),
         'iter': meta.get('iter'),
         'lshfm_mm_version': __version__,
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The checkpoint is renamed last: where it is, its config is.
-    with ExitStack() as stack:
-        partials = [stack.enter_context(atomic_write(x)) for x in targets]
-        save({'meta': plain, 'state_dict': student}, partials[0])
-        if cfg is not None:
-            cfg.dump(partials[1])
-    return done
 
 
 def check_weights(cfg: Config, checkpoint: str) -> None:
@@ -183,11 +197,8 @@ def _check_fits(
     cfg: Config, checkpoint: str, state: Mapping[str, Tensor]
 ) -> None:
     """Raise unless weights are those of a plain config's model."""
-    model = model_config('model', cfg.model)
-    if 'data_preprocessor' in cfg:  # where mmpretrain keeps it
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with forked_rng():
-        own = MODELS.build(model).state_dict()
+        own = MODELS.build(model_of('model', cfg)).state_dict()
     unfit = [
         key
         for key, value in own.items()
@@ -225,14 +236,14 @@ def plain_config(cfg: Config) -> Config:
         cfg.pop(key, None)
     own_hooks = _own_types('hooks')
     cfg.custom_hooks = [
-        x
-        for x in cfg.get('custom_hooks') or []
-        if not own_hooks & {*_types(x)}
+        hook
+        for hook in cfg.get('custom_hooks') or []
+        if not own_hooks & {*_types(hook)}
     ]
-    imports = cfg.get('custom_imports') or {}
-    names = imports.get('imports') or []
-    names = [names] if isinstance(names, str) else names
-    names = [x for x in names if x.split('.')[0] != PACKAGE]
+    default_hooks = cfg.get('default_hooks') or {}
+    if own_hooks & {*_types(default_hooks.get('checkpoint'))}:
+        cfg.default_hooks.checkpoint.type = 'CheckpointHook'
+    names = [name for name in imports_of(cfg) if not _is_ours(name)]
     types = set(_types(cfg.to_dict()))
     for part in PARTS:
         if types & _own_types(part):
@@ -243,8 +254,12 @@ def plain_config(cfg: Config) -> Config:
     return cfg
 
 
+def _is_ours(module: str) -> bool:
+    return module.split('.')[0] == PACKAGE
+
+
 def _own_types(part: str) -> set[str]:
-    """Names of the classes that a module of this package defines."""
+    """Names of the classes that a module or room of this package defines."""
     if (
         part.startswith('datasets')
         and importlib.util.find_spec('mmpretrain') is None
@@ -254,7 +269,9 @@ def _own_types(part: str) -> set[str]:
     return {
         name
         for name, value in vars(module).items()
-        if getattr(value, '__module__', None) == module.__name__
+        if f'{getattr(value, "__module__", "")}.'.startswith(
+            f'{module.__name__}.'
+        )
     }
 
 

@@ -15,14 +15,16 @@ from ..training.whole_files import WholeBackend
 from ..utils.files import atomic_write, remove_partials
 
 
-# In place of MMEngine's own, for all configs.
-@HOOKS.register_module(name='CheckpointHook', force=True)
+@HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook``, safe against a kill at any moment.
 
     On local disks a checkpoint is there whole or not at all, then
     ``last_checkpoint`` names it, and only then older ones are removed. What
-    a killed run has left half done is removed at the start.
+    a killed run has left half done is removed at the start. ``tools/train.py``
+    puts it in the place of MMEngine's; with another tool a config does::
+
+        default_hooks = dict(checkpoint=dict(type='WholeCheckpointHook'))
 
     Args:
         kwargs: Arguments of MMEngine's ``CheckpointHook``.
@@ -41,6 +43,7 @@ class WholeCheckpointHook(CheckpointHook):
             backend = get_file_backend(folder, backend_args=self.backend_args)
             if type(backend) is LocalBackend:
                 self.backend_args = dict(backend='whole')
+                runner.logger.info('lshfm_mm writes checkpoints whole')
         super().before_train(runner)
         if isinstance(self.file_backend, WholeBackend) and is_main_process():
             remove_partials(Path(self.out_dir))

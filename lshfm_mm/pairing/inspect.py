@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..algorithms.roi_mimic import has_rois
 from ..errors import ConfigError
 from ..teachers.guest import unmask
-from ..utils.configs import model_config
+from ..utils.configs import model_of
 from ..utils.rng import forked_rng
 
 PROBE = 512  # side of the blank image in pixels
@@ -39,7 +39,32 @@ class View(NamedTuple):
     fcs: Sequence[Layer | None] = ()  # of each stage, the last shared FC
 
 
-def build(field: str, config: Config) -> BaseModel:
+class Inspected(NamedTuple):
+    """A model, and what there is to mimic in it."""
+
+    config: Config
+    model: BaseModel
+    view: View
+
+
+def inspect_config(field: str, config: Config) -> Inspected:
+    """Build the model of a config and look what there is to mimic in it.
+
+    Args:
+        field (str): Which argument names it, for messages.
+        config (Config): The config.
+
+    Returns:
+        Inspected: The model with its view.
+
+    Raises:
+        ConfigError: If the model does not run on a blank image.
+    """
+    model = build_model(field, config)
+    return Inspected(config, model, inspect_model(field, model))
+
+
+def build_model(field: str, config: Config) -> BaseModel:
     """Build the model of a config; no weights are loaded.
 
     Args:
@@ -49,17 +74,14 @@ def build(field: str, config: Config) -> BaseModel:
     Returns:
         BaseModel: The model, in eval mode.
     """
-    cfg = model_config(field, config.model)
-    if 'data_preprocessor' in config:  # where mmpretrain keeps it
-        cfg.setdefault('data_preprocessor', config.data_preprocessor)
     with forked_rng():
-        model = MODELS.build(cfg).eval()
+        model = MODELS.build(model_of(field, config)).eval()
     unmask(model)
     return model
 
 
 @torch.no_grad()
-def look(field: str, model: BaseModel) -> View:
+def inspect_model(field: str, model: BaseModel) -> View:
     """Find what there is to mimic, by a pass over a blank image.
 
     Args:
@@ -67,7 +89,7 @@ def look(field: str, model: BaseModel) -> View:
         model (BaseModel): A detector or classifier.
 
     Returns:
-        View: What was found.
+        View: What there is; None where there is no such.
 
     Raises:
         ConfigError: If the model does not run on such an image.
@@ -120,7 +142,7 @@ def _log(calls: list[Any], name: str) -> Callable[..., None]:
 def _maps(result: Any) -> list[Tensor]:
     """The class scores of a dense head, the first that it gives."""
     while isinstance(result, list | tuple) and result:
-        if all(isinstance(x, Tensor) for x in result):
+        if all(isinstance(part, Tensor) for part in result):
             return list(result)
         result = result[0]
     return []
@@ -128,23 +150,23 @@ def _maps(result: Any) -> list[Tensor]:
 
 def _source(calls: list[Any], outputs: list[Any]) -> Layer | None:
     """The one layer that made all of the outputs."""
-    found = [
+    makers = [
         next((call for call in calls if call[3] is output), None)
         for output in outputs
     ]
-    names = {call and call[0] for call in found}
-    if len(names) != 1 or found[0] is None:
+    names = {call and call[0] for call in makers}
+    if len(names) != 1 or makers[0] is None:
         return None
-    shapes = [tuple(call[2][0].shape) for call in found if call is not None]
-    return Layer(found[0][0], found[0][1], shapes)
+    shapes = [tuple(call[2][0].shape) for call in makers if call is not None]
+    return Layer(makers[0][0], makers[0][1], shapes)
 
 
 def _neck(calls: list[Any]) -> Layer | None:
     for name, module, _, output in calls:
         if name == 'neck':
             maps = output if isinstance(output, list | tuple) else [output]
-            if all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
-                return Layer(name, module, [tuple(x.shape) for x in maps])
+            if all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
+                return Layer(name, module, [tuple(m.shape) for m in maps])
     return None
 
 
@@ -180,9 +202,12 @@ def _last_fcs(model: BaseModel) -> list[Layer | None]:
     return layers
 
 
-def _strides(layer: Layer) -> list[int]:
-    return [PROBE // x[3] for x in layer.shapes]
+def strides_of(layer: Layer) -> list[int]:
+    """Strides of a layer's maps, in pixels."""
+    return [PROBE // shape[3] for shape in layer.shapes]
 
 
-def _class_layers(view: View) -> list[Layer]:
-    return [*view.rois, *(x for x in (view.dense, view.pooled) if x)]
+def class_layers(view: View) -> list[Layer]:
+    """All layers of a model that give class scores."""
+    others = view.dense, view.pooled
+    return [*view.rois, *(layer for layer in others if layer)]

@@ -1,8 +1,6 @@
 """Where a student mimics a teacher, and by which losses."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import ConfigDict
@@ -10,9 +8,9 @@ from torch import nn
 
 from ..distillers.taps import width_of, window_of_layer
 from ..distillers.widths import connector_config
-from ..errors import ConfigError
+from ..errors import ConfigError, check_choice
 from ..export.folding import HEADS
-from .inspect import PROBE, Layer, View, _strides
+from .inspect import PROBE, Layer, View, strides_of
 
 MAX_HASHES = 4096
 LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
@@ -31,7 +29,7 @@ class Pairing(NamedTuple):
     hashes: str = '4 hashes per channel'  # of LSHLoss
 
 
-def pair(
+def choose_pairing(
     student: View,
     teacher: View,
     tap: str | None = None,
@@ -54,26 +52,24 @@ def pair(
     Raises:
         ConfigError: If the models have no such tap in common.
     """
-    if tap is not None and tap not in CHOICES:
-        raise ConfigError(
-            f'tap: must be one of {tuple(CHOICES)}, but got {tap!r}'
-        )
+    if tap is not None:
+        check_choice('tap', tap, tuple(CHOICES))
     reasons = []
     for name in CHOICES if tap is None else (tap,):
         weight = beta if beta is not None else _weight(name, loss)
-        found = CHOICES[name](student, teacher, loss, weight)
-        if isinstance(found, Pairing):
+        choice = CHOICES[name](student, teacher, loss, weight)
+        if isinstance(choice, Pairing):
             if tap is None and name == 'roi' and loss == 'recommended':
-                return _beside_rois(found, student, teacher, weight)
-            return found
-        reasons.append(f'{name}: {found}')
+                return _beside_rois(choice, student, teacher, weight)
+            return choice
+        reasons.append(f'{name}: {choice}')
     raise ConfigError(
         f'tap: {student.kind} and {teacher.kind} cannot be paired '
         f'({"; ".join(reasons)}); take another tap or pair'
     )
 
 
-def embed(
+def add_embedding(
     model: ConfigDict, student: View, teacher: View
 ) -> tuple[int, int] | None:
     """Give a classifier an embedding as wide as its teacher, if it needs one.
@@ -91,10 +87,10 @@ def embed(
         there is none.
     """
     layers = student.pooled, teacher.pooled
-    ours, theirs = (x and width_of(x.module, 'input') for x in layers)
+    ours, theirs = (layer and _width(layer) for layer in layers)
     if ours is None or theirs is None or ours == theirs:
         return None
-    neck, head = (ConfigDict(model.get(x) or {}) for x in ('neck', 'head'))
+    neck, head = (ConfigDict(model.get(k) or {}) for k in ('neck', 'head'))
     if (
         neck.get('type') != 'GlobalAveragePooling'
         or head.get('type') not in HEADS
@@ -142,7 +138,7 @@ def _beside_rois(
     pairing: Pairing, student: View, teacher: View, weight: float
 ) -> Pairing:
     """L2 on the necks, too, where these give maps of the same shapes."""
-    ours, theirs = (x.neck and x.neck.shapes for x in (student, teacher))
+    ours, theirs = (v.neck and v.neck.shapes for v in (student, teacher))
     if not ours or ours != theirs:
         return pairing
     neck = {'fpn': "dict(layer='neck', record='output')"}
@@ -161,19 +157,19 @@ def _pair_dense(
     if ours is None or theirs is None:
         lacking = student if ours is None else teacher
         return f'{lacking.kind} has no one class layer for all levels'
-    sizes = [[x[2:] for x in y.shapes] for y in (ours, theirs)]
-    if sizes[0] != sizes[1]:
-        return f'levels differ, {_strides(ours)} and {_strides(theirs)}'
-    windows = [window_of_layer(x.module, 'input') for x in (ours, theirs)]
+    if _sizes(ours) != _sizes(theirs):
+        return f'levels differ, {strides_of(ours)} and {strides_of(theirs)}'
+    layers = ours.module, theirs.module
+    windows = [window_of_layer(layer, 'input') for layer in layers]
     if windows[0] != windows[1]:
         return f'windows differ, {windows[0]} and {windows[1]}'
-    channels, side = width_of(theirs.module, 'input'), windows[1]
+    channels, side = _width(theirs), windows[1]
     assert channels is not None  # of a convolution
     entries = channels * side**2
     hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
         'FeatureMimicDistill',
-        f'both classify the locations of strides {_strides(ours)}',
+        f'both classify the locations of strides {strides_of(ours)}',
         {'cls': _tap(ours, theirs)},
         _connector('cls', ours, theirs),
         {'cls': _losses(loss, weight, hashes=hashes)},
@@ -189,17 +185,15 @@ def _pair_necks(
     if ours is None or theirs is None:
         lacking = student if ours is None else teacher
         return f'{lacking.kind} has no neck that gives maps'
-    common = [
-        x for x in ours.shapes if x[2:] in [y[2:] for y in theirs.shapes]
-    ]
+    common = [shape for shape in ours.shapes if shape[2:] in _sizes(theirs)]
     if not common:
-        return f'strides differ, {_strides(ours)} and {_strides(theirs)}'
+        return f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
     partners = {x[2:]: x[1] for x in theirs.shapes}  # sizes -> channels
     widths = [
         [x[1] if x[2:] in partners else None for x in ours.shapes],
         [partners.get(x[2:]) for x in ours.shapes],
     ]
-    distinct = [{*x} - {None} for x in widths]
+    distinct = [{*channels} - {None} for channels in widths]
     connectors, note = {}, ''
     dim = None
     if len(distinct[0]) == len(distinct[1]) == 1:
@@ -215,7 +209,7 @@ def _pair_necks(
         note = '; without LSH, since widths change from level to level'
     if widths[0] != widths[1]:
         connectors['fpn'] = connector_config(nn.Conv2d(1, 1, 1), *widths)
-    strides = [PROBE // x[3] for x in common]
+    strides = [PROBE // shape[3] for shape in common]
     return Pairing(
         'FeatureMimicDistill',
         f'the necks have strides {strides} in common{note}',
@@ -233,7 +227,7 @@ def _pair_pooled(
         lacking = student if ours is None else teacher
         return f'{lacking.kind} has no linear classifier'
     tap, why = _tap(ours, theirs), 'both classify a pooled feature'
-    classes = [width_of(x.module, 'output') for x in (ours, theirs)]
+    classes = [_width(layer, 'output') for layer in (ours, theirs)]
     if loss == 'lshl2' and student.one_label and classes[0] == classes[1]:
         names = f'student={ours.name!r}, teacher={theirs.name!r}'
         tap = f"dict({names}, weights='correct')"
@@ -255,6 +249,14 @@ CHOICES: dict[str, Callable[[View, View, str, float], Pairing | str]] = {
 }
 
 
+def _width(layer: Layer, end: str = 'input') -> int | None:
+    return width_of(layer.module, end)
+
+
+def _sizes(layer: Layer) -> list[tuple[int, ...]]:
+    return [shape[2:] for shape in layer.shapes]
+
+
 def _tap(ours: Layer, theirs: Layer) -> str:
     if ours.name == theirs.name:
         return repr(ours.name)
@@ -262,7 +264,7 @@ def _tap(ours: Layer, theirs: Layer) -> str:
 
 
 def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
-    widths = [width_of(x.module, 'input') for x in (ours, theirs)]
+    widths = [_width(layer) for layer in (ours, theirs)]
     if widths[0] == widths[1]:
         return {}
     return {name: connector_config(theirs.module, *([x] for x in widths))}
@@ -292,12 +294,4 @@ def _losses(
         'l2': [["type='FeatureL2Loss'"]],
     }
     scale = [] if weight == 1 else [f'loss_weight={weight:g}']
-    return [f'dict({", ".join(x + scale)})' for x in kinds[loss]]
-
-
-def _relative(path: str, folder: Path) -> str:
-    """Name a file from a folder, with slashes as configs have them."""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:  # on another drive of Windows
-        return Path(path).absolute().as_posix()
+    return [f'dict({", ".join(kind + scale)})' for kind in kinds[loss]]

@@ -4,23 +4,25 @@ Looks at both models on a blank image, chooses a tap, and writes the config
 of the distillation: short, readable, a comment per choice.
 """
 
-from collections.abc import Mapping, Sequence
+import os
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from mmengine.config import Config
-from mmengine.hub import get_config
+from mmengine.config.utils import _get_cfg_metainfo, _get_package_and_cfg_path
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS
+from mmengine.utils import get_installed_path
 from mmrazor.registry import MODELS
 
-from ..errors import ConfigError, check_loss_weight
+from ..errors import ConfigError, check_choice, check_loss_weight
 from ..teachers.inherit import inheritable
-from ..utils.configs import read_config
+from ..utils.configs import imports_of, model_of, read_config
 from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
-from .inspect import View, _class_layers, _strides, build, look
-from .pair import LOSSES, Pairing, _relative, embed, pair
+from .inspect import Inspected, class_layers, inspect_config, strides_of
+from .pair import LOSSES, add_embedding, choose_pairing
 
 WIDTH = 79  # of a line of code
 
@@ -63,85 +65,78 @@ def write_config(
             argument is wrong.
     """
     target = Path(out)
-    if target.suffix != '.py':
-        raise ConfigError(f'out: must end in .py, but got {out}')
-    if target.exists() and not force:
-        raise ConfigError(
-            f'out: {out} exists; give another name or --force to overwrite'
-        )
-    for field, path in (('teacher', teacher), ('student', student)):
-        if target.resolve() == Path(path).resolve():
-            raise ConfigError(
-                f'out: {out} is the config of the {field}; give another name'
-            )
-    if loss not in LOSSES:
-        raise ConfigError(f'loss: must be one of {LOSSES}, but got {loss!r}')
+    _check_out(target, force, teacher, student)
+    check_choice('loss', loss, LOSSES)
     if beta is not None:
         check_loss_weight(beta)
-    configs = [
-        read_config('teacher', teacher),
-        read_config('student', student),
-    ]
+    teacher_config = read_config('teacher', teacher)
+    student_config = read_config('student', student)
     if teacher_ckpt is None:
         teacher_ckpt = _zoo_weights(teacher)
-    models = [
-        build(field, config)
-        for field, config in zip(('teacher', 'student'), configs, strict=True)
-    ]
-    views = [
-        look(field, model)
-        for field, model in zip(('teacher', 'student'), models, strict=True)
-    ]
+    theirs = inspect_config('teacher', teacher_config)
+    ours = inspect_config('student', student_config)
     widths = None
     if tap in (None, 'pooled'):
-        widths = embed(configs[1].model, *views[::-1])
-    if widths is not None:
-        models[1] = build('student', configs[1])
-        views[1] = look('student', models[1])
-    pairing = pair(views[1], views[0], tap, loss, beta)
-    inherit, why_inherit = _inherit(configs, models, views, loss, student_ckpt)
+        widths = add_embedding(ours.config.model, ours.view, theirs.view)
+        if widths is not None:
+            ours = inspect_config('student', student_config)
+    pairing = choose_pairing(ours.view, theirs.view, tap, loss, beta)
+    inherit, why_inherit = _inherit(ours, theirs, loss, student_ckpt)
     text = _render(
-        dict(
-            teacher=teacher,
-            student=student,
-            out=target,
-            teacher_ckpt=teacher_ckpt,
-            student_ckpt=student_ckpt,
-        ),
-        configs,
-        views,
-        pairing,
-        inherit,
-        why_inherit,
-        widths,
+        base=student if '::' in student else _relative(student, target.parent),
+        imports=_imports(teacher_config, student_config),
+        student_name=_stem(student),
+        teacher_name=_stem(teacher),
+        teacher=teacher,
+        teacher_ckpt=teacher_ckpt,
+        student_ckpt=student_ckpt,
+        pairing=pairing,
+        inherit=inherit,
+        why_inherit=why_inherit,
+        widths=widths,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as partial:
         partial.write_text(text, 'utf-8')
-        _try_out(partial, models[0])
-    return f'{views[0].kind} -> {views[1].kind}: {pairing.why}'
+        _try_out(partial, theirs.model)
+    return f'{theirs.view.kind} -> {ours.view.kind}: {pairing.why}'
+
+
+def _check_out(target: Path, force: bool, teacher: str, student: str) -> None:
+    if target.suffix != '.py':
+        raise ConfigError(f'out: must end in .py, but got {target}')
+    if target.exists() and not force:
+        raise ConfigError(
+            f'out: {target} exists; give another name or --force to overwrite'
+        )
+    for field, path in (('teacher', teacher), ('student', student)):
+        if target.resolve() == Path(path).resolve():
+            raise ConfigError(
+                f'out: {target} is the config of the {field}; give another '
+                f'name'
+            )
 
 
 def _zoo_weights(path: str) -> str:
     """URL of the weights that a package's metafile names for a config."""
-    if '::' in path:
-        try:
-            return get_config(path, pretrained=True).model_path
-        except (AssertionError, AttributeError, ValueError) as error:
-            reason = f'the model zoo names none for {path} ({error})'
-            raise ConfigError(
-                f'teacher_ckpt: {reason}; give --teacher-ckpt'
-            ) from error
-    raise ConfigError(
-        f'teacher_ckpt: is not given, and {path} is no config of a model '
-        f'zoo; give --teacher-ckpt'
-    )
+    if '::' not in path:
+        raise ConfigError(
+            f'teacher_ckpt: is not given, and {path} is no config of a model '
+            f'zoo; give --teacher-ckpt'
+        )
+    package, name = _get_package_and_cfg_path(path)
+    try:
+        return _get_cfg_metainfo(get_installed_path(package), name)['Weights']
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f'teacher_ckpt: the model zoo names none for {path}; give '
+            f'--teacher-ckpt'
+        ) from error
 
 
 def _inherit(
-    configs: Sequence[Config],
-    models: Sequence[BaseModel],
-    views: Sequence[View],
+    student: Inspected,
+    teacher: Inspected,
     loss: str,
     student_ckpt: str | None,
 ) -> tuple[bool, str]:
@@ -150,22 +145,27 @@ def _inherit(
         return False, 'The paper does not inherit.'
     if student_ckpt is not None:
         return False, 'The student has weights of its own.'
-    necks = [x.neck and _strides(x.neck) for x in views]
+    necks = [
+        side.view.neck and strides_of(side.view.neck)
+        for side in (teacher, student)
+    ]
     if necks[0] != necks[1]:
         return False, f'The necks differ: strides {necks[0]} and {necks[1]}.'
-    taken, left = inheritable(models[1], models[0])
+    taken, left = inheritable(student.model, teacher.model)
     if not taken:
         return False, 'No weight outside the backbones agrees in shape.'
-    theirs = models[0].state_dict()
+    known = teacher.model.state_dict()
     foreign = [
-        x for x in left if x not in theirs and not x.startswith('neck.fc.')
+        key
+        for key in left
+        if key not in known and not key.startswith('neck.fc.')
     ]
     if foreign:
         return False, f'The heads differ: the teacher has no {foreign[0]}.'
-    classes = [_classes(x) for x in configs]
-    if None in classes or classes[0] != classes[1]:
-        layers = [x.name for x in _class_layers(views[1])]
-        if not layers or any(x.startswith(tuple(layers)) for x in taken):
+    classes = _classes(student.config)
+    if classes is None or classes != _classes(teacher.config):
+        layers = tuple(layer.name for layer in class_layers(student.view))
+        if not layers or any(key.startswith(layers) for key in taken):
             return False, 'The data sets may order their classes differently.'
     total = len(taken) + len(left)
     return True, (
@@ -188,108 +188,45 @@ def _classes(config: Config) -> list[str] | None:
     return None if classes is None else list(classes)
 
 
-def _render(
-    paths: Mapping[str, Any],
-    configs: Sequence[Config],
-    views: Sequence[View],
-    pairing: Pairing,
-    inherit: bool,
-    why_inherit: str,
-    widths: tuple[int, int] | None,
-) -> str:
-    student = paths['student']
-    if '::' not in student:
-        student = _relative(student, paths['out'].parent)
-    imports = ['lshfm_mm']
+def _imports(*configs: Config) -> list[str]:
+    """Modules that a config must import, ours and those of others."""
+    modules = ['lshfm_mm']
     for config in configs:
-        extra = (config.get('custom_imports') or {}).get('imports') or []
-        extra = [extra] if isinstance(extra, str) else extra
-        imports += [x for x in extra if x not in imports]
-    start: list[str] = []
-    architecture = '_base_.model'
-    if paths['student_ckpt'] or widths:
-        architecture = 'student'
-        start = ['student = _base_.model']
-    if paths['student_ckpt']:
-        checkpoint = paths['student_ckpt']
-        start += [
-            'student.init_cfg = dict(',
-            "    type='Pretrained',",
-            f'    checkpoint={checkpoint!r},',
-            ')',
-        ]
-    if widths:
-        start += [
-            "# The student's width -> the teacher's; tools/export_student.py",
-            '# --config folds it into the classifier.',
-            'student.neck = dict(',
-            "    type='LinearNeck',",
-            f'    in_channels={widths[0]},',
-            f'    out_channels={widths[1]},',
-            '    gap_dim=2,',
-            '    norm_cfg=None,',
-            ')',
-            f'student.head.in_channels = {widths[1]}',
-        ]
-    lines = [
-        f'"""{_title(paths["student"])} mimics {_title(paths["teacher"])}."""',
-        '',
-        '# The data, the schedule and the student.',
-        f'_base_ = {student!r}',
-        f'custom_imports = dict(imports={imports!r})',
-        '',
-        *start,
-        'model = dict(',
-        '    _delete_=True,',
-        "    _scope_='mmrazor',",
-        f'    type={pairing.algorithm!r},',
-        f'    architecture={architecture},',
-        f'    # {why_inherit}',
-        f'    inherit={inherit},',
-        '    teacher=dict(',
-        f'        cfg_path={paths["teacher"]!r},',
-        '    ),',
-        f'    teacher_ckpt={paths["teacher_ckpt"]!r},',
-        '    distiller=dict(',
-        "        type='LSHFMDistiller',",
-        f'        # {pairing.why[0].upper()}{pairing.why[1:]}.',
-        '        taps=dict(',
-        *(f'            {k}={v},' for k, v in pairing.taps.items()),
-        '        ),',
-    ]
-    if pairing.connectors:
-        lines += [
-            "        # The student's width -> the teacher's, for training "
-            'alone.',
-            '        connectors=dict(',
-            *(f'            {k}={v},' for k, v in pairing.connectors.items()),
-            '        ),',
-        ]
-    if any('LSHLoss' in x for y in pairing.losses.values() for x in y):
-        lines.append(f'        # LSHLoss: {pairing.hashes}.')
-    lines.append('        losses=dict(')
-    for name, losses in pairing.losses.items():
-        lines += [
-            f'            {name}=[',
-            *(f'                {x},' for x in losses),
-            '            ],',
-        ]
-    lines += ['        ),', '    ),', ')', '']
+        modules += [x for x in imports_of(config) if x not in modules]
+    return modules
+
+
+def _render(**values: Any) -> str:
+    """Fill in the template; lines too long for the linter say so."""
+    environment = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters['repr'] = repr
+    template = Path(__file__).with_name('config.py.j2').read_text('utf-8')
+    lines = environment.from_string(template).render(values).split('\n')
     return '\n'.join(
-        line + '  # noqa: E501' if len(line) > WIDTH else line
+        f'{line}  # noqa: E501' if len(line) > WIDTH else line
         for line in lines
     )
 
 
-def _title(path: str) -> str:
+def _relative(path: str, folder: Path) -> str:
+    """Name a file from a folder, with slashes as configs have them."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return Path(path).absolute().as_posix()
+
+
+def _stem(path: str) -> str:
     return Path(path.rpartition('::')[2]).stem
 
 
 def _try_out(path: Path, teacher: BaseModel) -> None:
     """Build what was written, with the teacher that is at hand."""
-    config = Config.fromfile(path)
-    model = dict(config.model, teacher=teacher, teacher_ckpt=None)
-    if 'data_preprocessor' in config:
-        model.setdefault('data_preprocessor', config.data_preprocessor)
+    model = model_of('out', Config.fromfile(path))
     with forked_rng():
-        MODELS.build(model)
+        MODELS.build(dict(model, teacher=teacher, teacher_ckpt=None))

@@ -1,29 +1,24 @@
 """Files of weights: fetched, read without running them, looked through."""
 
-import importlib
-import pickletools
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from http.client import HTTPException
-from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from pickle import UnpicklingError
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from filelock import FileLock
 from torch import Tensor
 from torch.hub import download_url_to_file, get_dir
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from ..errors import NAMED_KEYS, ConfigError
+from ..errors import NAMED_KEYS, ConfigError, few
 
 REMOTE = ('http://', 'https://')
 # The first digits of the SHA-256; not a date.
 HASH = re.compile(r'-(?!20\d{6}\.)([a-f0-9]{8,})\.')
-LEGACY_PICKLES = 5  # that torch.save wrote in a row, before torch 1.6
-NAMED = 5
 
 
 def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
@@ -45,7 +40,7 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
     """
     remote = checkpoint.startswith(REMOTE)
     if remote:
-        path = fetch(field, checkpoint)
+        path = download(field, checkpoint)
     else:
         path = Path(checkpoint).expanduser()
     if not path.is_file():
@@ -58,23 +53,25 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
     except Exception as error:  # torch raises many kinds for a broken file
         code = code_in(path)
         if code:
-            more = ', ...' if len(code) > NAMED else ''
             raise ConfigError(
-                f'{field}: {checkpoint} holds {", ".join(code[:NAMED])}{more}'
-                f', which would run when loaded, and has not; if you trust '
-                f'it, let the tool that made it save its state_dict alone, '
-                f'as plain tensors'
+                f'{field}: {checkpoint} holds {few(code)}, which would run '
+                f'when loaded, and has not; if you trust it, let the tool '
+                f'that made it save its state_dict alone, as plain tensors'
             ) from error
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        if isinstance(error, UnpicklingError):  # torch's advice is to run it
+            reason = 'not without running code in it'
+        else:
+            lines = str(error).strip().splitlines()
+            reason = lines[0][:120] if lines else type(error).__name__
         again = f'delete {path} to fetch it again, or ' if remote else ''
         raise ConfigError(
             f'{field}: {checkpoint} is not a readable checkpoint '
-            f'({lines[0][:120]}); {again}give a .pth file saved by MMEngine '
-            f'or torch.save'
+            f'({reason}); {again}give a .pth file saved by MMEngine or '
+            f'torch.save'
         ) from error
 
 
-def fetch(field: str, url: str) -> Path:
+def download(field: str, url: str) -> Path:
     """Download a file into the cache of torch and MMEngine, once.
 
     It is there whole or not at all, and only if it has the hash in its name.
@@ -94,12 +91,12 @@ def fetch(field: str, url: str) -> Path:
     if path.is_file():  # the cache may be read-only
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = HASH.search(path.name)
+    digits = HASH.search(path.name)
     with FileLock(f'{path}.lock'):
         if path.is_file():
             return path
         try:
-            download_url_to_file(url, str(path), found and found[1])
+            download_url_to_file(url, str(path), digits and digits[1])
         except (OSError, HTTPException) as error:
             raise ConfigError(
                 f'{field}: {url} could not be downloaded ({error}); fetch it '
@@ -115,97 +112,20 @@ def fetch(field: str, url: str) -> Path:
 
 
 def code_in(path: Path) -> list[str]:
-    """Name what a file would call or build when loaded without care.
-
-    The file is disassembled, not run, so that names which it puts together
-    on the way are not seen. What torch takes for safe is left out.
+    """Name what a file of ``torch.save`` would call or build when loaded.
 
     Args:
-        path (Path): A file of ``torch.save``, of any age, or of ``pickle``.
+        path (Path): The file; it is not run.
 
     Returns:
-        list[str]: Functions and classes, as ``module.name``.
+        list[str]: Functions and classes, as ``module.name``, but for those
+        that torch takes for safe; none of a file in the format before torch
+        1.6, or in another one.
     """
-    unpickler = importlib.import_module('torch._weights_only_unpickler')
-    safe = {
-        *unpickler._get_allowed_globals(),
-        *unpickler._get_user_allowed_globals(),
-    }
-    names: dict[str, None] = {}
-    if zipfile.is_zipfile(path):
-        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith('.pkl'):
-                    names.update(_globals(BytesIO(archive.read(member))))
-    else:
-        with path.open('rb') as file:
-            for _ in range(LEGACY_PICKLES):
-                names.update(_globals(file))
-    return [name for name in names if name not in safe]
-
-
-def _globals(file: IO[bytes]) -> dict[str, None]:
-    """Names in the pickle at which a file stands; it ends behind it."""
-    names: dict[str, None] = {}
-    # Where no pickle stands, or none any more, what came before counts.
-    with suppress(ValueError, IndexError, KeyError):
-        for name in _disassembled(file):
-            names[name] = None
-    return names
-
-
-def _disassembled(file: IO[bytes]) -> Iterator[str]:
-    strings: list[str] = []  # pushed so far; the last two name a global
-    memo: dict[Any, str] = {}
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in ('GLOBAL', 'INST'):
-            name = str(argument).replace(' ', '.')
-            yield name.replace('__builtin__.', 'builtins.')  # protocol 2
-        elif opcode.name == 'STACK_GLOBAL':
-            yield '.'.join(strings[-2:])
-        elif 'PUT' in opcode.name or opcode.name == 'MEMOIZE':
-            key = len(memo) if argument is None else argument
-            memo[key] = strings[-1] if strings else ''
-        elif 'GET' in opcode.name:
-            strings.append(memo[argument])
-        elif isinstance(argument, str):
-            strings.append(argument)
-
-
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Stand for MMEngine's loader of files.
-
-    Args:
-        filename (str): A file.
-        map_location (Any): Of ``torch.load``.
-
-    Returns:
-        Any: What the file holds.
-
-    Raises:
-        ConfigError: See :func:`load`.
-    """
-    return load('checkpoint', filename, map_location)
-
-
-def load_from_http(
-    filename: str, map_location: Any = None, *args: Any, **kwargs: Any
-) -> Any:
-    """Stand for MMEngine's loader of URLs, which runs what they hold.
-
-    Args:
-        filename (str): A URL.
-        map_location (Any): Of ``torch.load``.
-        args (Any): Not used.
-        kwargs (Any): Not used.
-
-    Returns:
-        Any: What the file holds.
-
-    Raises:
-        ConfigError: See :func:`load`.
-    """
-    return load('checkpoint', filename, map_location)
+    try:
+        return sorted(get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # torch raises many kinds for a broken file
+        return []
 
 
 def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:

@@ -45,6 +45,25 @@ def model_config(field: str, model: Mapping[str, Any]) -> dict[str, Any]:
     return model
 
 
+def model_of(field: str, config: Config) -> dict[str, Any]:
+    """Take the model out of a config, so that any scope can build it.
+
+    Args:
+        field (str): Where the config stands, for messages.
+        config (Config): Of a model.
+
+    Returns:
+        dict: A model config with its ``_scope_`` and data preprocessor.
+
+    Raises:
+        ConfigError: If its type is not known.
+    """
+    model = model_config(field, config.model)
+    if 'data_preprocessor' in config:  # where mmpretrain keeps it
+        model.setdefault('data_preprocessor', config.data_preprocessor)
+    return model
+
+
 def read_config(
     field: str, path: str, options: Mapping[str, Any] | None = None
 ) -> Config:
@@ -87,6 +106,12 @@ def read_config(
         )
     config.merge_from_dict(dict(options or {}))
     return config
+
+
+def imports_of(config: Config) -> list[str]:
+    """Names of the modules that a config imports."""
+    names = (config.get('custom_imports') or {}).get('imports') or []
+    return [names] if isinstance(names, str) else names
 
 
 def _model_of_file(field: str, cfg: dict[str, Any]) -> dict[str, Any]:
