@@ -59,7 +59,7 @@ GROUPS: dict[str, list[dict[str, str]]] = {
             'single_again': 'student alone, twice as long',
             'single_stage1': '',
         },
-        {'single_lshfm': 'student, LSHL2 in two stages (paper)'},
+        {'single_lshfm': 'student, correct-only LSHL2 in two stages (paper)'},
     ],
     'multi': [
         {'single_teacher': '', 'single_student': ''},
