@@ -185,7 +185,7 @@ def test_a_loss_that_pulls_less_is_told_without_advice(make_config):
     assert level == 'info'
     ratio, rest = re.fullmatch(r'\S+: (\S+) (.*)', text).groups()
     assert 0 < float(ratio) < 0.1
-    assert rest == 'of the gradient of the task'
+    assert rest == 'times the gradient of the task'
 
 
 def test_it_changes_no_weight(make_config):

@@ -168,7 +168,8 @@ def test_the_short_table_has_our_arm_beside_its_control_and_a_peer(some):
     [line] = tables.short(more).splitlines()[2:]
     assert line == (
         f'| Faster R-CNN: COCO box AP | 3 | {np.mean([*alone.values()]):.1f} '
-        f'| 26.0 | 33.0 (LSHL2, second FC + L2, FPN) '
+        f"| 26.0 (teacher's head) "
+        f'| 33.0 (LSHL2, second FC + L2, FPN) '
         f'| {gain:+.1f} [{gain - reach:+.1f}, {gain + reach:+.1f}] '
         f'| 31.0 (CWD) | 40.0 |'
     )

@@ -59,7 +59,7 @@ GROUPS: dict[str, list[dict[str, str]]] = {
             'single_again': 'student alone, twice as long',
             'single_stage1': '',
         },
-        {'single_lshfm': 'student, LSHL2 in two stages (paper)'},
+        {'single_lshfm': 'student, correct-only LSHL2 in two stages (paper)'},
     ],
     'multi': [
         {'single_teacher': '', 'single_student': ''},
@@ -277,7 +277,8 @@ def main() -> None:
         train_together(list(group))
     step(last, 'evaluate')
     register_all_modules(init_default_scope=True)
-    head = ['', *COLUMNS[task], 'parameters', 's / step']
+    unit = 'image' if COLUMNS[task] is BOX else 'batch'
+    head = ['', *COLUMNS[task], 'parameters', f's / test {unit}']
     text = table(head, [row(run, runs[run], task) for run in runs])
     written = WORK / f'{task}_table.md'
     written.write_text(text + '\n', 'utf-8')

@@ -102,7 +102,7 @@ EXPERIMENTS = {
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
     ),
     'long': Experiment(
-        'Faster R-CNN, students as long as their teacher',
+        'Faster R-CNN, students trained as long as the teacher',
         3,
         'faster_rcnn_teacher',
         'long/alone',

@@ -30,32 +30,33 @@ NAMES = {
 def short(records: Mapping[str, Record]) -> str:
     """A row an experiment: our best arm beside its control and a peer.
 
-    The gain is that of mimicking alone: over a student with the same head.
+    The gain is that of mimicking alone: over a student that starts alike.
     """
-    head = ['', 'seeds', 'student alone', "with the teacher's head", 'ours']
+    head = ['', 'seeds', 'student alone', 'same start, no mimicking', 'ours']
     head += ['gain of mimicking', 'best peer', 'teacher']
     lines = []
     for name, spec in grid.EXPERIMENTS.items():
         if not spec.short:
             continue
+        alone, ours, peer = spec.short
+        inherits = spec.arms[ours].title.endswith(INHERITED)
+        control = 'alone+inherit' if inherits else alone
         found = {
-            x: by_seed(records, f'{name}/{x}')
-            for x in (*spec.short, 'alone+inherit')
+            x: by_seed(records, f'{name}/{x}') for x in (*spec.short, control)
         }
         best = teacher(records, name)
         if not all(found.values()) or best is None:
             continue
-        alone, ours, peer = spec.short
         titles = {x: spec.arms[x].title.removesuffix(INHERITED) for x in found}
         means = {x: f'{np.mean([*found[x].values()]):.1f}' for x in found}
-        inherits = spec.arms[ours].title.endswith(INHERITED)
-        control = 'alone+inherit' if inherits else alone
+        head_of = "teacher's head" if inherits else 'own head'
         gain = difference(found[ours], found[control])
         assert gain is not None  # the seeds are the same
         lines.append(
             [
                 f'{spec.title}: {name_of(name)}',
-                *(str(len(found[ours])), means[alone], means['alone+inherit']),
+                *(str(len(found[ours])), means[alone]),
+                f'{means[control]} ({head_of})',
                 f'{means[ours]} ({titles[ours]})',
                 said(gain),
                 f'{means[peer]} ({titles[peer]})',

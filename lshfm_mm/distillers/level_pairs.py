@@ -124,8 +124,8 @@ class LevelPairs:
             self._warned.add(name)
             print_log(
                 f'taps.{name}: {len(pairs)} levels have the same stride in '
-                f'both models, {left} of one alone are left out; student '
-                f'{shapes[0]}, teacher {shapes[1]}',
+                f'both models, {left} levels have no partner and are left '
+                f'out; student {shapes[0]}, teacher {shapes[1]}',
                 'current',
                 level=30,
             )

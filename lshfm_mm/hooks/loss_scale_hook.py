@@ -84,7 +84,7 @@ class LossScaleHook(Hook):
             loss = model.distiller.distill_losses[name.partition('.')[2]]
             weight = getattr(loss, 'loss_weight', 1.0)
             runner.logger.info(
-                f'{name}: {ratio:.3g} of the gradient of the task'
+                f'{name}: {ratio:.3g} times the gradient of the task'
             )
             key = f'model.distiller.{keys[name.partition(".")[2]]}'
             line = advice(name, ratio, weight, key, self.limit)

@@ -133,7 +133,7 @@ class Audit:
         """Print the table."""
         model = self._model
         total = sum(1 for _ in varied_weights(model.student))
-        random = f'random: all of its {total} weights'
+        random = f'random: all of its {total} weight matrices'
         tasks = {
             name: torch.stack([x.mean() for x in tree_leaves(value)])
             .sum()
