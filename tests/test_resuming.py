@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from lshfm_mm import cli
 from lshfm_mm.errors import ConfigError
+from lshfm_mm.export.student import plain_config
 from lshfm_mm.hooks import ExactResumeHook, WholeCheckpointHook
 from lshfm_mm.training.resuming import (
     evaluation_is_due,
@@ -347,3 +348,15 @@ def test_the_tool_takes_the_place_of_mmengines_hook_alone(three, settings):
     args = Arguments(three / 'new', None)
     cli.prepare_training(args, Config(settings))
     assert 'default_hooks.checkpoint' not in args.cfg_options
+
+
+def test_an_exported_config_has_none_of_these_hooks(make_config):
+    cfg = make_config('faster_rcnn_recommended')
+    args = Arguments(Path(cfg.work_dir), None)
+    cli.prepare_training(args, cfg)
+    cfg.merge_from_dict(args.cfg_options)
+    assert cfg.custom_hooks
+    plain = plain_config(cfg)
+    assert plain.default_hooks.checkpoint.type == 'CheckpointHook'
+    assert not plain.custom_hooks
+    assert 'lshfm_mm.hooks' not in plain.pretty_text
