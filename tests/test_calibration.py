@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
 from lshfm_mm.calibration.calibrate import calibrate
-from lshfm_mm.calibration.roi_sampling import jittered_rois
+from lshfm_mm.distillers.roi_sampling import jittered_rois
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import LSHLoss
 

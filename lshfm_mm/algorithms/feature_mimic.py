@@ -23,10 +23,10 @@ from torch import Tensor
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..errors import ConfigError, check_arguments, check_bools
 from ..teachers.execution import TeacherExecution
-from ..teachers.guest import build_teacher
 from ..teachers.host import TeacherHost
 from ..teachers.images import ImageConverter
 from ..teachers.inherit import inherit_weights
+from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
 from .student_weights import count_fitting, weights_from_files

@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
-from ..calibration.roi_sampling import pick_rois
+from ..distillers.roi_sampling import pick_rois
 from ..errors import ConfigError, check_int
 from .feature_mimic import FeatureMimicDistill
 

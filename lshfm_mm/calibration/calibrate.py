@@ -19,10 +19,10 @@ from mmrazor.models.algorithms import BaseAlgorithm
 from torch import Tensor
 from tqdm import tqdm
 
+from ..distillers.roi_sampling import jittered_rois
 from ..distillers.sample_weights import in_boxes
 from ..errors import ConfigError
 from ..losses.hashing import full_float32
-from .roi_sampling import jittered_rois
 from .sketches import MeanSketch, MedianSketch
 
 CHUNK = 1024  # samples that are projected at a time

@@ -14,7 +14,7 @@ from mmrazor.registry import MODELS
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import ConfigError
-from ..teachers.guest import build_teacher
+from ..teachers.loading import build_teacher
 from ..training.evaluation import validate
 from ..training.resuming import find_whole, read_resumable
 

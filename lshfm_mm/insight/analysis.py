@@ -2,7 +2,7 @@
 
 All students are compared with the teacher on the same samples, by the same
 hash functions. Boxes are drawn around the annotated objects, see
-:func:`lshfm_mm.calibration.roi_sampling.jittered_rois`, since each student's
+:func:`lshfm_mm.distillers.roi_sampling.jittered_rois`, since each student's
 own proposals would be other ones. Maps give their locations inside the
 images, and classifiers their images. All samples count alike, whatever the
 config says.

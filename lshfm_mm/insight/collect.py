@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..calibration.calibrate import inside_images
-from ..calibration.roi_sampling import jittered_rois
 from ..distillers.alignment import angles, equal_codes, rows_of
 from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..distillers.roi_sampling import jittered_rois
 from ..errors import ConfigError
 from ..export.student import student_state_dict
 from ..losses.hashing import random_projection

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..algorithms.roi_mimic import has_rois
 from ..errors import ConfigError
-from ..teachers.guest import unmask
+from ..teachers.loading import unmask
 from ..utils.configs import model_of
 from ..utils.rng import forked_rng
 

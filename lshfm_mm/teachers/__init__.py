@@ -1,6 +1,6 @@
 """The teacher: built, run and kept out of the student."""
 
-from .guest import build_teacher
+from .loading import build_teacher
 
 __all__ = [
     'build_teacher',

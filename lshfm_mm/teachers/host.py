@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from .guest import FrozenTeacher
+from .loading import FrozenTeacher
 
 
 class TeacherHost:

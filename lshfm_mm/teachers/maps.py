@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .execution import skipped, unneeded_layers
-from .guest import FrozenTeacher
+from .loading import FrozenTeacher
 
 FEATURE_PARTS = ('backbone', 'neck')
 
