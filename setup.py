@@ -31,7 +31,7 @@ setup(
     cmdclass={'build_py': BuildPy},
     python_requires=stacks['PYTHON'],
     extras_require={
-        # One of the two stacks; mmcv comes with lshfm_mm.install_mmcv.
+        # One of the two stacks; mmcv comes with install_mmcv.
         **{
             name: stack.requirements()
             for name, stack in stacks['STACKS'].items()

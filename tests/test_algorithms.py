@@ -746,3 +746,17 @@ def test_a_misfit_can_be_asked_for(build, teacher_checkpoint, tmp_path):
     loaded = model.teacher.state_dict()
     key = 'roi_head.bbox_head.shared_fcs.0.weight'
     assert torch.equal(loaded[key], state[key])
+
+
+def test_a_student_that_is_built_already_has_the_given_preprocessor(build):
+    """As in MMRazor: the algorithm's own is built from what it gets."""
+    student = build().student
+    model = build(
+        **{
+            'architecture': student,
+            'data_preprocessor': dict(
+                type='mmdet.DetDataPreprocessor', mean=[1.0, 2, 3], std=[1] * 3
+            ),
+        }
+    )
+    assert model.data_preprocessor.mean.flatten().tolist() == [1.0, 2, 3]

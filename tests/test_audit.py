@@ -28,13 +28,13 @@ OFF = 'distill_losses: all weights are 0'
 def build(make_config):
     """Build a shapes algorithm; overrides of its model."""
 
-    def make(name='faster_rcnn_lshfm', **overrides):
+    def make(name='faster_rcnn_lshfm', strict=True, **overrides):
         cfg = make_config(name)
         cfg.merge_from_dict({f'model.{k}': v for k, v in overrides.items()})
         torch.manual_seed(0)
         model = MODELS.build(cfg.model)
         model.init_weights()
-        model.audit = audit.Audit(model)
+        model.audit = audit.Audit(model, strict)
         return model.train()
 
     return make
@@ -302,7 +302,7 @@ def test_a_batch_without_samples_is_audited_later(build, batch, monkeypatch):
     model = build()
     with monkeypatch.context() as patch:
         # As in a batch of which no RoI is left.
-        patch.setattr(audit, '_has_samples', lambda seen: False)
+        patch.setattr(audit, 'has_samples', lambda seen: False)
         losses_of(model, batch)
         assert model.audit.is_open
     losses_of(model, batch)
@@ -312,7 +312,7 @@ def test_a_batch_without_samples_is_audited_later(build, batch, monkeypatch):
 def test_a_loss_that_never_has_samples_is_an_error(build, batch, monkeypatch):
     model = build(**{'distiller.losses.roi': [LSH]})
     monkeypatch.setattr(audit, 'PATIENCE', 2)
-    monkeypatch.setattr(audit, '_has_samples', lambda seen: False)
+    monkeypatch.setattr(audit, 'has_samples', lambda seen: False)
     losses_of(model, batch)
     with pytest.raises(ConfigError, match='no sample that counts, or no fini'):
         losses_of(model, batch)
@@ -356,16 +356,18 @@ def test_a_plain_file_in_load_from_is_an_error(make_config, tmp_path):
 
 
 def test_a_pretrained_file_of_another_network_is_an_error(
-    build, teacher_checkpoint
+    build, teacher_checkpoint, said
 ):
     """The whole teacher in the place of the student's backbone."""
     init = dict(type='Pretrained', checkpoint=str(teacher_checkpoint))
     init['_delete_'] = True
+    changes = {'architecture.backbone': dict(init_cfg=init)}
     with pytest.raises(ConfigError) as error:
-        build(**{'architecture.backbone': dict(init_cfg=init)})
-    assert str(error.value).startswith(
-        f'architecture.backbone.init_cfg: {teacher_checkpoint} gave 0 of its '
-    )
+        build(**changes)
+    fault = f'architecture.backbone.init_cfg: {teacher_checkpoint} gave 0 of '
+    assert str(error.value).startswith(fault)
+    build(strict=False, **changes)
+    assert said[-1].startswith(f'audit: {fault}')
 
 
 def test_what_a_checkpoint_gives_is_counted(make_config):
@@ -585,3 +587,44 @@ def test_a_copy_of_a_model_is_not_audited(build, batch, said):
     assert not said and model.audit.is_open
     losses_of(model, batch)
     assert said and not model.audit.is_open
+
+
+def test_not_strict_all_losses_are_audited(build, batch, said):
+    """One that is never computed, one of weight 0, and one that is right."""
+    model = build(
+        strict=False,
+        **{
+            'distiller.distill_losses': dict(loss_lost=dict(type='L2Loss')),
+            'distiller.taps': dict(a=NECK, b=NECK),
+            'distiller.losses': dict(
+                a=[dict(type='FeatureL2Loss', loss_weight=0)],
+                b=[dict(type='FeatureL2Loss')],
+            ),
+            'distiller.active': ['a', 'b'],
+        },
+    )
+    losses_of(model, batch)
+    faults = [x.split(': ')[1] for x in said if x.startswith('audit: ')]
+    assert faults == ['distill_losses.loss_lost', 'distill.loss_a_featurel2']
+    (table,) = [x for x in said if '| audit ' in x]
+    assert 'distill.loss_a_featurel2' in table
+    assert 'distill.loss_b_featurel2' in table
+    assert not model.audit.is_open
+
+
+def test_a_batch_that_fails_leaves_nothing_behind(build, batch):
+    model = build()
+    head = model.student.roi_head.bbox_head.fc_cls
+    before = len(head._forward_pre_hooks)
+
+    def fail(*args):
+        raise MemoryError
+
+    handle = head.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        losses_of(model, batch)
+    handle.remove()
+    assert len(head._forward_pre_hooks) == before
+    assert not model.audit._versions and model.audit.is_open
+    losses_of(model, batch)
+    assert not model.audit.is_open

@@ -249,6 +249,18 @@ def test_widths_of_layers():
     assert widths_of(nn.ReLU(), 'input') is None
 
 
+def test_necks_of_several_widths_need_a_connector_only_where_none_fits():
+    """Levels are paired by shape: some may fit, others are left out."""
+    tap, loss = dict(fpn=NECK), dict(fpn=[PLAIN_L2])
+    message = r'is \[16, 8, 4\] wide and the teacher \[24, 12, 6\]; add to'
+    with pytest.raises(ConfigError, match=message):
+        distil(yolov3(4), yolov3(6), tap, loss)
+    distil(yolov3(4), retinanet(8), tap, loss)
+    other = yolov3(6)
+    other.neck.out_channels = other.bbox_head.in_channels = [24, 8, 6]
+    distil(yolov3(4), other, tap, loss)
+
+
 def test_the_model_can_be_copied_at_any_time_of_a_training(make_config):
     """With all hooks that our tools add, as EMA does, and users' hooks."""
     copies = []

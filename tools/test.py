@@ -20,6 +20,7 @@ def main() -> None:
     tool = cli.upstream_tool('test', sys.argv[1:])
     args = tool.parse_args()
     cfg = read_config('config', args.config, args.cfg_options)
+    args.config = cfg.filename  # also of 'package::path'
     check_data(cfg, ('test_dataloader',))
     check_weights(cfg, args.checkpoint)
     with tempfile.TemporaryDirectory() as folder:

@@ -33,6 +33,7 @@ def main() -> None:
     tool = cli.upstream_tool('train', sys.argv[1:])
     args = tool.parse_args()
     cfg = read_config('config', args.config, args.cfg_options)
+    args.config = cfg.filename  # also of 'package::path'
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     check_weights_files(cfg)
     cli.prepare_training(args, cfg)

@@ -68,6 +68,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
 
     Attributes:
         student_origins (list[str]): Where the student's weights come from.
+        student_faults (list[str]): Files that gave it (almost) nothing.
 
     Raises:
         ConfigError: If student, teacher and distiller do not fit together.
@@ -97,9 +98,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         execution = TeacherExecution(
             teacher_precision, teacher_channels_last, teacher_compile
         )
-        student = _build_student(
-            architecture, kwargs.pop('data_preprocessor', None)
-        )
+        student = _build_student(architecture, kwargs)
         _check_distiller(distiller)
         # The guest must be there before MMRazor asks for ``self.teacher``;
         # what MMRazor then registers as a submodule is taken out again.
@@ -119,6 +118,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         self._execution.prepare(self.teacher)
         self.inherit = inherit
         self.student_origins: list[str] = []
+        self.student_faults: list[str] = []
         self._freeze(student_trainable)
         self._maps = TeacherMaps(guest, self.distiller.teacher_recorders)
         self._check_head_sources(self._maps.head_sources)
@@ -175,14 +175,14 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         """Initialise the student, then let it inherit.
 
         Raises:
-            ConfigError: If a file gives it (almost) nothing, or the teacher
-                nothing.
+            ConfigError: If the teacher has nothing for it.
         """
         first_time = not self.is_init
         super().init_weights()
         if not first_time:
             return
-        self.student_origins = weights_from_files(self.student)
+        origins, faults = weights_from_files(self.student)
+        self.student_origins, self.student_faults = origins, faults
         if self.inherit:
             taken = inherit_weights(self.student, self.teacher)
             self.student_origins.append(
@@ -318,12 +318,13 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
 
 
 def _build_student(
-    architecture: Mapping[str, Any] | BaseModel, preprocessor: Any
+    architecture: Mapping[str, Any] | BaseModel, kwargs: dict[str, Any]
 ) -> BaseModel:
     if isinstance(architecture, BaseModel):
         return architecture
     cfg = model_config('architecture', architecture)
     # Where mmpretrain keeps it, and without the type that the student knows.
+    preprocessor = kwargs.pop('data_preprocessor', None)
     if preprocessor is not None:
         cfg.setdefault('data_preprocessor', preprocessor)
     return MODELS.build(cfg)

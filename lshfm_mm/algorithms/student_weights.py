@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError, few
+from .trained_parts import is_under
 
 FEW = 0.1  # of a model's weights; a file that gives fewer is another model's
 
@@ -51,7 +52,7 @@ def count_fitting(
     )
 
 
-def weights_from_files(student: nn.Module) -> list[str]:
+def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
     """Where the weights of a model come from: its pretrained files.
 
     Compared are values, not names: some backbones rename what they load.
@@ -60,19 +61,16 @@ def weights_from_files(student: nn.Module) -> list[str]:
         student (nn.Module): The model, initialised.
 
     Returns:
-        list[str]: A line for each file.
-
-    Raises:
-        ConfigError: If the model has (almost) none of a file's weights.
+        tuple[list[str], list[str]]: A line for each file that gave weights,
+        and one for each that gave (almost) none.
     """
-    lines: list[str] = []
+    origins: list[str] = []
+    faults: list[str] = []
     done: list[str] = []  # a file of the whole comes after those of parts
     for name, module in student.named_modules():
         cfgs = getattr(module, 'init_cfg', None) or []
         for cfg in [cfgs] if isinstance(cfgs, Mapping) else cfgs:
-            if cfg.get('type') != 'Pretrained' or any(
-                not x or f'{name}.'.startswith(f'{x}.') for x in done
-            ):
+            if cfg.get('type') != 'Pretrained' or is_under(name, done):
                 continue
             done.append(name)
             path = cfg['checkpoint']
@@ -89,13 +87,16 @@ def weights_from_files(student: nn.Module) -> list[str]:
             )
             field = f'{name}.init_cfg'.lstrip('.')
             if held < FEW * len(own):
-                raise ConfigError(
+                faults.append(
                     f'architecture.{field}: {path} gave {held} of its '
                     f'{len(own)} weights, the student would start from '
                     f'scratch; give the file of this very network'
                 )
-            lines.append(f'{field}: {held} of {len(own)} weights from {path}')
-    return lines
+            else:
+                origins.append(
+                    f'{field}: {held} of {len(own)} weights from {path}'
+                )
+    return origins, faults
 
 
 def varied_weights(module: nn.Module) -> Iterator[Tensor]:

@@ -1,10 +1,10 @@
 """The bias of hash functions, from the teacher's features.
 
 Rows of RoI heads come from boxes drawn around the annotated objects, see
-:func:`lshfm_mm.samples.jittered_rois`: before training the student's own
-boxes are noise, and these do not depend on its state. All stages of a cascade
-get them. Locations of maps count where they lie inside their image, and so
-that large levels have more weight than small ones.
+:func:`~lshfm_mm.distillers.roi_sampling.jittered_rois`: before training the
+student's own boxes are noise, and these do not depend on its state. All stages
+of a cascade get them. Locations of maps count where they lie inside their
+image, and so that large levels have more weight than small ones.
 """
 
 import copy

@@ -41,7 +41,8 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     paths = [
         argument
         for argument in arguments
-        if argument.endswith('.py') and Path(argument).is_file()
+        if argument.endswith('.py')
+        and ('::' in argument or Path(argument).is_file())
     ]
     try:
         cfg = read_config('config', paths[0]) if paths else Config()

@@ -1,7 +1,7 @@
 """Data sets for multi-label classification, in mmpretrain's registry.
 
 mmpretrain is an extra, so the package does not import this module. A config
-does: ``custom_imports = dict(imports=['lshfm_mm.datasets'])``.
+does, by ``lshfm_mm.datasets.coco_multi_label`` among its ``custom_imports``.
 """
 
 import os

@@ -1,6 +1,7 @@
 """What the layers at a tap tell of widths: for connectors, losses, hashes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import eq
 from typing import Any
 
 from mmrazor.models.task_modules import RecorderManager
@@ -119,7 +120,7 @@ def check_widths(
     """
     layer = teacher.get_submodule(tap.teacher)
     ours, theirs = student[tap.record], widths_of(layer, tap.record)
-    if not connected and ours and theirs and ours != theirs:
+    if not connected and ours and theirs and _differ(ours, theirs):
         connector = connector_config(layer, ours, theirs)
         raise ConfigError(
             f'taps.{name}: the student is {_told(ours)} wide and the teacher '
@@ -213,6 +214,16 @@ def feature_dim(layer: nn.Module, record: str) -> int | None:
     """Width of the feature of a sample, all of its window."""
     width = width_of(layer, record)
     return width and width * window_of_layer(layer, record) ** 2
+
+
+def _differ(ours: list[int], theirs: list[int]) -> bool:
+    """Whether no level can be as wide as its partner.
+
+    Necks of several widths are known to differ only level by level.
+    """
+    if len({*ours}) == len({*theirs}) == 1:
+        return ours[0] != theirs[0]
+    return len(ours) == len(theirs) and not any(map(eq, ours, theirs))
 
 
 def _told(widths: list[int] | None) -> str:

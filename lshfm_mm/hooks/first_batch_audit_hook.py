@@ -4,6 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..errors import check_bools
 from ..training.audit import Audit
 from .distillation import distillation_of
 
@@ -20,10 +21,12 @@ class FirstBatchAuditHook(Hook):
             True.
 
     Raises:
-        ConfigError: In the first batches, at a fault.
+        ConfigError: If it is no bool; before and in the first batches, at a
+            fault.
     """
 
     def __init__(self, strict: bool = True) -> None:
+        check_bools({'FirstBatchAuditHook.strict': strict})
         self.strict = strict
         self.audit: Audit | None = None
 

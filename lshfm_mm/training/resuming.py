@@ -1,6 +1,6 @@
 """Training that goes on after an interruption as if there were none.
 
-Its random numbers are those of :mod:`~lshfm_mm.seeding`.
+Its random numbers are those of :mod:`~lshfm_mm.training.seeding`.
 """
 
 import re
