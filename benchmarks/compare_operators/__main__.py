@@ -116,8 +116,8 @@ PAGE = """\
 
 mmcv's operators are C++ and CUDA, and no wheel of them fits a newer torch.
 `make env` installs mmcv with operators written on torchvision's
-(`lshfm_mm/mmcv_ext`); `make env MMCV=compiled` compiles mmcv's own. This page
-compares them on the same inputs:
+(`lshfm_mm/compat/mmcv_ext`); `make env MMCV=compiled` compiles mmcv's own.
+This page compares them on the same inputs:
 
     {command}
 
