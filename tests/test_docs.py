@@ -287,7 +287,7 @@ def test_the_steps_of_a_page_are_run(tmp_path):
 def test_the_demo_goes_on_where_it_was(tmp_path):
     """On less data and for one epoch; the second time it has nothing to do."""
     code = (
-        'import demo; demo.NUM_TRAIN, demo.NUM_VAL = 16, 4\n'
+        'import demo; demo.NUM_TRAIN, demo.NUM_VAL = 16, 6\n'
         'for options in demo.CONFIGS.values():\n'
         "    options.append('train_cfg.max_epochs=1')\n"
         'demo.main()\n'
