@@ -819,18 +819,6 @@ ROWS = [
             'make_shapes: over another set',
             lambda x: x.tool('make_shapes', x.shapes),
         ),
-        (
-            'benchmark: no round',
-            lambda x: x.tool('benchmark', '--rounds', '0'),
-        ),
-        (
-            'benchmark: images without a size',
-            lambda x: x.tool('benchmark', '--size', '0', '640'),
-        ),
-        (
-            'benchmark: a folder that is absent',
-            lambda x: x.tool('benchmark', '--json', 'nowhere/a.json'),
-        ),
     ),
 ]
 
