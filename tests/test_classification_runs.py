@@ -244,7 +244,7 @@ def test_an_exported_config_imports_what_it_names(monkeypatch):
         ),
         (
             'coco14/lshl2_pooled_resnet101-max_resnet50-max_coco14',
-            ['lshfm_mm.datasets.coco_multi_label', 'lshfm_mm.backbones.necks'],
+            ['lshfm_mm.backbones.necks', 'lshfm_mm.datasets.coco_multi_label'],
         ),
         ('imagenet/lshl2-correct_pooled_resnet34_resnet18_in1k', None),
     ):
