@@ -14,6 +14,7 @@ from torch._subclasses import FakeTensorMode
 
 import lshfm_mm  # noqa: F401
 from lshfm_mm.datasets import shapes
+from lshfm_mm.utils.configs import read_config
 
 # Models this small only lose time to more threads.
 torch.set_num_threads(1)
@@ -70,6 +71,11 @@ def read_shapes(name: str, tap: str | None = None) -> Config:
         distiller.taps = {tap: distiller.taps.lsh}
         distiller.losses = {tap: losses}
     return cfg
+
+
+def mmdet_config(path: str) -> Config:
+    """A config of mmdet; MMEngine's hub would read 102 metafiles for it."""
+    return read_config('config', f'mmdet::{path}')
 
 
 # Tests marked cuda run here; 'cpu' tries the tests themselves without a GPU.

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmengine.hub import get_config
 from mmrazor.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import lsh_loss
 from lshfm_mm.utils.rng import forked_rng
+
+from .conftest import mmdet_config
 
 FPN = dict(layer='neck', record='output')
 
@@ -439,7 +440,7 @@ def test_a_second_initialisation_does_not_inherit_again(build):
 
 
 def small_retinanet(base_channels):
-    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py').model
+    cfg = mmdet_config('retinanet/retinanet_r18_fpn_1x_coco.py').model
     cfg.backbone.update(base_channels=base_channels, init_cfg=None)
     cfg.neck.in_channels = [base_channels * 2**i for i in range(4)]
     cfg.neck.out_channels = 16
@@ -531,7 +532,7 @@ def test_the_long_form_of_mmrazor_gives_the_same_losses(build, batch):
 
 
 def retinanet():
-    cfg = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    cfg = mmdet_config('retinanet/retinanet_r50_fpn_1x_coco.py')
     return cfg.model
 
 

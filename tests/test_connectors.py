@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 from torch import nn
@@ -17,6 +16,7 @@ from lshfm_mm.distillers.taps import widths_of
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.pairing import write_config
 
+from .conftest import mmdet_config
 from .test_detectors import (
     NECK,
     PLAIN_L2,
@@ -162,7 +162,7 @@ def test_a_width_that_no_layer_tells_must_be_given():
 
 def yolov3(width):
     """YOLOv3, whose levels have widths of their own, with few channels."""
-    model = get_config('mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py').model
+    model = mmdet_config('yolo/yolov3_d53_8xb8-320-273e_coco.py').model
     model.backbone.init_cfg = None
     model.neck.out_channels = [4 * width, 2 * width, width]
     model.bbox_head.update(

@@ -13,14 +13,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from lshfm_mm.pairing.inspect import build_model
 from lshfm_mm.utils.configs import model_config
 
-from .conftest import SHAPES
+from .conftest import SHAPES, mmdet_config
 
 REPO = Path(__file__).parent.parent
 FOLDER = REPO / 'configs/examples'
@@ -100,7 +99,7 @@ def read(name, folder, shapes_root=None) -> Config:
     cfg = Config.fromfile(FOLDER / f'{name}.py')
     init_default_scope(cfg.default_scope)
     shrink(cfg.model.architecture)
-    teacher = get_config(cfg.model.teacher.cfg_path).model
+    teacher = mmdet_config(cfg.model.teacher.cfg_path.partition('::')[2]).model
     shrink(teacher)
     cfg.model.teacher = model_config('teacher', teacher)
     made = build_model('teacher', Config(dict(cfg, model=cfg.model.teacher)))

@@ -281,6 +281,7 @@ def test_what_others_start_from_is_here_and_the_same(tmp_path, monkeypatch):
     assert runs.read_records()[run.name]['weights'] == other['weights']
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there_and_a_second_study_are_refused(tmp_path):
     command = [
         *(sys.executable, '-W', 'ignore', str(REPO / 'benchmarks/study')),
