@@ -1,12 +1,16 @@
 # make help lists the targets. PYTHON is the Python to use (3.10-3.13), VENV
 # the environment to make: make test PYTHON=python3.11 VENV=~/venvs/lshfm
 # STACK=onedl takes OneDL's forks of OpenMMLab's packages, MMCV=compiled
-# compiles mmcv's operators: 7 to 30 minutes, and a C++ compiler.
+# compiles mmcv's operators: 7 to 30 minutes, and a C++ compiler. make test
+# shows coverage where Python can count lines cheaply, from 3.12 on; COV=--cov
+# asks for it elsewhere, and COV= leaves it out.
 VENV ?= .venv
 PYTHON ?= python3
 STACK ?= openmmlab
 MMCV ?= torchvision
 TASK ?= faster_rcnn
+COV ?= $(shell $(PYTHON) -c \
+	'import sys; print("--cov" * (sys.version_info >= (3, 12)))')
 
 SHELL := bash
 COMPILED := $(if $(filter compiled,$(MMCV)),--compiled)
@@ -26,8 +30,9 @@ help:  ## list the targets
 env: $(STAMP)  ## set up $(VENV): about 6 GB, 2 minutes
 
 # Each step finds what an interrupted run has left, and goes on from there.
-$(STAMP): requirements.lock setup.py $(wildcard lshfm_mm/*mmcv*.py) \
-		$(wildcard lshfm_mm/mmcv_ext/*.py) lshfm_mm/stacks.py
+$(STAMP): requirements.lock pyproject.toml setup.py \
+		$(wildcard lshfm_mm/compat/*.py) \
+		$(wildcard lshfm_mm/compat/mmcv_ext/*.py)
 	@$(PYTHON) -m lshfm_mm doctor --machine $(COMPILED)
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m lshfm_mm doctor --machine --stack $(STACK)
@@ -43,14 +48,14 @@ $(STAMP): requirements.lock setup.py $(wildcard lshfm_mm/*mmcv*.py) \
 	@SECONDS=0; $(VENV)/bin/python -m lshfm_mm doctor && echo "$$SECONDS s"
 	@touch $@
 
-test: env  ## run the fast tests
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+test: env  ## run the fast tests, and show what they leave out
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(COV)
 
 slow: env  ## run the slow tests
 	$(VENV)/bin/python -m pytest -m slow
 
 gpu: env  ## run the tests of a GPU, write docs/gpu.md
-	$(VENV)/bin/python tools/gpu_report.py --out docs/gpu.md
+	$(VENV)/bin/python benchmarks/gpu_report.py --out docs/gpu.md
 
 lint: env  ## check style, types and requirements
 	$(VENV)/bin/python -m ruff check
@@ -70,20 +75,20 @@ docs: env  ## build the site in build/site; a dead link is an error
 	@echo site: build/site/docs/index.html
 
 families: env  ## try make_config on each detector family of mmdet
-	$(VENV)/bin/python tools/sweep_families.py
+	$(VENV)/bin/python benchmarks/sweep_families.py
 
 bench: env  ## time training steps, write docs/benchmarks.md
-	$(VENV)/bin/python tools/benchmark.py --json docs/benchmarks.json \
+	$(VENV)/bin/python benchmarks/benchmark.py --json docs/benchmarks.json \
 		--out docs/benchmarks.md
 
 operators: env  ## mmcv's operators against compiled ones, docs/operators.md
-	$(VENV)/bin/python tools/compare_operators --out docs/operators.md
+	$(VENV)/bin/python benchmarks/compare_operators --out docs/operators.md
 
 study: env  ## run the study, write docs/results.md, plots, README.md's
-	$(VENV)/bin/python tools/study
+	$(VENV)/bin/python benchmarks/study
 
 api: env  ## write the list of public names, tests/api.txt
-	$(VENV)/bin/python tests/test_api.py
+	$(VENV)/bin/python -m tests.test_api
 
 clean:  ## remove caches and build products; $(VENV) stays
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \

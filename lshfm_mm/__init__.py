@@ -1,13 +1,16 @@
 """Distilling knowledge by mimicking features, on the OpenMMLab stack.
 
 Importing this package registers all its components, so that a config needs
-``custom_imports = dict(imports=['lshfm_mm'])`` and nothing else.
+``custom_imports = dict(imports=['lshfm_mm'])`` and nothing else. Where torch
+is, but no package of the stack, ``lshfm_mm.losses.functional`` works alone.
 """
 
 import sys
-from importlib.util import find_spec
 
+from .compat import stacks
 from .version import __version__
+
+__all__ = ['__version__']
 
 # pip knows what we need, a clone does not. An error with a name is told in one
 # line by python -m.
@@ -37,42 +40,35 @@ def _is_set_up() -> bool:
     return package == 'lshfm_mm' and tool in ('doctor', 'install_mmcv')
 
 
-if not _is_set_up():
-    for _module in ('mmengine', 'mmcv', 'mmdet'):
-        if find_spec(_module) is None:
-            raise ImportError(
-                f'{_module} is not installed; lshfm_mm needs one of its '
-                f'extras, [openmmlab] or [onedl], and an mmcv: "python -m '
-                f'lshfm_mm doctor" names the commands',
-                name=__name__,
-            )
+# With no part of the stack there is the maths; with some of it the rest has
+# been forgotten.
+if not _is_set_up() and stacks.is_begun():
+    if error := stacks.lack():
+        raise ImportError(error, name=__name__)
 
-    from . import compat
+    from .compat import mmengine, mmrazor
 
-    compat.patch_mmrazor()
-    compat.patch_checkpoints()
-    compat.patch_loaders()
-    compat.patch_device()
-    compat.patch_config_names()
+    mmrazor.patch_mmrazor()
+    mmengine.declare_safe_classes()
+    mmengine.register_config_names()
 
     from . import (
         algorithms,
-        amp,
         backbones,
+        connectors,
         distillers,
         hooks,
         losses,
-        necks,
     )
+    from .training import amp, audit_loop
 
-__all__ = [
-    '__version__',
-    'algorithms',
-    'amp',
-    'backbones',
-    'compat',
-    'distillers',
-    'hooks',
-    'losses',
-    'necks',
-]
+    __all__ += [
+        'algorithms',
+        'amp',
+        'audit_loop',
+        'backbones',
+        'connectors',
+        'distillers',
+        'hooks',
+        'losses',
+    ]

@@ -4,7 +4,7 @@ import importlib
 import runpy
 import sys
 
-from .shipped import shipped
+from .utils.shipped import shipped
 
 TOOLS = shipped('tools')
 SET_UP = ('doctor', 'install_mmcv')
@@ -18,7 +18,10 @@ def main() -> None:
     name = sys.argv[1]
     if name in SET_UP:
         sys.argv[:2] = [f'{__package__} {name}']
-        sys.exit(importlib.import_module(f'.{name}', __package__).main())
+        sys.exit(
+            importlib.import_module(f'.compat.{name}', __package__).main()
+        )
+    importlib.import_module('.cli', __package__)  # says what is not there
     tool = TOOLS / f'{name}.py'
     sys.argv[:2] = [str(tool)]
     runpy.run_path(str(tool), run_name='__main__')

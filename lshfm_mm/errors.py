@@ -1,5 +1,11 @@
 """The errors that the tools print as one line."""
 
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import Parameter, isclass, signature
+from typing import Any, TypeGuard
+
 
 class ConfigError(ValueError):
     """A setting, file or tensor is not what it must be.
@@ -11,3 +17,112 @@ class ConfigError(ValueError):
 
 class NonFiniteError(FloatingPointError):
     """A loss is NaN or infinite, and training on would spoil the student."""
+
+
+VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
+    """Raise at an argument that a class does not take.
+
+    Args:
+        field (str): Where the arguments stand, for messages.
+        kind (type): The class. What it takes as ``**kwargs`` is for the
+            classes that it derives from.
+        given (Iterable[str]): Names of arguments, as in a config.
+
+    Raises:
+        ConfigError: With the nearest of the names that it takes.
+    """
+    known: set[str] = set()
+    for base in kind.__mro__ if isclass(kind) else ():
+        init = vars(base).get('__init__')
+        if init is not None:
+            _, *parameters = signature(init).parameters.values()
+            known |= {x.name for x in parameters if x.kind not in VARIADIC}
+            if all(x.kind != Parameter.VAR_KEYWORD for x in parameters):
+                break
+    for name in given:
+        if known and name not in known | {'type', '_scope_'}:
+            meant = nearest(name, known) or f'; it takes {sorted(known)}'
+            raise ConfigError(
+                f'{field}: {kind.__name__} takes no {name!r}{meant}'
+            )
+
+
+def nearest(name: str, names: Any) -> str:
+    """The names that a wrong one may have meant, as half a sentence."""
+    found = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f'; did you mean {" or ".join(map(repr, found))}?' if found else ''
+
+
+NAMED_KEYS = 5
+
+
+def few(names: list[str]) -> str:
+    """Some names, for a message."""
+    more = ', ...' if len(names) > NAMED_KEYS else ''
+    return ', '.join(names[:NAMED_KEYS]) + more
+
+
+def check_int(
+    field: str, value: object, least: int = 1, most: int | None = None
+) -> None:
+    """Raise ConfigError unless a value is an int in a range.
+
+    Args:
+        field (str): The setting.
+        value (object): Its value; a bool is no int.
+        least (int): The least that is allowed. Defaults to 1.
+        most (int, optional): The greatest that is allowed.
+    """
+    if type(value) is not int or not (
+        least <= value and (most is None or value <= most)
+    ):
+        limits = f'>= {least}' if most is None else f'in {least} .. {most}'
+        raise ConfigError(
+            f'{field}: must be an int {limits}, but got {value!r}'
+        )
+
+
+def check_bools(values: Mapping[str, object]) -> None:
+    """Raise ConfigError unless all values of some settings are bools."""
+    for field, value in values.items():
+        if not isinstance(value, bool):
+            raise ConfigError(
+                f'{field}: must be True or False, but got {value!r}'
+            )
+
+
+def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ConfigError unless a value is one of some."""
+    if value not in choices:
+        raise ConfigError(
+            f'{field}: must be one of {tuple(choices)}, but got {value!r}'
+        )
+
+
+def check_positive(field: str, value: object, other: str = '') -> None:
+    """Raise ConfigError unless a value is a finite number > 0.
+
+    Args:
+        field (str): The setting.
+        value (object): Its value.
+        other (str): What else it may be, for the message.
+    """
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ConfigError(
+            f'{field}: must be a finite number > 0{other}, but got {value!r}'
+        )
+
+
+def check_loss_weight(value: object) -> None:
+    """Raise ConfigError unless a value can weigh a loss."""
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise ConfigError(
+            f'loss_weight: must be a finite number >= 0, but got {value!r}'
+        )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from mmengine.config import Config
 from mmrazor.registry import MODELS
 
-from lshfm_mm.averaging import average_checkpoints
+from lshfm_mm.calibration.sketches import MedianSketch
+from lshfm_mm.datasets.shapes.scene import CLASSES
 from lshfm_mm.hooks import LSHCalibrationHook
 from lshfm_mm.losses import FeatureL2Loss, LSHLoss, l2_loss, lsh_loss
-from lshfm_mm.shapes import CLASSES
-from lshfm_mm.sketches import MedianSketch
+from lshfm_mm.training.averaging import average_checkpoints
 
+from .conftest import read_shapes
 from .test_classification import (
     STAGE1,
     classifier,
@@ -103,7 +103,7 @@ class Bench:
 
     def single(self, **changes: Any) -> str:
         """Write the config of a classifier. Its name."""
-        cfg = Config.fromfile(REPO / 'configs/shapes/single_student.py')
+        cfg = read_shapes('single_student')
         for split in ('train', 'val', 'test'):
             loader = cfg[f'{split}_dataloader']
             loader.dataset.data_root = str(self.shapes)
@@ -138,12 +138,11 @@ class Bench:
         file = str(self.folder / name)
         self.train(train_dataloader__dataset__ann_file=file, **dataset)
 
-    def image(self, content: Callable[[bytes], bytes]) -> None:
-        """Train on images of which one is changed."""
+    def image(self, content: bytes) -> None:
+        """Train on images of which one is another file."""
         folder = self.folder / 'images'
         shutil.copytree(self.shapes / 'train', folder)
-        path = folder / '000003.png'
-        path.write_bytes(content(path.read_bytes()))
+        (folder / '000003.png').write_bytes(content)
         prefix = dict(img=str(folder))
         self.train(train_dataloader__dataset__data_prefix=prefix)
 
@@ -353,10 +352,6 @@ ROWS = [
             'complex features',
             lambda x: lsh_loss(S * 1j, T * 1j, W, B),
         ),
-        (
-            'a second derivative',
-            lambda x: second_derivative(),
-        ),
         ('a sketch of an odd size', lambda x: MedianSketch(2, size=5)),
         ('a median of nothing', lambda x: MedianSketch(2).result()),
     ),
@@ -406,26 +401,6 @@ ROWS = [
         (
             'settings beside the config of the teacher',
             lambda x: x.build(teacher__backbone=dict(depth=18)),
-        ),
-        (
-            'an algorithm that is misspelt',
-            lambda x: x.train(
-                'faster_rcnn_lshfm', model__type='RoIMimicDistil'
-            ),
-            True,
-        ),
-        (
-            'a hook that is misspelt',
-            lambda x: x.train(custom_hooks=[dict(type='AlignmentHok')]),
-            True,
-        ),
-        (
-            'an argument of a hook that is misspelt',
-            lambda x: x.train(
-                'faster_rcnn_lsh_median',
-                custom_hooks=[dict(type='LSHCalibrationHook', num_batch=3)],
-            ),
-            True,
         ),
         (
             'a calibration on no batch',
@@ -604,13 +579,7 @@ ROWS = [
                 lambda y: y['images'][2].update(file_name='12.png')
             ),
         ),
-        (
-            'a truncated image',
-            lambda x: x.image(lambda y: y[: len(y) // 2]),
-            True,
-        ),
-        ('an empty image', lambda x: x.image(lambda y: b''), True),
-        ('a text for an image', lambda x: x.image(lambda y: b'no image')),
+        ('an empty image', lambda x: x.image(b'')),
         (
             "an evaluator's file that is absent",
             lambda x: x.train(val_evaluator__ann_file='val.json'),
@@ -850,27 +819,8 @@ ROWS = [
             'make_shapes: over another set',
             lambda x: x.tool('make_shapes', x.shapes),
         ),
-        (
-            'benchmark: no round',
-            lambda x: x.tool('benchmark', '--rounds', '0'),
-        ),
-        (
-            'benchmark: images without a size',
-            lambda x: x.tool('benchmark', '--size', '0', '640'),
-        ),
-        (
-            'benchmark: a folder that is absent',
-            lambda x: x.tool('benchmark', '--json', 'nowhere/a.json'),
-        ),
     ),
 ]
-
-
-def second_derivative() -> None:
-    """Differentiate a gradient."""
-    feature = S.clone().requires_grad_()
-    value = lsh_loss(feature, T, W, B)
-    torch.autograd.grad(value, feature, create_graph=True)
 
 
 def two_labels() -> None:

@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 from torch._subclasses import FakeTensorMode
 
 import lshfm_mm  # noqa: F401
-from lshfm_mm import shapes
+from lshfm_mm.datasets import shapes
+from lshfm_mm.utils.configs import read_config
 
 # Models this small only lose time to more threads.
 torch.set_num_threads(1)
@@ -27,6 +28,54 @@ TEACHER = {
     'model.backbone.base_channels': 8,
     'model.neck.in_channels': [8, 16, 32, 64],
 }
+# Short names of the tests -> configs of shapes.
+RCNN = 'faster-rcnn_r34_faster-rcnn_r18_shapes'
+RETINA = 'retinanet_r34_retinanet_r18_shapes'
+RESNET = 'pooled_resnet18-w16_resnet18-w4'
+SHAPES = {
+    'faster_rcnn_teacher': 'faster-rcnn_r34_shapes',
+    'faster_rcnn_student': 'faster-rcnn_r18_shapes',
+    'faster_rcnn_lshfm': f'lshl2_roi_{RCNN}',
+    'faster_rcnn_lsh': f'lshl2_roi_{RCNN}',
+    'faster_rcnn_recommended': f'recommended_roi-fpn_{RCNN}',
+    'retinanet_teacher': 'retinanet_r34_shapes',
+    'retinanet_student': 'retinanet_r18_shapes',
+    'retinanet_lshfm': f'lshl2_cls_{RETINA}',
+    'retinanet_lsh': f'lshl2_cls_{RETINA}',
+    'single_teacher': 'resnet18-w16_shapes-single',
+    'single_student': 'resnet18-w4_shapes-single',
+    'single_stage1': f'lshl2_{RESNET}_stage1_shapes-single',
+    'single_lshfm': f'lshl2-correct_{RESNET}_stage2_shapes-single',
+    'multi_teacher': 'resnet18-w16_shapes-multi',
+    'multi_student': 'resnet18-w4_shapes-multi',
+    'multi_stage1': f'lshl2_{RESNET}_stage1_shapes-multi',
+    'multi_lshfm': f'lshl2_{RESNET}_stage2_shapes-multi',
+}
+# Of MMRazor: a loss of others, that weighs no samples.
+L2 = dict(type='L2Loss', normalize=False, div_element=True, loss_weight=7)
+
+
+def read_shapes(name: str, tap: str | None = None) -> Config:
+    """A config of shapes by its short name; with ``tap``, one for all losses.
+
+    The configs have a tap a loss. Most tests are of several losses at one.
+    """
+    cfg = Config.fromfile(REPO / f'configs/shapes/{SHAPES[name]}.py')
+    if tap is not None:
+        distiller = cfg.model.distiller
+        losses = [*distiller.losses.lsh]
+        if name == 'faster_rcnn_lshfm':
+            losses.append(L2)
+        elif not name.endswith('_lsh'):
+            losses += distiller.losses.l2
+        distiller.taps = {tap: distiller.taps.lsh}
+        distiller.losses = {tap: losses}
+    return cfg
+
+
+def mmdet_config(path: str) -> Config:
+    """A config of mmdet; MMEngine's hub would read 102 metafiles for it."""
+    return read_config('config', f'mmdet::{path}')
 
 
 # Tests marked cuda run here; 'cpu' tries the tests themselves without a GPU.
@@ -78,7 +127,7 @@ def shapes_root(tmp_path_factory) -> Path:
 def teacher_config(tmp_path_factory) -> Path:
     """The shapes teacher, narrower, as a config file."""
     register_all_modules(init_default_scope=True)
-    cfg = Config.fromfile(REPO / 'configs/shapes/faster_rcnn_teacher.py')
+    cfg = read_shapes('faster_rcnn_teacher')
     cfg.merge_from_dict(TEACHER)
     path = tmp_path_factory.mktemp('teacher') / 'teacher.py'
     cfg.dump(path)
@@ -105,7 +154,7 @@ def teacher_checkpoint(teacher_config) -> Path:
 def retina_teacher(tmp_path_factory) -> Path:
     """Config of a dense teacher; its weights lie beside it."""
     register_all_modules(init_default_scope=True)
-    cfg = Config.fromfile(REPO / 'configs/shapes/retinanet_teacher.py')
+    cfg = read_shapes('retinanet_teacher')
     cfg.merge_from_dict(TEACHER)
     path = tmp_path_factory.mktemp('retina') / 'teacher.py'
     cfg.dump(path)
@@ -125,7 +174,9 @@ def make_config(
     """Read a shapes config, shrunk to seconds; keyword: overrides."""
 
     def make(name: str, overrides: dict | None = None) -> Config:
-        cfg = Config.fromfile(REPO / f'configs/shapes/{name}.py')
+        is_paper = name.endswith(('_lshfm', '_lsh'))
+        place = 'cls' if name.startswith('retinanet') else 'roi'
+        cfg = read_shapes(name, place if is_paper else None)
         small = SMALL
         if 'architecture' in cfg.model:
             small = {

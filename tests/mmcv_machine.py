@@ -16,7 +16,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-from lshfm_mm import install_mmcv
+from lshfm_mm.compat import repack_mmcv
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = """
@@ -67,7 +67,7 @@ def write_wheel(folder, name, version, files):
             archive.writestr(path, text)
         info = f'{stem}.dist-info'
         archive.writestr(f'{info}/METADATA', metadata(name, version))
-        archive.writestr(f'{info}/WHEEL', install_mmcv.WHEEL)
+        archive.writestr(f'{info}/WHEEL', repack_mmcv.WHEEL)
         archive.writestr(f'{info}/LICENSE', 'Apache')
         archive.writestr(f'{info}/RECORD', '')
     return wheel
@@ -115,7 +115,7 @@ sys.orig_argv = [sys.executable, '-m', 'lshfm_mm', 'install_mmcv', *args]
 sys.argv = ['-m', *sys.orig_argv[3:]]
 from dataclasses import replace
 from pathlib import Path
-from lshfm_mm import compile_mmcv, install_mmcv, stacks
+from lshfm_mm.compat import compile_mmcv, install_mmcv, stacks
 compile_mmcv.PUBLISHED = '{{cuda}}-torch{{torch}}0'
 onedl = replace(
     stacks.ONEDL, source=stacks.Release('onedl-mmcv==2.3.6', {source!r})

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmengine.hub import get_config
 from mmrazor.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import lsh_loss
-from lshfm_mm.teacher import forked_rng
+from lshfm_mm.utils.rng import forked_rng
+
+from .conftest import mmdet_config
 
 FPN = dict(layer='neck', record='output')
 
@@ -241,7 +242,7 @@ def test_copies_record_for_themselves(build, batch):
     model = build()
     twin = copy.deepcopy(model)
     calls = [
-        x.distiller.student_recorders.get_recorder('_labels_roi')
+        x.distiller.student_recorders.get_recorder('labels at roi')
         for x in (model, twin)
     ]
     with twin.distiller.student_recorders:
@@ -267,6 +268,43 @@ def test_no_roi_is_zero_with_a_gradient(build, batch):
         losses[name].backward(retain_graph=True)
     head = model.student.roi_head.bbox_head
     assert not head.shared_fcs[0].weight.grad.any()
+
+
+@pytest.mark.parametrize('weights', ['uniform', 'balanced'])
+def test_a_tap_for_each_loss_gives_what_one_tap_gives(build, batch, weights):
+    """Bit for bit; with fewer RoIs, and into an inherited head."""
+    tap = dict(layer='roi_head.bbox_head.fc_cls', weights=weights)
+    lsh, l2 = dict(type='LSHLoss'), dict(type='FeatureL2Loss')
+    found = []
+    for taps, losses in (
+        (dict(roi=tap), dict(roi=[lsh, l2])),
+        (dict(lsh=tap, l2=tap), dict(lsh=[lsh], l2=[l2])),
+    ):
+        model = build(
+            max_rois=16,
+            inherit=True,
+            **{
+                'distiller.taps': dict(taps, _delete_=True),
+                'distiller.losses': dict(losses, _delete_=True),
+            },
+        )
+        found.append(losses_of(model, batch))
+    one, two = found
+    assert torch.equal(
+        one.pop('distill.loss_roi_lsh'), two.pop('distill.loss_lsh_lsh')
+    )
+    assert torch.equal(
+        one.pop('distill.loss_roi_featurel2'),
+        two.pop('distill.loss_l2_featurel2'),
+    )
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert all(
+            map(
+                torch.equal,
+                *([x] if torch.is_tensor(x) else x for x in (value, two[key])),
+            )
+        )
 
 
 def test_building_leaves_the_random_state_of_the_student(make_config):
@@ -387,7 +425,7 @@ def test_the_advice_for_unequal_widths_of_an_fpn_works(build, batch):
     connectors = eval(advice)  # noqa: S307
     model = build(**narrow, **{'distiller.connectors': connectors})
     calls = []
-    record(model.distiller.connectors['fpn'], calls)
+    record(model.distiller.connectors['fpn'].convs[0], calls)
     losses_of(model, batch)['distill.loss_fpn_l2'].backward()
     assert len(calls) == 4
     assert all(p.grad.any() for p in model.distiller.connectors.parameters())
@@ -402,7 +440,7 @@ def test_a_second_initialisation_does_not_inherit_again(build):
 
 
 def small_retinanet(base_channels):
-    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py').model
+    cfg = mmdet_config('retinanet/retinanet_r18_fpn_1x_coco.py').model
     cfg.backbone.update(base_channels=base_channels, init_cfg=None)
     cfg.neck.in_channels = [base_channels * 2**i for i in range(4)]
     cfg.neck.out_channels = 16
@@ -494,7 +532,7 @@ def test_the_long_form_of_mmrazor_gives_the_same_losses(build, batch):
 
 
 def retinanet():
-    cfg = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    cfg = mmdet_config('retinanet/retinanet_r50_fpn_1x_coco.py')
     return cfg.model
 
 
@@ -510,9 +548,8 @@ def retinanet():
         (
             {'architecture.roi_head.bbox_head.fc_out_channels': 32},
             'taps.roi: the student is 32 wide and the teacher 256; add to the '
-            "distiller connectors=dict(roi=dict(type='TorchNNConnector', "
-            "module_name='Linear', module_args=dict(in_features=32, "
-            'out_features=256)))',
+            "distiller connectors=dict(roi=dict(type='LinearConnector', "
+            'in_features=32, out_features=256))',
         ),
         (
             {'distiller.losses.rio': [dict(type='LSHLoss')]},
@@ -623,7 +660,7 @@ def retinanet():
             },
             'losses.roi: PKDLoss cannot weigh samples',
         ),
-        ({'max_rois': 0}, 'max_rois: must be an int >= 1 or None, but got 0'),
+        ({'max_rois': 0}, 'max_rois: must be an int >= 1, but got 0'),
         (
             {'distiller.type': 'ConfigurableDistiller'},
             'distiller.type: must be LSHFMDistiller',
@@ -710,3 +747,17 @@ def test_a_misfit_can_be_asked_for(build, teacher_checkpoint, tmp_path):
     loaded = model.teacher.state_dict()
     key = 'roi_head.bbox_head.shared_fcs.0.weight'
     assert torch.equal(loaded[key], state[key])
+
+
+def test_a_student_that_is_built_already_has_the_given_preprocessor(build):
+    """As in MMRazor: the algorithm's own is built from what it gets."""
+    student = build().student
+    model = build(
+        **{
+            'architecture': student,
+            'data_preprocessor': dict(
+                type='mmdet.DetDataPreprocessor', mean=[1.0, 2, 3], std=[1] * 3
+            ),
+        }
+    )
+    assert model.data_preprocessor.mean.flatten().tolist() == [1.0, 2, 3]

@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from lshfm_mm.alignment import (
+from lshfm_mm.distillers.alignment import (
     alignment_means,
     alignment_sums,
     angles,
@@ -18,7 +18,7 @@ from lshfm_mm.alignment import (
     rows_of,
 )
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.hashing import project
+from lshfm_mm.losses.hashing import project
 
 from .test_training import epochs
 
@@ -70,7 +70,7 @@ def test_norm_ratio_is_that_of_the_mean_norms():
 
 @pytest.mark.parametrize('block', [1, 2**21])
 def test_equal_codes_are_counted_by_a_loop(block, monkeypatch):
-    monkeypatch.setattr('lshfm_mm.hashing.BLOCK_ON_CPU', block)
+    monkeypatch.setattr('lshfm_mm.losses.hashing.BLOCK_ON_CPU', block)
     student, teacher = draw(6, 4), draw(6, 4, seed=1)
     weight, bias = draw(9, 4, seed=2), draw(9, seed=3)
     expected = []

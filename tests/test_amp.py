@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from lshfm_mm import stacks
+from lshfm_mm.compat import stacks
 from lshfm_mm.errors import ConfigError
 
 from .test_detectors import (

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from lshfm_mm import analysis
-from lshfm_mm.alignment import norm_ratio
+from lshfm_mm.distillers.alignment import norm_ratio
+from lshfm_mm.insight import analysis, collect, summarize
+
+from .conftest import read_shapes
 
 REPO = Path(__file__).parent.parent
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
@@ -49,7 +50,7 @@ def check(values, expected):
     )
     keep = values.labels[:, 0] >= 0
     assert 0 < keep.sum()
-    summary = analysis.summarize(values, keep)
+    summary = summarize.summarize(values, keep)
     assert summary['count'] == keep.sum()
     for name, wanted in (
         ('angle', angle),
@@ -64,7 +65,7 @@ def check(values, expected):
         low, part = int(place), place % 1
         quartile = wanted[low] * (1 - part) + wanted[low + 1] * part
         assert found['q25'] == pytest.approx(quartile, rel=1e-4)
-        edges = analysis.BINS[name]
+        edges = summarize.BINS[name]
         total = sum(
             int(((a <= wanted) & (wanted < b)).sum())
             for a, b in zip(edges[:-1], edges[1:], strict=True)
@@ -103,12 +104,12 @@ def overlap(a, b):
 
 def test_boxes_against_plain_hooks(make_config, shapes_root):
     cfg = make_config('faster_rcnn_lshfm')
-    algorithm = analysis.build_algorithm(cfg)
+    algorithm = collect.build_algorithm(cfg)
     heads = [x.roi_head for x in (algorithm.student, algorithm.teacher)]
     features = [spy(x.bbox_head.fc_cls) for x in heads]
     boxes = [spy(x.bbox_roi_extractor, 1) for x in heads]
-    loader = analysis.build_loader(cfg)
-    (values,) = analysis.collect(algorithm, loader, 5, num_rois=16).values()
+    loader = collect.build_loader(cfg)
+    (values,) = collect.collect(algorithm, loader, 5, num_rois=16).values()
     assert [len(x) for x in features] == [3, 3]  # batches of 2, 2 and 1
     for ours, theirs in zip(*boxes, strict=True):
         assert np.array_equal(ours, theirs)
@@ -135,10 +136,10 @@ def test_boxes_against_plain_hooks(make_config, shapes_root):
             expected.append(best[1] if covered else -1)
     assert values.labels[:, 0].tolist() == expected
     assert len(set(expected)) > 3
-    again = analysis.collect(algorithm, loader, 5, num_rois=16)['roi']
+    again = collect.collect(algorithm, loader, 5, num_rois=16)['roi']
     for a, b in zip(values, again, strict=True):
         assert np.array_equal(a, b, equal_nan=a.dtype.kind == 'f')
-    other = analysis.collect(algorithm, loader, 5, num_rois=16, seed=1)['roi']
+    other = collect.collect(algorithm, loader, 5, num_rois=16, seed=1)['roi']
     assert not np.array_equal(values.labels, other.labels)
 
 
@@ -150,7 +151,7 @@ def test_annotations_are_resized_with_their_images(make_config):
         steps = cfg.val_dataloader.dataset.pipeline
         steps[2].scale = (128, 128)
         steps[1], steps[2] = steps[first], steps[3 - first]
-        batch = next(iter(analysis.build_loader(cfg)))
+        batch = next(iter(collect.build_loader(cfg)))
         found.append(batch['data_samples'][0].gt_instances.bboxes.tensor)
         kinds = [x.type for x in steps]
         assert kinds[first] == 'LoadAnnotations'
@@ -173,7 +174,7 @@ def test_annotations_are_resized_with_their_images(make_config):
 def test_locations_against_plain_hooks(make_config, shapes_root, tmp_path):
     """Windows for the codes, the smallest object for the class."""
     cfg = make_config('retinanet_lsh')
-    teacher = Config.fromfile(REPO / 'configs/shapes/retinanet_teacher.py')
+    teacher = read_shapes('retinanet_teacher')
     teacher.merge_from_dict(
         {
             'model.backbone.base_channels': 8,
@@ -182,16 +183,16 @@ def test_locations_against_plain_hooks(make_config, shapes_root, tmp_path):
     )
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = analysis.MODELS.build({**teacher.model, '_scope_': 'mmdet'})
+        model = collect.MODELS.build({**teacher.model, '_scope_': 'mmdet'})
         torch.nn.init.normal_(model.bbox_head.retina_cls.weight, std=0.1)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 't.pth')
     cfg.model.teacher = teacher.model
     cfg.model.teacher_ckpt = str(tmp_path / 't.pth')
-    algorithm = analysis.build_algorithm(cfg)
+    algorithm = collect.build_algorithm(cfg)
     models = algorithm.student, algorithm.teacher
     features = [spy(x.bbox_head.retina_cls) for x in models]
-    loader = analysis.build_loader(cfg)
-    ((tap, values),) = analysis.collect(algorithm, loader, 4).items()
+    loader = collect.build_loader(cfg)
+    ((tap, values),) = collect.collect(algorithm, loader, 4).items()
     # The teacher looks once for layers that need not run.
     del features[1][: -len(features[0])]
     (loss,) = algorithm.distiller.distill_losses.values()
@@ -229,8 +230,8 @@ def test_locations_against_plain_hooks(make_config, shapes_root, tmp_path):
 
 def classifier(task, shapes_root, tmp_path):
     """The distillation of a shapes classifier, of random weights."""
-    cfg = Config.fromfile(REPO / f'configs/shapes/{task}_lshfm.py')
-    teacher = Config.fromfile(REPO / f'configs/shapes/{task}_teacher.py')
+    cfg = read_shapes(f'{task}_lshfm', 'pooled')
+    teacher = read_shapes(f'{task}_teacher')
     teacher.model.backbone.pop('init_cfg', None)
     teacher.model.data_preprocessor = teacher.data_preprocessor
     cfg.model.architecture.backbone.pop('init_cfg', None)
@@ -240,7 +241,7 @@ def classifier(task, shapes_root, tmp_path):
     cfg.model.distiller.losses.pooled[0].bias = 'mean'  # on no sample
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model = analysis.MODELS.build(
+        model = collect.MODELS.build(
             {**teacher.model, '_scope_': 'mmpretrain'}
         )
         torch.nn.init.normal_(model.head.fc.weight, std=0.1)
@@ -259,12 +260,12 @@ def test_images_against_plain_hooks(task, shapes_root, tmp_path):
 
 def _images_against_plain_hooks(task, shapes_root, tmp_path):
     cfg = classifier(task, shapes_root, tmp_path)
-    algorithm = analysis.build_algorithm(cfg)
-    loader = analysis.build_loader(cfg)
+    algorithm = collect.build_algorithm(cfg)
+    loader = collect.build_loader(cfg)
     analysis._calibrate(algorithm, loader, 6, 0)
     models = algorithm.student, algorithm.teacher
     features = [spy(x.head.fc) for x in models]
-    (values,) = analysis.collect(algorithm, loader, 6).values()
+    (values,) = collect.collect(algorithm, loader, 6).values()
     (loss,) = [
         x
         for name, x in algorithm.distiller.distill_losses.items()
@@ -279,7 +280,7 @@ def _images_against_plain_hooks(task, shapes_root, tmp_path):
             loss.bias.double().numpy(),
         ),
     )
-    groups = analysis.groups_of(values, len(CLASSES), split=False)
+    groups = summarize.groups_of(values, len(CLASSES), split=False)
     dataset = loader.dataset
     for index in range(len(CLASSES)):
         expected = [
@@ -290,22 +291,22 @@ def _images_against_plain_hooks(task, shapes_root, tmp_path):
 
 
 def test_angles_and_norms_are_counted_together():
-    values = analysis.Values(
+    values = collect.Values(
         np.array([0, 90, np.nan, 0], np.float32),
         np.array([1, 2, 0, 90], np.float32),
         np.array([1, 2, 1, 1], np.float32),
         np.ones(4, np.float32),
         np.array([[0], [-1], [0], [0]], np.int16),
     )
-    joint = analysis._joint(values, np.ones(4, bool))
+    joint = summarize._joint(values, np.ones(4, bool))
     assert joint['outside'] == 1
     found = np.argwhere(joint['counts']).tolist()
-    one = np.searchsorted(analysis.BINS['norm_ratio'], 1)
+    one = np.searchsorted(summarize.BINS['norm_ratio'], 1)
     assert found == [[0, one], [45, one]]
-    summary = analysis.summarize(values)
+    summary = summarize.summarize(values)
     assert (summary['count'], summary['zeros']) == (4, 1)
     assert summary['angle']['mean'] == 30
-    nothing = analysis.summarize(values, np.zeros(4, bool))
+    nothing = summarize.summarize(values, np.zeros(4, bool))
     assert (
         nothing['angle']['mean'] is nothing['norm_ratio']['of_means'] is None
     )

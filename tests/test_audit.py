@@ -1,6 +1,7 @@
 """The audit: silent failures are loud before the first update."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
-from lshfm_mm import audit
-from lshfm_mm.cli import audit_options, evaluate_teacher
+from lshfm_mm.cli.training import audit_options, evaluate_teacher
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.hashing import hash_codes
+from lshfm_mm.losses.hashing import hash_codes
+from lshfm_mm.training import audit, audit_loop
 
 from .test_algorithms import losses_of
 from .test_detectors import distil, retinanet
@@ -19,6 +20,7 @@ from .test_training import epochs, train
 
 LSH = dict(type='LSHLoss')
 NECK = dict(layer='neck', record='output')
+RECOMMENDED = 'faster_rcnn_recommended'
 OFF = 'distill_losses: all weights are 0'
 
 
@@ -26,24 +28,31 @@ OFF = 'distill_losses: all weights are 0'
 def build(make_config):
     """Build a shapes algorithm; overrides of its model."""
 
-    def make(name='faster_rcnn_lshfm', **overrides):
+    def make(name='faster_rcnn_lshfm', strict=True, **overrides):
         cfg = make_config(name)
         cfg.merge_from_dict({f'model.{k}': v for k, v in overrides.items()})
         torch.manual_seed(0)
         model = MODELS.build(cfg.model)
         model.init_weights()
+        model.audit = audit.Audit(model, strict)
         return model.train()
 
     return make
+
+
+def audit_of(runner):
+    """That of the hook of a runner."""
+    return next(x.audit for x in runner.hooks if hasattr(x, 'audit'))
 
 
 @pytest.fixture
 def said(monkeypatch):
     """What the audit logs, joined."""
     lines = []
-    monkeypatch.setattr(
-        audit, 'print_log', lambda text, *_, **__: lines.append(text)
-    )
+    for module in (audit, audit_loop):
+        monkeypatch.setattr(
+            module, 'print_log', lambda text, *_, **__: lines.append(text)
+        )
     return lines
 
 
@@ -65,7 +74,10 @@ def test_the_table_says_what_there_is(build, batch, said, teacher_checkpoint):
     assert facts['teacher'] == (
         f'loaded {keys} of {keys} keys from {teacher_checkpoint}'
     )
-    assert facts['student'].startswith('random: all of its ')
+    found = re.fullmatch(
+        r'random: all of its (\d+) weight matrices', facts['student']
+    )
+    assert found and 0 < int(found[1]) < len(model.student.state_dict())
     # Whether to inherit was decided with the config, and its reason is there.
     assert 'starts at random' in rest[0] and 'inherit' not in rest[0]
     shape = tuple(calls[0].shape)
@@ -95,15 +107,13 @@ def test_inherited_weights_are_no_random_start(build, batch, said):
 
 def test_the_audit_changes_nothing(make_config):
     """The same weights, bit for bit, with and without it."""
+    hook = dict(type='FirstBatchAuditHook')
     runs = [
-        train(
-            make_config(
-                'faster_rcnn_recommended', {**epochs(1), 'model.audit': on}
-            )
-        )
-        for on in (True, False)
+        train(make_config(RECOMMENDED, {**epochs(1), 'custom_hooks': hooks}))
+        for hooks in ([hook], [])
     ]
-    assert not runs[0].model.audit.is_open
+    assert not audit_of(runs[0]).is_open
+    assert not runs[0].model.distiller.observers  # it has left
     state = runs[1].model.state_dict()
     for key, value in runs[0].model.state_dict().items():
         assert torch.equal(value, state[key]), key
@@ -292,7 +302,7 @@ def test_a_batch_without_samples_is_audited_later(build, batch, monkeypatch):
     model = build()
     with monkeypatch.context() as patch:
         # As in a batch of which no RoI is left.
-        patch.setattr(audit, '_has_samples', lambda seen: False)
+        patch.setattr(audit, 'has_samples', lambda seen: False)
         losses_of(model, batch)
         assert model.audit.is_open
     losses_of(model, batch)
@@ -302,7 +312,7 @@ def test_a_batch_without_samples_is_audited_later(build, batch, monkeypatch):
 def test_a_loss_that_never_has_samples_is_an_error(build, batch, monkeypatch):
     model = build(**{'distiller.losses.roi': [LSH]})
     monkeypatch.setattr(audit, 'PATIENCE', 2)
-    monkeypatch.setattr(audit, '_has_samples', lambda seen: False)
+    monkeypatch.setattr(audit, 'has_samples', lambda seen: False)
     losses_of(model, batch)
     with pytest.raises(ConfigError, match='no sample that counts, or no fini'):
         losses_of(model, batch)
@@ -336,7 +346,7 @@ def test_a_plain_file_in_load_from_is_an_error(make_config, tmp_path):
     model = MODELS.build(cfg.model)
     model.init_weights()
     total = sum(x.dim() > 1 for x in model.student.parameters())
-    assert model.audit.student == [
+    assert model.student_origins == [
         f'init_cfg: {total} of {total} weights from '
         f'{plain.work_dir}/epoch_1.pth'
     ]
@@ -346,16 +356,18 @@ def test_a_plain_file_in_load_from_is_an_error(make_config, tmp_path):
 
 
 def test_a_pretrained_file_of_another_network_is_an_error(
-    build, teacher_checkpoint
+    build, teacher_checkpoint, said
 ):
     """The whole teacher in the place of the student's backbone."""
     init = dict(type='Pretrained', checkpoint=str(teacher_checkpoint))
     init['_delete_'] = True
+    changes = {'architecture.backbone': dict(init_cfg=init)}
     with pytest.raises(ConfigError) as error:
-        build(**{'architecture.backbone': dict(init_cfg=init)})
-    assert str(error.value).startswith(
-        f'architecture.backbone.init_cfg: {teacher_checkpoint} gave 0 of its '
-    )
+        build(**changes)
+    fault = f'architecture.backbone.init_cfg: {teacher_checkpoint} gave 0 of '
+    assert str(error.value).startswith(fault)
+    build(strict=False, **changes)
+    assert said[-1].startswith(f'audit: {fault}')
 
 
 def test_what_a_checkpoint_gives_is_counted(make_config):
@@ -364,7 +376,7 @@ def test_what_a_checkpoint_gives_is_counted(make_config):
     cfg.load_from = f'{first.work_dir}/epoch_1.pth'
     second = train(cfg)
     total = len(second.model.student.state_dict())
-    assert second.model.audit.student == [
+    assert second.model.student_origins == [
         f'checkpoint: {total} of {total} keys of the student'
     ]
 
@@ -461,7 +473,7 @@ def test_a_file_of_the_whole_comes_after_those_of_parts(make_config, tmp_path):
     )
     model = MODELS.build(cfg.model)
     model.init_weights()
-    (line,) = model.audit.student
+    (line,) = model.student_origins
     assert line.startswith('init_cfg: ') and line.endswith(whole)
 
 
@@ -479,7 +491,7 @@ def test_what_a_checkpoint_of_another_width_lacks_is_said(make_config):
     own = runner.model.student.state_dict()
     other = [k for k, v in own.items() if narrow[k].shape != v.shape]
     assert len(other) > 100
-    (line,) = runner.model.audit.student
+    (line,) = runner.model.student_origins
     assert line.startswith(
         f'checkpoint: {len(own) - len(other)} of {len(own)} keys of the '
         f'student, {len(other)} misshapen: architecture.{other[0]}, '
@@ -521,7 +533,7 @@ def test_the_audit_alone_updates_nothing(make_config, by_epoch, capsys):
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.iter == 0
-    assert not runner.model.audit.is_open
+    assert not runner.model.distiller.observers
     assert not runner.optim_wrapper.optimizer.state
     before, table, after = capsys.readouterr().out.partition('| audit ')
     assert table and before.count('\n') < 20
@@ -541,3 +553,78 @@ def test_a_teacher_that_finds_nothing_is_an_error(
     cfg.model.teacher_ckpt = str(path)
     with pytest.raises(ConfigError, match='the teacher scores 0 on the valid'):
         evaluate_teacher(cfg)
+
+
+def test_not_strict_it_warns_of_a_fault(make_config, said):
+    """And does not look again."""
+    changes = {
+        **epochs(1),
+        'custom_hooks': [dict(type='FirstBatchAuditHook', strict=False)],
+        'model.distiller.taps': dict(
+            neck=NECK, head='roi_head.bbox_head.fc_cls'
+        ),
+        'model.distiller.active': ['neck', 'head'],
+        'model.distiller.losses': dict(
+            neck=[dict(type='FeatureL2Loss', loss_weight=0)],
+            head=[dict(type='FeatureL2Loss')],
+        ),
+    }
+    cfg = make_config(RECOMMENDED, changes)
+    runner = train(cfg)
+    faults = [x for x in said if x.startswith('audit: distill.loss_neck')]
+    assert len(faults) == 1 and 'its loss_weight is 0' in faults[0]
+    assert not audit_of(runner).is_open
+    changes['custom_hooks'] = [dict(type='FirstBatchAuditHook')]
+    with pytest.raises(ConfigError, match='its loss_weight is 0'):
+        train(make_config(RECOMMENDED, changes))
+
+
+def test_a_copy_of_a_model_is_not_audited(build, batch, said):
+    model = build()
+    twin = copy.deepcopy(model)
+    (observe,) = twin.distiller.observers
+    observe({}, {})  # of the original it would be an error
+    assert not said and model.audit.is_open
+    losses_of(model, batch)
+    assert said and not model.audit.is_open
+
+
+def test_not_strict_all_losses_are_audited(build, batch, said):
+    """One that is never computed, one of weight 0, and one that is right."""
+    model = build(
+        strict=False,
+        **{
+            'distiller.distill_losses': dict(loss_lost=dict(type='L2Loss')),
+            'distiller.taps': dict(a=NECK, b=NECK),
+            'distiller.losses': dict(
+                a=[dict(type='FeatureL2Loss', loss_weight=0)],
+                b=[dict(type='FeatureL2Loss')],
+            ),
+            'distiller.active': ['a', 'b'],
+        },
+    )
+    losses_of(model, batch)
+    faults = [x.split(': ')[1] for x in said if x.startswith('audit: ')]
+    assert faults == ['distill_losses.loss_lost', 'distill.loss_a_featurel2']
+    (table,) = [x for x in said if '| audit ' in x]
+    assert 'distill.loss_a_featurel2' in table
+    assert 'distill.loss_b_featurel2' in table
+    assert not model.audit.is_open
+
+
+def test_a_batch_that_fails_leaves_nothing_behind(build, batch):
+    model = build()
+    head = model.student.roi_head.bbox_head.fc_cls
+    before = len(head._forward_pre_hooks)
+
+    def fail(*args):
+        raise MemoryError
+
+    handle = head.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        losses_of(model, batch)
+    handle.remove()
+    assert len(head._forward_pre_hooks) == before
+    assert not model.audit._versions and model.audit.is_open
+    losses_of(model, batch)
+    assert not model.audit.is_open

@@ -10,10 +10,10 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from torch import nn
 from torch.nn import functional as F
 
-from lshfm_mm import backbones
+from lshfm_mm.backbones import cifar as backbones
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.pairing import build
-from lshfm_mm.teacher import forked_rng
+from lshfm_mm.pairing.inspect import build_model
+from lshfm_mm.utils.rng import forked_rng
 
 CONFIGS = Path(__file__).parent.parent / 'configs/cifar100'
 # Parameters with the classifier of 100 classes, and the side of the last map.
@@ -24,21 +24,23 @@ NETWORKS = {
     'resnet110': (1_736_564, 8),
     'resnet8x4': (1_233_540, 8),
     'resnet32x4': (7_433_860, 8),
-    'wrn_16_2': (703_284, 8),
-    'wrn_40_1': (569_780, 8),
-    'wrn_40_2': (2_255_156, 8),
+    'wrn-16-2': (703_284, 8),
+    'wrn-40-1': (569_780, 8),
+    'wrn-40-2': (2_255_156, 8),
     'vgg8': (3_965_028, 4),
     'vgg13': (9_462_180, 4),
-    'mobilenetv2': (812_836, 2),
-    'shufflenetv1': (949_258, 4),
-    'shufflenetv2': (1_355_528, 4),
+    'mobilenet-v2': (812_836, 2),
+    'shufflenet-v1': (949_258, 4),
+    'shufflenet-v2': (1_355_528, 4),
     'resnet50': (23_705_252, 4),
 }
 
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_a_network_is_the_benchmarks(name):
-    model = build('model', Config.fromfile(CONFIGS / f'{name}.py')).train()
+    model = build_model(
+        'model', Config.fromfile(CONFIGS / f'{name}_cifar100.py')
+    ).train()
     count, side = NETWORKS[name]
     assert sum(x.numel() for x in model.parameters()) == count
     images = torch.randn(
@@ -65,9 +67,11 @@ def test_mmpretrain_finds_them(name):
     assert MMPRETRAIN.get(name) is getattr(backbones, name)
 
 
-@pytest.mark.parametrize('name', ['resnet8x4', 'wrn_16_2', 'mobilenetv2'])
+@pytest.mark.parametrize('name', ['resnet8x4', 'wrn-16-2', 'mobilenet-v2'])
 def test_convolutions_start_normal_by_their_fan_out(name):
-    model = build('model', Config.fromfile(CONFIGS / f'{name}.py'))
+    model = build_model(
+        'model', Config.fromfile(CONFIGS / f'{name}_cifar100.py')
+    )
     with forked_rng():
         torch.manual_seed(0)
         model.init_weights()

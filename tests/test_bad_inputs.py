@@ -21,8 +21,9 @@ TOP = """# What is said of a wrong input
 Written by `make errors` from [tests/bad_inputs.py](../tests/bad_inputs.py);
 a test holds each line. The tools print it after `error: ` and end with the
 exit status 1; from Python it is a `ConfigError`. It is said before the first
-step of a training, but for what only a batch shows: images that cannot be
-decoded, or that have two labels where one is needed.
+step of a training, but for what only a batch shows: images that are empty
+files, or that have two labels where one is needed. A type that no registry
+has, and an image that cannot be decoded, keep the words of MMEngine and mmcv.
 """
 said: dict[tuple[str, str], str] = {}
 

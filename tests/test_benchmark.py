@@ -22,7 +22,7 @@ def run(tmp_path, *arguments):
     process = subprocess.run(
         [
             sys.executable,
-            REPO / 'tools/benchmark.py',
+            REPO / 'benchmarks/benchmark.py',
             *('--rounds', '1', '--size', '64', '64'),
             *('--loss-shape', '300', '16', '64'),
             *('--json', figures, '--out', page),

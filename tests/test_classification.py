@@ -10,9 +10,9 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
 
+from lshfm_mm.distillers.sample_weights import correctly_classified
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.folding import fold_embedding, has_embedding
-from lshfm_mm.samples import correctly_classified
+from lshfm_mm.export.folding import fold_embedding, has_embedding
 
 CLASSES, SIDE = 5, 32
 CORRECT = dict(layer='head.fc', weights='correct')
@@ -411,7 +411,7 @@ def test_what_is_no_linear_embedding_stays(part, changes):
 
 
 def test_a_fold_that_differs_is_refused(monkeypatch):
-    monkeypatch.setattr('lshfm_mm.folding.TOLERANCE', 1e-12)
+    monkeypatch.setattr('lshfm_mm.export.folding.TOLERANCE', 1e-12)
     model = ConfigDict(embedded())
     student = MMPRETRAIN.build(model)
     with pytest.raises(ConfigError, match='the folded student differs by'):

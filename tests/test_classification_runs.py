@@ -15,15 +15,17 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.export import check_weights, export_student, plain_config
+from lshfm_mm.export import export_student
+from lshfm_mm.export.student import check_weights, plain_config
 from lshfm_mm.hooks import AverageCheckpointsHook
 
+from .conftest import read_shapes
 from .test_tools import UNMODIFIED
 
 REPO = Path(__file__).parent.parent
 TEST = Path(mmpretrain.__file__).parent / '.mim/tools/test.py'
 TASKS = ('single', 'multi')
-LSH = 'distiller.distill_losses.loss_pooled_lsh.'
+LSH = 'distiller.distill_losses.loss_lsh_lsh.'
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def read(shapes_root, tmp_path):
         return str(path)
 
     def shrink(name, **changes):
-        cfg = Config.fromfile(REPO / f'configs/shapes/{name}.py')
+        cfg = read_shapes(name)
         for split in ('train', 'val', 'test'):
             loader = cfg[f'{split}_dataloader']
             if loader is not None:
@@ -62,8 +64,7 @@ def read(shapes_root, tmp_path):
         student.backbone.pop('init_cfg', None)
         if 'teacher' in cfg.model:
             task = name.split('_')[0]
-            path = REPO / f'configs/shapes/{task}_teacher.py'
-            teacher = Config.fromfile(path)
+            teacher = read_shapes(f'{task}_teacher')
             teacher.model.backbone.pop('init_cfg', None)
             teacher.model.data_preprocessor = teacher.data_preprocessor
             cfg.model.teacher = teacher.model
@@ -89,14 +90,13 @@ def test_weight_zero_is_plain_mmpretrain_bit_for_bit(task, read):
     plain = train(read(f'{task}_student', **{'train_cfg.max_epochs': 2}))
     cfg = read(f'{task}_lshfm', **{'train_cfg.max_epochs': 2})
     cfg.model.architecture = read(f'{task}_student').model
-    cfg.model.distiller.connectors = dict(
-        pooled=dict(
-            type='TorchNNConnector',
-            module_name='Linear',
-            module_args=dict(in_features=32, out_features=128),
-        )
+    connector = dict(
+        type='TorchNNConnector',
+        module_name='Linear',
+        module_args=dict(in_features=32, out_features=128),
     )
-    for loss in cfg.model.distiller.losses.pooled:
+    cfg.model.distiller.connectors = dict(lsh=connector, l2=connector)
+    for [loss] in cfg.model.distiller.losses.values():
         loss.loss_weight = 0
     off = train(cfg)
     assert off.iter == plain.iter > 2
@@ -234,13 +234,19 @@ def test_an_exported_config_imports_what_it_names(monkeypatch):
     """And drops what only the distillation needed."""
     monkeypatch.chdir(REPO)
     for name, imports in (
-        ('cifar100/resnet56_resnet20_lshfm', ['lshfm_mm.backbones']),
-        ('coco14/r101_r50_lshfm', ['lshfm_mm.datasets']),
         (
-            'coco14/r101_r50_max_lshfm',
-            ['lshfm_mm.datasets', 'lshfm_mm.necks'],
+            'cifar100/lshl2-correct_pooled_resnet56_resnet20_cifar100',
+            ['lshfm_mm.backbones.cifar'],
         ),
-        ('imagenet/r34_r18_lshfm', None),
+        (
+            'coco14/lshl2_pooled_resnet101_resnet50_stage2_coco14',
+            ['lshfm_mm.datasets.coco_multi_label'],
+        ),
+        (
+            'coco14/lshl2_pooled_resnet101-max_resnet50-max_coco14',
+            ['lshfm_mm.backbones.necks', 'lshfm_mm.datasets.coco_multi_label'],
+        ),
+        ('imagenet/lshl2-correct_pooled_resnet34_resnet18_in1k', None),
     ):
         cfg = Config.fromfile(f'configs/{name}.py')
         plain = plain_config(cfg)

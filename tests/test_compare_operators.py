@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lshfm_mm import mmcv_ext
+from lshfm_mm.compat import mmcv_ext
 
 from .test_execution import needs_compiled, needs_torchvision
 
-TOOL = Path(__file__).parent.parent / 'tools/compare_operators'
+TOOL = Path(__file__).parent.parent / 'benchmarks/compare_operators'
 
 
 def run(out):

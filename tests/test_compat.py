@@ -1,4 +1,4 @@
-"""What ``import lshfm_mm`` mends, and that it mends no more."""
+"""What ``import lshfm_mm`` and our tools change of the stack, and no more."""
 
 import importlib
 import pickle
@@ -14,9 +14,9 @@ from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint
 
-from lshfm_mm import compat
+from lshfm_mm.compat import mmengine, mmrazor
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.teacher import read_checkpoint
+from lshfm_mm.utils.checkpoints import read_checkpoint
 
 
 class Marker:
@@ -27,6 +27,51 @@ class Marker:
 
     def __reduce__(self):
         return open, (str(self.path), 'w')
+
+
+# Of all that MMEngine and torch let one replace; ids, since it is compared.
+STATE = """
+import os, sys
+import torch
+from mmengine.device import utils as device
+from mmengine.registry import HOOKS
+from mmengine.runner import checkpoint
+from torch.nn import Linear
+
+def state():
+    return {
+        **{name: id(value) for name, value in vars(checkpoint).items()},
+        **{str(x): id(y) for x, y in
+           checkpoint.CheckpointLoader._schemes.items()},
+        'hook': id(HOOKS.get('CheckpointHook')),
+        'device': device.DEVICE,
+        'load': id(torch.load),
+        'settings': [
+            torch.get_default_dtype(), torch.get_default_device(),
+            torch.get_num_threads(), torch.is_grad_enabled(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark,
+            torch.random.get_rng_state().sum().item(),
+        ],
+    }
+
+device.DEVICE = 'mps'  # as on a Mac
+before = state()
+import lshfm_mm, mmrazor.models
+assert state() == before, {k for k in before if state()[k] != before[k]}
+"""
+# A file that the user has chosen to trust, loaded as MMEngine does.
+LOADED = """
+os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] = '1'
+def load():
+    checkpoint.load_checkpoint(Linear(1, 1), sys.argv[1])
+"""
+BY_CONFIG = """
+from mmengine.config import Config
+Config.fromfile(sys.argv[2])
+load()
+"""
 
 
 class Reach:
@@ -52,7 +97,7 @@ def test_every_model_of_mmrazor_is_registered():
 def test_quantization_says_why_it_is_not_there():
     from mmrazor.models.quantizers import NativeQuantizer
 
-    if not isinstance(sys.modules[compat.QUANTIZATION[0]], compat._Absent):
+    if not isinstance(sys.modules[mmrazor.QUANTIZATION[0]], mmrazor._Absent):
         pytest.skip('MMRazor imports as it is')
     with pytest.raises(ImportError, match='cannot quantize with torch'):
         NativeQuantizer()
@@ -69,8 +114,14 @@ def test_it_says_what_it_did_at_debug_level():
         text=True,
     )
     assert said.returncode == 0
-    assert 'DEBUG:lshfm_mm.compat:MMRazor quantization cannot' in said.stderr
-    assert 'DEBUG:lshfm_mm.compat:declared safe for torch.load' in said.stderr
+    assert (
+        'DEBUG:lshfm_mm.compat.mmrazor:MMRazor quantization cannot'
+        in said.stderr
+    )
+    assert (
+        'DEBUG:lshfm_mm.compat.mmengine:declared safe for torch.load'
+        in said.stderr
+    )
     quiet = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', 'import lshfm_mm'],
         capture_output=True,
@@ -84,8 +135,56 @@ def test_it_says_what_it_did_at_debug_level():
 )
 def test_a_mac_computes_on_its_cpu(found, left, monkeypatch):
     monkeypatch.setattr('mmengine.device.utils.DEVICE', found)
-    compat.patch_device()
+    mmengine.patch_device()
     assert get_device() == left
+
+
+def fresh(code, *arguments):
+    """Run code in a new process."""
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def trusted(tmp_path):
+    """A checkpoint with code in it, and what that would leave behind."""
+    path, marker = tmp_path / 'trusted.pth', tmp_path / 'marker'
+    state = dict(weight=torch.ones(1, 1), bias=torch.ones(1))
+    torch.save(dict(state_dict=state, note=Marker(marker)), path)
+    return path, marker
+
+
+def test_importing_changes_nothing_for_others(trusted):
+    path, marker = trusted
+    done = fresh(f'{STATE}{LOADED}load()', path)
+    assert done.returncode == 0, done.stderr
+    assert marker.exists()
+    assert 'lshfm_mm' not in done.stdout
+
+
+def test_our_tools_patch_mmengine_and_say_so(trusted, tmp_path):
+    path, marker = trusted
+    tool = 'from lshfm_mm import cli\ncli.run_main(load)'
+    done = fresh(f'{STATE}{LOADED}{tool}', path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f'error: checkpoint: {path} holds ')
+    assert done.stdout.count('INFO - lshfm_mm loads weights in MMEngi') == 1
+    assert done.stdout.count('INFO - lshfm_mm lets MMEngine compute on') == 1
+    assert not marker.exists()
+
+
+def test_a_config_may_ask_for_the_patches(trusted, tmp_path):
+    path, marker = trusted
+    config = tmp_path / 'config.py'
+    config.write_text(
+        "custom_imports = dict(imports=['lshfm_mm.compat.patched_mmengine'])"
+    )
+    done = fresh(f'{STATE}{LOADED}{BY_CONFIG}', path, config)
+    assert f'ConfigError: checkpoint: {path} holds ' in done.stderr
+    assert not marker.exists()
 
 
 def test_mmrazor_is_told_of_no_newer_mmcv_than_it_knows(monkeypatch):
@@ -93,17 +192,17 @@ def test_mmrazor_is_told_of_no_newer_mmcv_than_it_knows(monkeypatch):
     monkeypatch.delitem(sys.modules, 'mmrazor')
     with pytest.raises(AssertionError, match='MMCV==9.9'):
         importlib.import_module('mmrazor')
-    compat._import_mmrazor()
+    mmrazor._import_mmrazor()
     assert 'mmrazor' in sys.modules
     assert mmcv.__version__ == '9.9'
 
 
 def test_a_module_that_imports_is_left_alone(monkeypatch):
     monkeypatch.setitem(
-        sys.modules, compat.QUANTIZATION[0], sys.modules['mmrazor']
+        sys.modules, mmrazor.QUANTIZATION[0], sys.modules['mmrazor']
     )
     before = dict(sys.modules)
-    assert compat.patch_mmrazor() is False
+    assert mmrazor.patch_mmrazor() is False
     assert dict(sys.modules) == before
 
 

@@ -9,8 +9,8 @@ import sysconfig
 
 import pytest
 
-from lshfm_mm import compile_mmcv
-from lshfm_mm.stacks import OPENMMLAB, STACKS
+from lshfm_mm.compat import compile_mmcv
+from lshfm_mm.compat.stacks import OPENMMLAB, STACKS
 
 from .mmcv_machine import (
     Machine,

@@ -7,14 +7,15 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS as ROOT
 
-from lshfm_mm.pairing import build
-from lshfm_mm.teacher import model_config
+from lshfm_mm.distillers.taps import Tap
+from lshfm_mm.pairing.inspect import build_model
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 CONFIGS = sorted(
     str(path.relative_to(REPO))
     for path in (REPO / 'configs').glob('*/*.py')
-    if path.parent.name != '_base_' and path.stem != 'export_onnx'
+    if path.parent.name != '_base_'
 )
 
 
@@ -28,9 +29,12 @@ def teachers():
 def test_config_builds(path, teachers, monkeypatch):
     monkeypatch.chdir(REPO)
     cfg = Config.fromfile(path)
+    imported = cfg.get('custom_imports')
+    assert imported is None or imported.allow_failed_imports is False
     if 'architecture' not in cfg.model:
-        build('model', cfg)
+        build_model('model', cfg)
         return
+    check_name(Path(path), cfg.model)
     assert cfg.model.teacher_ckpt.endswith('.pth')
     source = cfg.model.teacher.cfg_path
     if source not in teachers:
@@ -38,7 +42,7 @@ def test_config_builds(path, teachers, monkeypatch):
             model_config('teacher', cfg.model.teacher)
         )
     cfg.model.update(teacher=teachers[source], teacher_ckpt=None)
-    model = build('model', cfg)
+    model = build_model('model', cfg)
     distiller = cfg.model.distiller
     active = distiller.get('active', list(distiller.taps))
     expected = sum(len(distiller.losses[tap]) for tap in active)
@@ -50,6 +54,40 @@ def test_config_builds(path, teachers, monkeypatch):
     )
 
 
+def check_name(path, model):
+    """What a name says of losses, teacher and student is in the config."""
+    if path.parent.name == 'examples' or path.stem == 'faster_rcnn_lshfm':
+        return
+    method, _, rest = path.stem.split('_', 2)
+    distiller = model.distiller
+    active = distiller.get('active', [*distiller.taps])
+    weights = {
+        Tap.parse(name, distiller.taps[name]).weights for name in active
+    }
+    expected = {
+        'lsh': ['lsh'],
+        'lsh-bf16': ['lsh'],
+        'lshl2': ['lsh', 'l2'],
+        'lshl2-correct': ['lsh', 'l2'],
+        'lshl2-pkd-kl': ['lsh', 'l2', 'fpn', 'logits'],
+    }
+    if method == 'recommended':
+        assert model.inherit
+    else:
+        assert active == expected[method]
+        assert weights == {'correct' if 'correct' in method else 'uniform'}
+    types = dict(lsh=['LSHLoss'], l2=['FeatureL2Loss'])
+    for tap in active:
+        losses = [x.type for x in distiller.losses[tap]]
+        assert losses == types.get(tap, losses)
+    teacher = Path(model.teacher.cfg_path).stem
+    if '_fpn_' in teacher:  # one of mmdet's
+        teacher = teacher.partition('_fpn_')[0]
+    else:
+        teacher = teacher.rpartition('_')[0]
+    assert rest.startswith(teacher + '_')
+
+
 def test_the_example_adds_at_most_ten_lines():
     path = REPO / 'configs/examples/your_detector.py'
     lines = [x for x in path.read_text().splitlines() if x]
@@ -57,22 +95,19 @@ def test_the_example_adds_at_most_ten_lines():
     assert len(added) <= 10
 
 
-def test_variants_differ_in_what_their_names_say():
-    def losses(name):
-        cfg = Config.fromfile(REPO / f'configs/distill/{name}.py')
-        return [
-            (x.type, x.loss_weight) for x in cfg.model.distiller.losses.roi
-        ]
-
-    assert losses('faster_rcnn_lshfm') == [('LSHLoss', 7), ('L2Loss', 7)]
-    assert losses('faster_rcnn_lsh') == [('LSHLoss', 7)]
-    assert losses('faster_rcnn_l2') == [('L2Loss', 7)]
+def test_each_file_name_stands_once():
+    """The default folder of a training has the name of its config."""
+    stems = [x.stem for x in (REPO / 'configs').rglob('*.py')]
+    assert sorted(stems) == sorted(set(stems))
 
 
-@pytest.mark.parametrize('detector', ['faster_rcnn', 'retinanet', 'gfl'])
-def test_the_long_schedule_is_mmdets_own(detector):
-    name = f'configs/distill/{detector}_lshfm_2x.py'
-    cfg = Config.fromfile(REPO / name)
+@pytest.mark.parametrize(
+    'path',
+    sorted(REPO.glob('configs/distill/*_2x_*.py')),
+    ids=lambda x: x.stem,
+)
+def test_the_long_schedule_is_mmdets_own(path):
+    cfg = Config.fromfile(path)
     own = get_config('mmdet::_base_/schedules/schedule_2x.py')
     assert cfg.train_cfg.max_epochs == own.train_cfg.max_epochs == 24
     for ours, theirs in zip(
@@ -81,7 +116,13 @@ def test_the_long_schedule_is_mmdets_own(detector):
         assert {k: ours[k] for k in theirs} == theirs
 
 
-@pytest.mark.parametrize('name', ['faster_rcnn_r50', 'retinanet_vgg11_lshfm'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'faster-rcnn_r50_voc0712',
+        'lshl2_cls_retinanet_vgg16_retinanet_vgg11_voc0712',
+    ],
+)
 def test_voc_follows_the_recipe_of_the_paper(name):
     cfg = Config.fromfile(REPO / f'configs/voc/{name}.py')
     data = cfg.train_dataloader.dataset
@@ -101,26 +142,26 @@ def test_voc_follows_the_recipe_of_the_paper(name):
     retina = 'retinanet' in name
     assert cfg.optim_wrapper.optimizer.lr == (0.005 if retina else 0.01)
     if retina:
-        losses = cfg.model.distiller.losses.cls
-        assert [x.loss_weight for x in losses] == [8, 8]
+        losses = cfg.model.distiller.losses
+        assert [x[0].loss_weight for x in losses.values()] == [8, 8]
     else:
         assert cfg.model.train_cfg.rpn_proposal.nms_pre == 4000
 
 
 CIFAR_PAIRS = {  # width of the teacher, of the student, its rate
-    'wrn_40_2_wrn_16_2': (128, 128, 0.05),
-    'wrn_40_2_wrn_40_1': (128, 64, 0.05),
+    'wrn-40-2_wrn-16-2': (128, 128, 0.05),
+    'wrn-40-2_wrn-40-1': (128, 64, 0.05),
     'resnet56_resnet20': (64, 64, 0.05),
     'resnet110_resnet20': (64, 64, 0.05),
     'resnet110_resnet32': (64, 64, 0.05),
     'resnet32x4_resnet8x4': (256, 256, 0.05),
     'vgg13_vgg8': (512, 512, 0.05),
-    'vgg13_mobilenetv2': (512, 1280, 0.01),
-    'resnet50_mobilenetv2': (2048, 1280, 0.01),
+    'vgg13_mobilenet-v2': (512, 1280, 0.01),
+    'resnet50_mobilenet-v2': (2048, 1280, 0.01),
     'resnet50_vgg8': (2048, 512, 0.05),
-    'resnet32x4_shufflenetv1': (256, 960, 0.01),
-    'resnet32x4_shufflenetv2': (256, 1024, 0.01),
-    'wrn_40_2_shufflenetv1': (128, 960, 0.01),
+    'resnet32x4_shufflenet-v1': (256, 960, 0.01),
+    'resnet32x4_shufflenet-v2': (256, 1024, 0.01),
+    'wrn-40-2_shufflenet-v1': (128, 960, 0.01),
 }
 
 
@@ -128,12 +169,12 @@ CIFAR_PAIRS = {  # width of the teacher, of the student, its rate
 def test_cifar_follows_the_recipe_of_the_paper(pair):
     folder = REPO / 'configs/cifar100'
     theirs, ours, rate = CIFAR_PAIRS[pair]
-    cfg = Config.fromfile(folder / f'{pair}_lshfm.py')
-    teacher = cfg.model.teacher.cfg_path
-    assert pair.startswith(Path(teacher).stem)
-    alone = pair.removeprefix(Path(teacher).stem + '_')
-    teacher = Config.fromfile(REPO / teacher).model
-    student = Config.fromfile(folder / f'{alone}.py').model
+    cfg = Config.fromfile(folder / f'lshl2-correct_pooled_{pair}_cifar100.py')
+    names = pair.split('_')
+    path = cfg.model.teacher.cfg_path
+    assert Path(path).name == f'{names[0]}_cifar100.py'
+    teacher = Config.fromfile(REPO / path).model
+    student = Config.fromfile(folder / f'{names[1]}_cifar100.py').model
     widths = teacher.head.in_channels, student.head.in_channels
     assert widths == (theirs, ours)
     assert cfg.model.architecture.backbone == student.backbone
@@ -144,30 +185,24 @@ def test_cifar_follows_the_recipe_of_the_paper(pair):
     else:
         assert neck.type == 'LinearNeck' and neck.norm_cfg is None
         assert (neck.in_channels, neck.out_channels) == (ours, theirs)
-    lsh, l2 = cfg.model.distiller.losses.pooled
-    assert lsh == dict(
-        type='LSHLoss', num_hashes=32 * theirs, bias='median', loss_weight=6
+    assert cfg.model.distiller.losses == dict(
+        lsh=[
+            dict(
+                type='LSHLoss',
+                num_hashes=32 * theirs,
+                bias='median',
+                loss_weight=6,
+            )
+        ],
+        l2=[dict(type='FeatureL2Loss', loss_weight=6)],
     )
-    assert l2 == dict(type='FeatureL2Loss', loss_weight=6)
     assert cfg.optim_wrapper.optimizer == dict(
         type='SGD', lr=rate, momentum=0.9, weight_decay=5e-4
     )
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == 240
     assert cfg.param_scheduler.milestones == [150, 180, 210]
     assert cfg.train_dataloader.batch_size == 64
-    variants = {
-        'lshfm': ('correct', [lsh, l2]),
-        'lshl2': ('uniform', [lsh, l2]),
-        'lsh': ('uniform', [lsh]),
-        'l2': ('uniform', [l2]),
-    }
-    average = dict(type='AverageCheckpointsHook', num_epochs=10)
-    median = dict(type='LSHCalibrationHook', num_batches=None)
-    for name, (weights, losses) in variants.items():
-        variant = Config.fromfile(folder / f'{pair}_{name}.py')
-        distiller = variant.model.distiller
-        assert distiller.taps.pooled == dict(layer='head.fc', weights=weights)
-        assert distiller.losses.pooled == losses
-        hooks = [median, average] if lsh in losses else [average]
-        assert variant.custom_hooks == hooks
-        assert variant.model.architecture == cfg.model.architecture
+    assert cfg.custom_hooks == [
+        dict(type='LSHCalibrationHook', num_batches=None),
+        dict(type='AverageCheckpointsHook', num_epochs=10),
+    ]

@@ -13,12 +13,12 @@ from mmdet.models import DetDataPreprocessor
 from mmengine.runner import Runner
 from torch.overrides import TorchFunctionMode
 
-from lshfm_mm import mmcv_ext
-from lshfm_mm.calibration import calibrate
-from lshfm_mm.execution import unneeded_layers
-from lshfm_mm.images import ImageConverter
+from lshfm_mm.calibration.calibrate import calibrate
+from lshfm_mm.compat import mmcv_ext
+from lshfm_mm.compat.operators import are_compiled
 from lshfm_mm.losses import FeatureL2Loss, LSHLoss, RelativeL2Loss
-from lshfm_mm.operators import are_compiled
+from lshfm_mm.teachers.execution import unneeded_layers
+from lshfm_mm.teachers.images import ImageConverter
 
 from .conftest import CUDA_TESTS_ON as DEVICE
 from .test_detectors import NECK, distil, faster, losses_of, retinanet
@@ -214,7 +214,6 @@ def test_losses_of_both_models(batch):
     for model, run in zip(
         distillations(), (losses_of, of_same_boxes), strict=True
     ):
-        model.audit = None
         expected = {k: float(sum_of(v)) for k, v in run(model, batch).items()}
         found = run(model.to(DEVICE), batch)
         assert next(model.teacher.parameters()).device.type == DEVICE
@@ -288,7 +287,7 @@ class DrawOnCpu(TorchFunctionMode):
 
 def cases_on(device, monkeypatch):
     """The cases of make operators, with the same numbers on each device."""
-    monkeypatch.syspath_prepend(REPO / 'tools/compare_operators')
+    monkeypatch.syspath_prepend(REPO / 'benchmarks/compare_operators')
     from cases import all_cases
 
     with DrawOnCpu():

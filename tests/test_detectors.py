@@ -9,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmengine.hub import get_config
 from mmrazor.registry import MODELS
 
-from lshfm_mm.algorithms import has_rois
+from lshfm_mm.algorithms.roi_mimic import has_rois
+from lshfm_mm.distillers.sample_weights import in_boxes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import lsh_loss
-from lshfm_mm.samples import in_boxes
+
+from .conftest import mmdet_config
 
 PLAIN_L2 = dict(type='FeatureL2Loss')
 NECK = dict(layer='neck', record='output')
@@ -23,7 +24,7 @@ NECK = dict(layer='neck', record='output')
 
 def shrink(path, base, num_classes=6, neck=16, **preprocessor):
     """A model of mmdet's configs with few channels."""
-    model = get_config(f'mmdet::{path}').model
+    model = mmdet_config(path).model
     model.backbone.update(
         depth=18, base_channels=base, init_cfg=None, frozen_stages=-1
     )
@@ -536,7 +537,7 @@ def test_no_roi_at_all_is_zero_with_a_gradient(batch, weights):
 
 def test_trident_has_no_boxes_of_single_images():
     path = 'tridentnet/tridentnet_r50-caffe_1x_coco.py'
-    model = MMDET_MODELS.build(get_config(f'mmdet::{path}').model)
+    model = MMDET_MODELS.build(mmdet_config(path).model)
     assert not has_rois(model)
 
 

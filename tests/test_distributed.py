@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS as CLS_MODELS
 from torch import is_tensor
 from torch.utils._pytree import tree_map
 
+from .conftest import read_shapes
 from .two_processes import train
 
 scope = DefaultScope.overwrite_default_scope
@@ -149,7 +149,7 @@ def dense(make, teacher, iterations, batch_size):
 def classifier(shapes_root, tmp_path_factory):
     """Make a config of a classifier whose bias is a median."""
     folder = tmp_path_factory.mktemp('classifier')
-    teacher = Config.fromfile(REPO / 'configs/shapes/single_teacher.py')
+    teacher = read_shapes('single_teacher')
     teacher.dump(folder / 'teacher.py')
     with torch.random.fork_rng(), scope('mmpretrain'):
         torch.manual_seed(7)
@@ -159,7 +159,7 @@ def classifier(shapes_root, tmp_path_factory):
     torch.save({'state_dict': model.state_dict()}, folder / 'teacher.pth')
 
     def make(batch_size):
-        cfg = Config.fromfile(REPO / 'configs/shapes/single_lshfm.py')
+        cfg = read_shapes('single_lshfm')
         cfg.merge_from_dict(
             {
                 **once(1, batch_size),
@@ -170,7 +170,8 @@ def classifier(shapes_root, tmp_path_factory):
                 'model.teacher.cfg_path': str(folder / 'teacher.py'),
                 'model.teacher_ckpt': str(folder / 'teacher.pth'),
                 # Images that the teacher gets right are not equally many.
-                'model.distiller.taps.pooled.weights': 'uniform',
+                'model.distiller.taps.lsh.weights': 'uniform',
+                'model.distiller.taps.l2.weights': 'uniform',
                 'work_dir': str(folder / 'work'),
             }
         )

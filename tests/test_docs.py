@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmrazor.registry import MODELS
 
 from lshfm_mm.pairing import write_config
-from lshfm_mm.teacher import model_config
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 TRACKED = subprocess.run(
@@ -91,7 +91,7 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
     [code] = [x for x in blocks if x.startswith("_base_ = 'student.py'")]
     [embedding] = [x for x in blocks if x.startswith('student = _base_.mod')]
     monkeypatch.chdir(tmp_path)
-    base = (REPO / 'configs/imagenet/r18.py').resolve()
+    base = (REPO / 'configs/imagenet/resnet18_in1k.py').resolve()
     for name in ('student', 'teacher'):
         Path(f'{name}.py').write_text(f'_base_ = {str(base)!r}\n')
     teacher = MODELS.build(
@@ -121,45 +121,6 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
         assert getattr(neck, 'out_channels', None) == width
 
 
-# A command of the pages -> the target of make, or the test, that runs it.
-RUN_BY = {
-    r'python \S*tools/\w+\.py (teacher|student|distil|work_dirs/distil)\b.*': (
-        'test_docs.test_the_way_from_nothing_is_run'
-    ),
-    r'make [a-z]+( [A-Z]+=\S+)*': 'make',
-    r'source \.venv/bin/activate': 'make env',
-    r'pip install -c requirements\.lock .*': 'make env',
-    r'python -m lshfm_mm (doctor|install_mmcv)': 'make env',
-    r'(python tools/make_config\.py|python -m lshfm_mm make_config) .*': (
-        'test_docs.test_a_pair_of_the_pages_is_written'
-    ),
-    r'echo .*|python -m lshfm_mm .*': 'test_docs.test_the_steps_are_run',
-    r'python (tools/make_shapes|\S*mmdet/\.mim/tools/test)\.py .*': (
-        'test_docs.test_the_steps_are_run'
-    ),
-    r'python tools/(train|test|export_student)\.py \S*shapes/.*': (
-        'test_docs.test_the_steps_are_run'
-    ),
-    r'python tools/train\.py configs/\S+\.py( --work-dir \S+)?': (
-        'test_configs.test_config_builds'
-    ),
-    r'python tools/analyze\.py .*': 'test_report.test_the_tool_writes_all',
-    r'python tools/train\.py \S+ --check(-teacher)?': (
-        'test_tools.test_check_audits_and_trains_nothing'
-    ),
-    r'(\w+=\d+ )?tools/(dist|slurm)_(train|test)\.sh .*': (
-        'test_launchers.test_scripts_start_what_those_of_mmdet_start'
-    ),
-    r'python tools/study .*': (
-        'test_study.test_stopped_it_goes_on_where_it_was'
-    ),
-    r'python -m pytest -m slow -s tests/test_kills\.py': 'make slow',
-    r'python tools/(test|export_student)\.py .*': (
-        'test_tools.test_the_student_scores_the_same_in_unmodified_mmdet'
-    ),
-}
-
-
 def commands(page: str) -> list[str]:
     """The commands in the blocks of a page, without their comments."""
     text = (REPO / page).read_text('utf-8')
@@ -169,54 +130,120 @@ def commands(page: str) -> list[str]:
     return [x for x in found if x and not x.startswith('#')]
 
 
+# Page -> which of its commands are run as they stand, one after the other.
+WALKS = {
+    'docs/start.md': r'echo |python -m lshfm_mm (make_shapes|train|test|exp)',
+    'docs/your_detector.md': r'python .*\b(teacher|student|distil)\.p',
+}
+
+
+def steps(page: str) -> list[str]:
+    """The commands of a page that a test runs, in order."""
+    found = [x for x in commands(page) if re.match(WALKS[page], x)]
+    return [x for x in found if '::' not in x or x.startswith('echo')]
+
+
+PAIRS = sorted(
+    {x for page in PAGES for x in commands(page) if 'make_config.py mm' in x}
+)
+# By test_the_steps_of_a_page_are_run, ..._the_way_from_nothing_... and
+# ..._a_pair_of_the_pages_...
+AS_THEY_STAND = {*PAIRS, *(x for page in WALKS for x in steps(page))}
+# They make the environment in which the tests run; no test does.
+SET_UP = [
+    r'make env( [A-Z]+=\S+)*',
+    r'source \.venv/bin/activate',
+    r'pip install -c requirements\.lock .*',
+    r'python -m lshfm_mm (install_mmcv|doctor)',
+]
+# The rest of the commands -> the test that runs the tool on other arguments.
+ALIKE = {
+    # On less data: the step from image to table is the same.
+    r'make demo( TASK=\w+)?': 'test_docs.test_the_demo_goes_on_where_it_was',
+    # Without its data a config is built and not trained.
+    r'python tools/train\.py configs/\S+\.py( --(work-dir|cfg-options) .*)?': (
+        'test_configs.test_config_builds'
+    ),
+    r'python tools/train\.py \S+ --check(-teacher)?': (
+        'test_tools.test_check_audits_and_trains_nothing'
+    ),
+    r'python tools/train\.py \S+ --resume': 'test_tools.test_training_resumes',
+    r'python tools/(test|export_student)\.py .*': (
+        'test_tools.test_the_student_scores_the_same_in_unmodified_mmdet'
+    ),
+    r'python tools/analyze\.py .*': 'test_report.test_the_tool_writes_all',
+    r'(\w+=\d+ )?tools/(dist|slurm)_(train|test)\.sh .*': (
+        'test_launchers.test_scripts_start_what_those_of_mmdet_start'
+    ),
+    r'python benchmarks/study .*': (
+        'test_study.test_stopped_it_goes_on_where_it_was'
+    ),
+}
+
+
+def is_set_up(command: str) -> bool:
+    """Whether a command makes the environment."""
+    return any(re.fullmatch(x, command) for x in SET_UP)
+
+
 @pytest.mark.parametrize('page', PAGES)
-def test_each_command_is_run(page):
+def test_each_command_is_known(page):
+    """It is run as it stands, or its tool is, or it needs nothing but make."""
     makefile = (REPO / 'Makefile').read_text('utf-8')
     for command in commands(page):
-        by = [x for k, x in RUN_BY.items() if re.fullmatch(k, command)]
-        assert by, f'{page}: nothing runs: {command}'
-        if by[0] == 'make':
-            target = command.split()[1]
-            assert re.search(rf'^{target}:.*## ', makefile, re.M), command
-        elif not by[0].startswith('make'):
-            module, name = by[0].split('.')
-            assert hasattr(importlib.import_module(f'tests.{module}'), name)
         for path in re.findall(r'configs/\S+\.py', command):
             assert (REPO / path).is_file() or path == 'configs/mine.py'
+        if command.startswith('make '):
+            target = command.split()[1]
+            assert re.search(rf'^{target}:.*## ', makefile, re.M), command
+        if command in AS_THEY_STAND or is_set_up(command):
+            continue
+        by = [x for k, x in ALIKE.items() if re.fullmatch(k, command)]
+        by += ['make'] * command.startswith('make ')
+        by += ['pytest'] * command.startswith('python -m pytest ')
+        assert by, f'{page}: nothing runs: {command}'
+        if '.' in by[0]:
+            module, name = by[0].split('.')
+            assert hasattr(importlib.import_module(f'tests.{module}'), name)
+
+
+def test_each_command_of_the_readme_is_run():
+    """As it stands, but for the set-up, and the demo on less data."""
+    rest = [x for x in commands('README.md') if x not in AS_THEY_STAND]
+    assert [x for x in rest if not is_set_up(x)] == ['make demo']
+    # CI starts with the set-up on a machine that has nothing.
+    ci = (REPO / '.github/workflows/ci.yml').read_text('utf-8')
+    for line in (
+        'pip install -c requirements.lock -e ',
+        'python -m lshfm_mm install_mmcv\n',
+        'python -m lshfm_mm doctor\n',
+    ):
+        assert f'- run: {line}' in ci
 
 
 def test_each_component_is_in_the_reference():
     page = (REPO / 'docs/reference.md').read_text('utf-8')
     listed = (REPO / 'tests/api.txt').read_text('utf-8')
-    registered = re.findall(r'^\w+ \w+: (\w+)$', listed, re.M)
+    registered = re.findall(r'^\w+ \w+: (\w+)', listed, re.M)
     assert len(registered) > 15
     assert [x for x in registered if not re.search(rf'\b{x}\b', page)] == []
 
 
-def test_the_ten_lines_are_those_of_the_example():
-    page = (REPO / 'docs/your_detector.md').read_text('utf-8')
+@pytest.mark.parametrize('page', ['README.md', 'docs/your_detector.md'])
+def test_the_ten_lines_are_those_of_the_example(page):
+    text = (REPO / page).read_text('utf-8')
     example = (REPO / 'configs/examples/your_detector.py').read_text('utf-8')
-    code, *_ = re.findall(r'```python\n(.*?)```', page, re.S)
+    code, *_ = re.findall(r'```python\n(.*?)```', text, re.S)
+    assert len(code.splitlines()) > 8
     assert code in example
 
 
-PAIRS = [
-    (page, command)
-    for page in PAGES
-    for command in commands(page)
-    if 'make_config' in command and 'teacher.py' not in command
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'command', sorted({x.replace('tools/', '') for _, x in PAIRS})
-)
+@pytest.mark.parametrize('command', PAIRS)
 def test_a_pair_of_the_pages_is_written(command, tmp_path):
-    shell(
-        command.replace('make_config', f'{REPO}/tools/make_config'), tmp_path
-    )
-    [path] = tmp_path.glob('configs/*.py')
+    (tmp_path / 'tools').symlink_to(REPO / 'tools')
+    shell(command, tmp_path)
+    path = tmp_path / command.split(' -o ')[1]
     assert 'distiller' in Config.fromfile(path).model
 
 
@@ -234,10 +261,10 @@ def shell(command: str, folder: Path) -> str:
     return answer.stdout
 
 
-def walk(steps: list[str], folder: Path) -> None:
+def walk(found: list[str], folder: Path) -> None:
     """Run the commands of a page, on less data and for one epoch."""
     mim = Path(mmdet.__file__).parent / '.mim'
-    for step in steps:
+    for step in found:
         step = re.sub(r'epoch_\d+', 'epoch_1', step)
         step = step.replace('--num-train 640', '--num-train 16 --num-val 4')
         step = re.sub(r'\S*mmdet/\.mim', str(mim), step)
@@ -247,22 +274,36 @@ def walk(steps: list[str], folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('page', ['README.md', 'docs/start.md'])
-def test_the_steps_are_run(page, tmp_path):
+def test_the_steps_of_a_page_are_run(tmp_path):
     """As they stand on the page, on less data and for one epoch."""
-    steps = [
-        x
-        for x in commands(page)
-        if re.search(r'shapes|lshfm_mm (train|test|export)|distil', x)
-        and not x.startswith(('make', 'pip', 'python tools/analyze'))
-    ]
-    assert len(steps) >= 7
-    for name in ('tools', 'configs'):
-        (tmp_path / name).symlink_to(REPO / name)
-    walk(steps, tmp_path)
-    out = re.findall(r'-o (\S+)', '\n'.join(steps))[-1]
-    student = torch.load(tmp_path / out, weights_only=True)
+    found = steps('docs/start.md')
+    assert len(found) == 8
+    walk(found, tmp_path)
+    student = torch.load(tmp_path / 'student.pth', weights_only=True)
     assert set(student) == {'meta', 'state_dict'}
+
+
+@pytest.mark.slow
+def test_the_demo_goes_on_where_it_was(tmp_path):
+    """On less data and for one epoch; the second time it has nothing to do."""
+    code = (
+        'import demo; demo.NUM_TRAIN, demo.NUM_VAL = 16, 6\n'
+        'for options in demo.CONFIGS.values():\n'
+        "    options.append('train_cfg.max_epochs=1')\n"
+        'demo.main()\n'
+    )
+    script = tmp_path / 'short_demo.py'
+    tools = REPO / 'tools'
+    script.write_text(
+        f'import sys\nsys.path.insert(0, {str(tools)!r})\n{code}'
+    )
+    first, again = (shell(f'python {script}', tmp_path) for _ in range(2))
+    table = (tmp_path / 'work_dirs/shapes/faster_rcnn_table.md').read_text()
+    assert len(table.splitlines()) == 2 + 4
+    assert '| s / test image |' in table
+    for output in (first, again):
+        assert table in output
+    assert 'Epoch(train)' in first and 'Epoch(' not in again
 
 
 @pytest.mark.slow
@@ -272,8 +313,9 @@ def test_the_way_from_nothing_is_run(tmp_path, make_config):
     One image to a batch of the evaluation, with maps of 1 x 1.
     """
     page = 'docs/your_detector.md'
-    steps = commands(page)[-7:]
-    assert 'teacher.py' in steps[0] and 'student.pth' in steps[-1]
+    found = steps(page)[-7:]
+    assert set(found) == set(steps(page))
+    assert 'teacher.py' in found[0] and 'student.pth' in found[-1]
     text = (REPO / page).read_text('utf-8')
     student = re.findall(r'```python\n(.*?)```', text, re.S)[-1]
     teacher = re.sub(
@@ -295,7 +337,7 @@ def test_the_way_from_nothing_is_run(tmp_path, make_config):
         cfg.model.test_cfg.score_thr = 0  # so that it finds something
         cfg.dump(path)
     (tmp_path / 'tools').symlink_to(REPO / 'tools')
-    walk(steps, tmp_path)
+    walk(found, tmp_path)
     assert Config.fromfile(tmp_path / 'distil.py').model.distiller.connectors
     (scores,) = tmp_path.glob('work_dirs/student/*/*.json')
     assert 'coco/bbox_mAP' in scores.read_text('utf-8')

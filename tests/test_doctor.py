@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lshfm_mm import doctor, install_mmcv, stacks
+from lshfm_mm.compat import doctor, install_mmcv, stacks
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = 'Scripts' if os.name == 'nt' else 'bin'
@@ -169,6 +169,15 @@ mmrazor              1.0.0            ==1.0.0          ok
 all required parts are fine: detection runs, and classification
 """
     )
+
+
+def test_one_more_process_looks_at_all(stack):
+    starts = stack.folder / 'starts'
+    (stack.folder / 'sitecustomize.py').write_text(
+        f"open({str(starts)!r}, 'a').write('x')"
+    )
+    stack.run()
+    assert starts.read_text() == 'xx'  # the doctor, and its probe
 
 
 def test_the_stack_of_onedl(stack):

@@ -11,25 +11,25 @@ import pytest
 import torch
 from mmcv.ops import RoIAlign
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from lshfm_mm.errors import ConfigError
-from lshfm_mm.execution import (
-    TeacherExecution,
-    skipped,
-    unneeded_layers,
-)
-from lshfm_mm.losses import lsh_loss
-from lshfm_mm.operators import (
+from lshfm_mm.compat.operators import (
     are_compiled,
     knows_operators,
     layers_with_compiled_operators,
 )
-from lshfm_mm.teacher import forked_rng
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.losses import lsh_loss
+from lshfm_mm.teachers.execution import (
+    TeacherExecution,
+    skipped,
+    unneeded_layers,
+)
+from lshfm_mm.utils.rng import forked_rng
 
+from .conftest import mmdet_config
 from .test_detectors import (
     NECK,
     PLAIN_L2,
@@ -257,7 +257,7 @@ def test_scores_are_computed_where_they_weigh(batch):
     ],
 )
 def test_skipping_changes_no_feature_of_mmdets_heads(path, layer, slept):
-    config = get_config(f'mmdet::{path}').model
+    config = mmdet_config(path).model
     config.backbone.update(init_cfg=None, depth=50, base_channels=8)
     config.neck.in_channels = [32, 64, 128, 256]
     with forked_rng():

@@ -11,14 +11,19 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lshfm_mm import hashing
-from lshfm_mm.alignment import alignment_sums, equal_codes
-from lshfm_mm.calibration import calibrate, inside_images
-from lshfm_mm.hashing import hash_codes
-from lshfm_mm.images import ImageConverter
-from lshfm_mm.losses import FeatureL2Loss, LSHLoss, RelativeL2Loss, lsh_loss
-from lshfm_mm.operators import are_compiled
-from lshfm_mm.samples import level_weights
+from lshfm_mm.calibration.calibrate import calibrate, inside_images
+from lshfm_mm.compat.operators import are_compiled
+from lshfm_mm.distillers.alignment import alignment_sums, equal_codes
+from lshfm_mm.distillers.sample_weights import level_weights
+from lshfm_mm.losses import (
+    FeatureL2Loss,
+    LSHLoss,
+    RelativeL2Loss,
+    hashing,
+    lsh_loss,
+)
+from lshfm_mm.losses.hashing import hash_codes
+from lshfm_mm.teachers.images import ImageConverter
 
 from . import test_classification as classification
 from .fake_cuda import CUDA, move_model, to_fake_cuda
@@ -229,7 +234,7 @@ def images_on_gpu():
 def record_labels(model, name, samples):
     """What the student's loss would be given for so many samples."""
     recorder = model.distiller.student_recorders.get_recorder(
-        f'_labels_{name}'
+        f'labels at {name}'
     )
     recorder.data_buffer[:] = [
         (
@@ -247,7 +252,7 @@ def check_step(model, tap, labels, rois=None):
     model.record_student(images_on_gpu(), samples, rois)
     for is_student in (True, False):
         dtype = torch.get_autocast_dtype('cuda')
-        for feature in model.distiller.recorded(tap, is_student):
+        for feature in model.distiller.records.features(tap, is_student):
             assert is_on_gpu(feature, dtype)
     record_labels(model, tap, labels)
     model.distiller.observers[:] = [lambda _, x: seen.append(x[tap])]
@@ -318,7 +323,6 @@ def labelled():
 def test_a_whole_step_of_a_classifier(dtype, weights, fake_mode):
     """The student's own loss as well."""
     model = move_model(classifiers(weights), fake_mode)
-    model.audit = None  # it reads values
     with fake_mode, torch.autocast('cuda', dtype):
         images = images_on_gpu()
         losses = model.loss(images, [labelled() for _ in range(2)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lshfm_mm.distillers import _scale
+from lshfm_mm.distillers.level_pairs import root_mean_square
 from lshfm_mm.losses import FeatureL2Loss, LSHLoss, RelativeL2Loss, l2_loss
 
 from .test_classification import classifier, images
@@ -153,13 +153,13 @@ def test_a_teacher_without_a_scale_is_compared_as_it_is(size):
     (grad,) = torch.autograd.grad(value, s)
     assert value.item() == pytest.approx((1 - size) ** 2)
     torch.testing.assert_close(grad, 2 * (s.detach() - t) / s.numel())
-    assert _scale(t) == 1
+    assert root_mean_square(t) == 1
 
 
 def test_a_small_teacher_has_a_scale():
     s, t = torch.zeros(3, D), torch.full((3, D), 1.1e-6)
     assert l2_loss(s, t, relative=True).item() == pytest.approx(1)
-    assert _scale(t).item() == pytest.approx(1.1e-6)
+    assert root_mean_square(t).item() == pytest.approx(1.1e-6)
 
 
 # Real models on batches with little in them

@@ -15,8 +15,8 @@ from mmengine.registry import MODELS as ROOT
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
 
-from lshfm_mm import shapes
-from lshfm_mm.teacher import model_config
+from lshfm_mm.datasets import shapes
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 
@@ -50,18 +50,24 @@ def coco_like(tmp_path):
     ('name', 'active', 'mimic', 'shape'),
     [
         (
-            'faster_rcnn_recommended',
+            'recommended_roi-fpn_faster-rcnn_r101_faster-rcnn_r50_1x_coco',
             ['roi', 'fpn'],
             ['roi_lsh', 'fpn_relativel2'],
             (4096, 1024),
         ),
         (
-            'faster_rcnn_mixed',
-            ['roi', 'fpn', 'logits'],
-            ['roi_lsh', 'fpn_pkd', 'logits_kldivergence'],
+            'lshl2-pkd-kl_roi-fpn-logits_faster-rcnn_r101_faster-rcnn_r50_'
+            '1x_coco',
+            ['lsh', 'l2', 'fpn', 'logits'],
+            ['lsh_lsh', 'l2_featurel2', 'fpn_pkd', 'logits_kldivergence'],
             (4096, 1024),
         ),
-        ('retinanet_lsh', ['cls'], ['cls_lsh'], (4096, 2304)),
+        (
+            'lshl2_cls_retinanet_r101_retinanet_r50_1x_coco',
+            ['lsh'],
+            ['lsh_lsh'],
+            (4096, 2304),
+        ),
     ],
 )
 def test_one_step_at_full_size(
@@ -134,9 +140,14 @@ def images(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'annotations', 'shape', 'hashes'),
     [
-        ('imagenet/r34_r18_lshfm', 'meta.txt', (224, 224), (2048, 512)),
         (
-            'coco14/r101_r50_lshfm',
+            'imagenet/lshl2-correct_pooled_resnet34_resnet18_in1k',
+            'meta.txt',
+            (224, 224),
+            (2048, 512),
+        ),
+        (
+            'coco14/lshl2_pooled_resnet101_resnet50_stage2_coco14',
             'annotations/train.json',
             (448, 448),
             (2048, 2048),
@@ -196,10 +207,10 @@ def test_one_step_of_a_classifier(
     assert set(seen) == {(4, 3, *shape)}
     assert not torch.equal(before, model.student.head.fc.weight)
     assert all(p.isfinite().all() for p in model.parameters())
-    loss = model.distiller.distill_losses['loss_pooled_lsh']
+    loss = model.distiller.distill_losses['loss_lsh_lsh']
     assert loss.weight.shape == hashes
     logged = runner.message_hub.log_scalars
-    for key in ('student.loss', 'distill.loss_pooled_featurel2'):
+    for key in ('student.loss', 'distill.loss_l2_featurel2'):
         assert np.isfinite(logged[f'train/{key}'].current())
 
 

@@ -33,7 +33,7 @@ def test_of_it(broken):
 @pytest.fixture(scope='module')
 def tool():
     spec = importlib.util.spec_from_file_location(
-        'gpu_report', REPO / 'tools/gpu_report.py'
+        'gpu_report', REPO / 'benchmarks/gpu_report.py'
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

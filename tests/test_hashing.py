@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lshfm_mm.alignment import equal_codes
-from lshfm_mm.calibration import _project
-from lshfm_mm.hashing import (
+from lshfm_mm.calibration.calibrate import _project
+from lshfm_mm.distillers.alignment import equal_codes
+from lshfm_mm.losses import LSHLoss, lsh_loss
+from lshfm_mm.losses.hashing import (
     full_float32,
     hash_codes,
     project,
     random_projection,
 )
-from lshfm_mm.losses import LSHLoss, lsh_loss
 
 
 def test_projection_depends_on_its_arguments_alone():

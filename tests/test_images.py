@@ -9,7 +9,7 @@ from mmpretrain.models import ClsDataPreprocessor
 from torch import nn
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.images import ImageConverter
+from lshfm_mm.teachers.images import ImageConverter
 
 RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.4, 57.1, 57.4])
 BGR = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0])

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from lshfm_mm import install_mmcv, stacks
-from lshfm_mm.stacks import Release
+from lshfm_mm.compat import install_mmcv, repack_mmcv, stacks
+from lshfm_mm.compat.stacks import Release
 
 from .mmcv_machine import (
     LITE,
@@ -61,7 +61,7 @@ def test_repacked_wheel_is_whole(archive, tmp_path):
     operators = write_operators(tmp_path / 'operators')
     out = tmp_path / 'out'
     out.mkdir()
-    wheel = install_mmcv.repack(archive, operators, 'an-mmcv', out)
+    wheel = repack_mmcv.repack(archive, operators, 'an-mmcv', out)
     assert list(out.iterdir()) == [wheel]
     assert wheel.name == 'an_mmcv-2.1.0+torchvision-py3-none-any.whl'
     info = 'an_mmcv-2.1.0+torchvision.dist-info'
@@ -96,7 +96,7 @@ def test_repacked_wheel_is_whole(archive, tmp_path):
                 str(len(content[name])),
             )
     again = wheel.read_bytes()
-    assert install_mmcv.repack(archive, operators, 'an-mmcv', out) == wheel
+    assert repack_mmcv.repack(archive, operators, 'an-mmcv', out) == wheel
     assert wheel.read_bytes() == again
 
 
@@ -110,7 +110,7 @@ def test_interrupted_repacking_leaves_no_wheel(tmp_path, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipFile, 'writestr', interrupt)
     with pytest.raises(KeyboardInterrupt):
-        install_mmcv.repack(wheel, write_operators(tmp_path / 'o'), 'm', out)
+        repack_mmcv.repack(wheel, write_operators(tmp_path / 'o'), 'm', out)
     assert not list(out.iterdir())
 
 

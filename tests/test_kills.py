@@ -95,9 +95,12 @@ VARIANTS = {
         },
     ),
     'persistent workers, median': (
-        'faster_rcnn_lsh_median',
+        'faster_rcnn_lsh',
         {
             **EPOCHS,
+            'model.distiller.losses.roi': [
+                dict(type='LSHLoss', bias='median', loss_weight=7)
+            ],
             **workers(2, True),
             'custom_hooks': [EMA, dict(type='LSHCalibrationHook')],
             **saving(interval=1, max_keep_ckpts=2),

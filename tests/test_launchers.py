@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from lshfm_mm.cli import start_processes
+from lshfm_mm.cli.training import start_processes
 from lshfm_mm.errors import ConfigError
 
 from .test_tools import metrics_of

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from lshfm_mm import mmcv_ext as ext
+from lshfm_mm.compat import mmcv_ext as ext
 
 installed = pytest.importorskip('mmcv._ext')
 needs_compiled = pytest.mark.skipif(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lshfm_mm import mmcv_ext as ext
+from lshfm_mm.compat import mmcv_ext as ext
 
 from .test_mmcv_ext_maps import GEOMETRIES, deform_inputs, modulated, plain
 from .test_mmcv_ext_modes import NAMES, all_of

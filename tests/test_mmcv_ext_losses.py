@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lshfm_mm import mmcv_ext as ext
+from lshfm_mm.compat import mmcv_ext as ext
 
 from .test_mmcv_ext_rois import DOUBLE, interpolated, seed
 

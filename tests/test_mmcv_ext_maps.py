@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lshfm_mm import mmcv_ext as ext
+from lshfm_mm.compat import mmcv_ext as ext
 
 from .test_mmcv_ext_rois import DOUBLE, interpolated, pixel, seed
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from lshfm_mm import mmcv_ext as ext
-from lshfm_mm.mmcv_ext import _shared
-from lshfm_mm.operators import are_compiled
+from lshfm_mm.compat import mmcv_ext as ext
+from lshfm_mm.compat.mmcv_ext import _shared
+from lshfm_mm.compat.operators import are_compiled
 
 from .test_mmcv_ext_maps import GEOMETRIES, deform_inputs, modulated, plain
 from .test_mmcv_ext_rois import (
@@ -336,3 +336,50 @@ def test_mmcvs_layers_become_onnx(tmp_path):
         torch.testing.assert_close(
             torch.from_numpy(ours), theirs, rtol=1e-4, atol=1e-5
         )
+
+
+# Positions that are no number: the kernels read memory where these point to
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('run', [plain, modulated])
+def test_offsets_that_are_no_number_see_nothing(run, value):
+    inputs = deform_inputs(GEOMETRIES[0])
+    grad = torch.randn_like(run(inputs, GEOMETRIES[0]))
+    inputs[2][0, 3, 1, 1] = value
+    far = list(inputs)
+    far[2] = inputs[2].nan_to_num(1e4, 1e4, 1e4)  # samples are 0 there
+    output, grads = run(inputs, GEOMETRIES[0], grad=grad)
+    expected, wanted = run(far, GEOMETRIES[0], grad=grad)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(grads, wanted)
+    assert output.isfinite().all()
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('ratio', [0, 2])
+@pytest.mark.parametrize('mode', [0, 1])
+def test_rois_that_are_no_number_pool_nan(mode, ratio, value):
+    maps, rois = some_maps(), some_rois()
+    grad = torch.randn(6, 3, 3, 2)
+    rois[1, 2] = rois[4, 3] = value
+    output, grad_maps = roi_align(maps, rois, mode, ratio, True, grad)
+    kept = [0, 2, 3, 5]
+    expected, wanted = roi_align(
+        maps, rois[kept], mode, ratio, True, grad[kept]
+    )
+    assert output[[1, 4]].isnan().all()
+    torch.testing.assert_close(output[kept], expected)
+    torch.testing.assert_close(grad_maps, wanted)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_bins_that_are_no_number_see_nothing(value):
+    maps, rois = some_maps(), some_rois()
+    offset = torch.randn(6, 2, 3, 2)
+    offset[1, 0, 2, 1] = value
+    far = offset.nan_to_num(1e5, 1e5, 1e5)
+    expected = deform_roi_pool(maps, rois, far)
+    output = deform_roi_pool(maps, rois, offset)
+    torch.testing.assert_close(output, expected)
+    assert output[1, :, 2, 1].eq(0).all() and output.isfinite().all()

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from lshfm_mm import mmcv_ext as ext
+from lshfm_mm.compat import mmcv_ext as ext
 
 DOUBLE = torch.float64
 

@@ -13,8 +13,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.export import export_student, student_config
-from lshfm_mm.pairing import _classes, write_config
+from lshfm_mm.export import export_student
+from lshfm_mm.export.student import student_config
+from lshfm_mm.pairing import write_config
+from lshfm_mm.pairing.write import _classes
 
 from .test_detectors import cascade, faster, retinanet, shrink
 
@@ -160,8 +162,9 @@ def test_dense_heads_mimic_the_class_tower(write, width, hashes, share):
         f'# LSHLoss: {share} hashes per entry of the 3 x 3 window of {width} '
         f'channels.\n'
     ) in cfg.text
-    module = cfg.model.distiller.connectors.cls.module_args
-    assert module == dict(in_channels=16, out_channels=width, kernel_size=1)
+    assert cfg.model.distiller.connectors.cls == dict(
+        type='ConvConnector', in_channels=16, out_channels=width
+    )
     assert not cfg.model.inherit  # the paper does not
 
 
@@ -188,7 +191,7 @@ def test_different_heads_mimic_the_necks(write):
     lsh, _ = cfg.model.distiller.losses.fpn
     assert (lsh.feature_dim, lsh.std) == (32, pytest.approx(32**-0.5, 1e-3))
     assert '# LSHLoss: 4 hashes per channel.\n' in cfg.text
-    assert cfg.model.distiller.connectors.fpn.module_args.out_channels == 32
+    assert cfg.model.distiller.connectors.fpn.out_channels == 32
     assert not cfg.model.inherit  # strides 4 to 64 and 8 to 128
 
 

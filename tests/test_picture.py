@@ -5,17 +5,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmdet.registry import DATASETS
+import pytest
+import torch
+from mmengine.structures import InstanceData
 
-from lshfm_mm import picture
-from lshfm_mm.export import student_config
+from lshfm_mm.insight import detections
 
 REPO = Path(__file__).parent.parent
 
 
+def pixels_like(image, colour):
+    """How many pixels are about of a colour, RGB; boxes let 20 % through."""
+    apart = np.abs(image[..., ::-1].astype(int) - colour)
+    return int((apart.max(axis=-1) < 60).sum())
+
+
 def test_a_row_for_the_truth_and_each_detector(
-    make_config, teacher_checkpoint, teacher_config, tmp_path, monkeypatch
+    make_config, teacher_checkpoint, tmp_path
 ):
+    """Of two detectors, one is sure everywhere, one sees nothing."""
     cfg = make_config('faster_rcnn_teacher')
     cfg.merge_from_dict(
         {
@@ -23,32 +31,54 @@ def test_a_row_for_the_truth_and_each_detector(
             'model.neck.in_channels': [8, 16, 32, 64],
         }
     )
-    drawn = []
-    draw = picture._draw
-    monkeypatch.setattr(
-        picture,
-        '_draw',
-        lambda axis, image, boxes, colour: (
-            drawn.append((image, boxes, colour)),
-            draw(axis, image, boxes, colour),
-        ),
-    )
+    models = {}
+    for name, label in (('sure', 2), ('blind', -1)):
+        checkpoint = torch.load(teacher_checkpoint, weights_only=False)
+        head = 'roi_head.bbox_head.fc_cls.'
+        checkpoint['state_dict'][f'{head}weight'].zero_()
+        checkpoint['state_dict'][f'{head}bias'].zero_()[label] = 20
+        torch.save(checkpoint, tmp_path / f'{name}.pth')
+        models[name] = (cfg, tmp_path / f'{name}.pth')
     out = tmp_path / 'picture.png'
-    models = {'one': (cfg, teacher_checkpoint)}
-    models['two'] = (student_config(cfg), teacher_checkpoint)
-    picture.draw_detections(models, 2, out)
-    assert len(drawn) == 3 * 2
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    for index in range(2):
-        info = dataset.get_data_info(index)
-        image, boxes, colour = drawn[index]
-        assert colour == picture.TRUTH
-        assert np.array_equal(image, cv2.imread(info['img_path']))
-        expected = [instance['bbox'] for instance in info['instances']]
-        assert [box.tolist() for box, _ in boxes] == expected
-    assert {colour for *_, colour in drawn[2:]} == {picture.BOX}
-    height, width, _ = cv2.imread(str(out)).shape
-    assert height > width  # three rows of two square images
+    detections.draw_detections(models, 2, out)
+    picture = cv2.imread(str(out))
+    height = len(picture) // 3
+    truth, sure, blind = (
+        [
+            pixels_like(picture[row * height : (row + 1) * height], colour)
+            for colour in (detections.TRUTH, detections.BOX)
+        ]
+        for row in range(3)
+    )
+    assert truth[0] > blind[0] + 200
+    assert sure[1] > blind[1] + 200
+    assert truth[1] < blind[1] + 20
+    assert sure[0] < blind[0] + 20
+
+
+@pytest.mark.parametrize('scores', [None, [0.5]])
+def test_a_box_is_where_the_object_is(scores):
+    scale = detections.SIDE / 128
+    instances = InstanceData(
+        bboxes=torch.tensor([[10.0, 20.0, 60.0, 100.0]]),
+        labels=torch.tensor([1]),
+    )
+    if scores:
+        instances.scores = torch.tensor(scores)
+    colour = (0, 0, 255)
+    image = np.zeros((128, 64, 3), np.uint8)
+    image[..., 0] = 90  # BGR
+    drawn = detections.draw_boxes(
+        image, instances, {'classes': ('ring', 'star')}, colour
+    )
+    assert drawn.shape == (detections.SIDE, detections.SIDE // 2, 3)
+    assert (drawn[:, -5] == (0, 0, 90)).all()
+    y, x = np.nonzero(drawn[..., 2] > 180)
+    ends = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+    expected = [scale * z for z in (10, 20, 60, 100)]
+    assert np.allclose(ends, expected, atol=2.5)
+    inside = drawn[int(60 * scale), int(20 * scale) : int(50 * scale)]
+    assert (inside == (0, 0, 90)).all()
 
 
 def test_the_table_lines_up():

@@ -9,7 +9,9 @@ from .test_docs import TRACKED
 
 REPO = Path(__file__).parent.parent
 SOURCES = [
-    x for x in TRACKED if x.endswith('.py') and x.startswith(('lsh', 'tools'))
+    x
+    for x in TRACKED
+    if x.endswith('.py') and x.startswith(('lsh', 'tools', 'bench'))
 ]
 
 

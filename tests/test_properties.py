@@ -13,10 +13,11 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from mmrazor.registry import MODELS
 from torch import nn
 
+from lshfm_mm.calibration.sketches import MeanSketch, MedianSketch
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.folding import fold_embedding
-from lshfm_mm.losses import MODES, l2_loss, lsh_loss
-from lshfm_mm.sketches import MeanSketch, MedianSketch
+from lshfm_mm.export.folding import fold_embedding
+from lshfm_mm.losses import l2_loss, lsh_loss
+from lshfm_mm.losses.functional import MODES
 
 from .test_classification import classifier, embedded
 from .test_sketches import rank_error

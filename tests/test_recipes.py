@@ -14,20 +14,26 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 REPO = Path(__file__).parent.parent
-RECIPES = {  # config -> K, weight, other arguments of LSH, embedding
-    'imagenet/r34_r18': (2048, 5, dict(std=0.06), None),
-    'imagenet/r101_r50': (2048, 5, dict(std=0.03), None),
-    'imagenet/r101_mobilenetv2': (2048, 5, dict(std=0.03), (1280, 2048)),
-    'voc07/r34_r18': (2048, 0.5, dict(bias='median'), (512, 512)),
-    'voc07/r101_r50': (8192, 0.5, dict(bias='median'), (2048, 2048)),
-    'voc07/r101_mobilenetv2': (8192, 0.5, dict(bias='median'), (1280, 2048)),
-    'coco14/r101_r50': (2048, 3, dict(bias='median'), (2048, 2048)),
-    'coco14/r101_mobilenetv2': (2048, 3, dict(bias='median'), (1280, 2048)),
-    'coco14/r101_r50_max': (2048, 3, dict(bias='median'), (2048, 2048)),
-    'coco14/r101_mobilenetv2_max': (
+MEDIAN = dict(bias='median')
+RECIPES = {  # folder, pair -> K, weight, other arguments of LSH, embedding
+    'imagenet/resnet34_resnet18': (2048, 5, dict(std=0.06), None),
+    'imagenet/resnet101_resnet50': (2048, 5, dict(std=0.03), None),
+    'imagenet/resnet101_mobilenet-v2': (
+        2048,
+        5,
+        dict(std=0.03),
+        (1280, 2048),
+    ),
+    'voc07/resnet34_resnet18': (2048, 0.5, MEDIAN, (512, 512)),
+    'voc07/resnet101_resnet50': (8192, 0.5, MEDIAN, (2048, 2048)),
+    'voc07/resnet101_mobilenet-v2': (8192, 0.5, MEDIAN, (1280, 2048)),
+    'coco14/resnet101_resnet50': (2048, 3, MEDIAN, (2048, 2048)),
+    'coco14/resnet101_mobilenet-v2': (2048, 3, MEDIAN, (1280, 2048)),
+    'coco14/resnet101-max_resnet50-max': (2048, 3, MEDIAN, (2048, 2048)),
+    'coco14/resnet101-max_mobilenet-v2-max': (
         2048,
         3,
-        dict(bias='median'),
+        MEDIAN,
         (1280, 2048),
     ),
 }
@@ -44,35 +50,34 @@ def read(name):
 
 def lshl2(hashes, weight, more):
     """The two losses, as a config writes them."""
-    return [
-        dict(type='LSHLoss', num_hashes=hashes, loss_weight=weight, **more),
-        dict(type='FeatureL2Loss', loss_weight=weight),
-    ]
+    lsh = dict(type='LSHLoss', num_hashes=hashes, loss_weight=weight, **more)
+    return dict(lsh=[lsh], l2=[dict(type='FeatureL2Loss', loss_weight=weight)])
 
 
 @pytest.mark.parametrize('pair', RECIPES)
 def test_a_pair_follows_the_paper(pair):
     hashes, weight, more, embedding = RECIPES[pair]
     folder, name = pair.split('/')
-    cfg = read(f'{pair}_lshfm')
+    if folder == 'imagenet':
+        cfg = read(f'{folder}/lshl2-correct_pooled_{name}_in1k')
+    else:
+        cfg = read(f'{folder}/lshl2_pooled_{name}_{folder}')
     model = cfg.model
-    assert model.distiller.losses.to_dict() == dict(
-        pooled=lshl2(hashes, weight, more)
-    )
+    assert model.distiller.losses == lshl2(hashes, weight, more)
     neck, head = model.architecture.neck, model.architecture.head
     if embedding is None:
         assert neck.type == 'GlobalAveragePooling'
     else:
         assert (neck.in_channels, neck.out_channels) == embedding
         assert head.in_channels == embedding[1]
-        if name.endswith('_max'):
+        if name.endswith('-max'):
             assert neck.type == 'GlobalMaxPooling'
         else:
             assert (neck.type, neck.norm_cfg) == ('LinearNeck', None)
     teacher = Config.fromfile(REPO / model.teacher.cfg_path).model
     assert teacher.head.num_classes == head.num_classes
     assert Path(model.teacher.cfg_path).parent.name == folder
-    pooling = 'Max' if name.endswith('_max') else 'Average'
+    pooling = 'Max' if name.endswith('-max') else 'Average'
     assert teacher.neck.type == f'Global{pooling}Pooling'
 
     epochs, images, lr, decay = SCHEDULES[folder]
@@ -83,23 +88,28 @@ def test_a_pair_follows_the_paper(pair):
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr) == ('SGD', lr)
     assert (optimizer.momentum, optimizer.weight_decay) == (0.9, decay)
+    assert cfg.load_from is None  # one stage
     if folder == 'imagenet':
+        tap = dict(layer='head.fc', weights='correct')
         assert cfg.param_scheduler.milestones == [30, 60, 90]
-        assert model.distiller.taps.pooled.weights == 'correct'
-        assert cfg.load_from is None
+        assert model.distiller.taps == dict(lsh=tap, l2=tap)
         assert cfg.custom_hooks == [
             dict(type='AverageCheckpointsHook', num_epochs=10)
         ]
         return
     assert cfg.param_scheduler.type == 'CosineAnnealingLR'
     assert cfg.param_scheduler.end == epochs
-    assert model.distiller.taps == dict(pooled='head.fc')
-    # No labels and no evaluation in stage 1; stage 2 starts from its end.
-    assert cfg.load_from == f'work_dirs/{pair}_stage1/epoch_{epochs}.pth'
+    # Every image counts.
+    assert model.distiller.taps == dict(lsh='head.fc', l2='head.fc')
     assert cfg.custom_hooks == [
         dict(type='LSHCalibrationHook', num_batches=None)
     ]
-    first = read(f'{pair}_stage1')
+    # No labels and no evaluation in stage 1; stage 2 starts from its end.
+    stage1, stage2 = (f'lshl2_pooled_{name}_stage{x}_{folder}' for x in (1, 2))
+    first, second = read(f'{folder}/{stage1}'), read(f'{folder}/{stage2}')
+    assert second.load_from == f'work_dirs/{stage1}/epoch_{epochs}.pth'
+    second.load_from = None
+    assert second.to_dict() == cfg.to_dict()
     assert first.load_from is None
     assert first.train_cfg.max_epochs == epochs
     assert first.model.calculate_student_loss is False
@@ -107,34 +117,17 @@ def test_a_pair_follows_the_paper(pair):
     for split in ('val', 'test'):
         assert first[f'{split}_cfg'] is first[f'{split}_evaluator'] is None
         assert first[f'{split}_dataloader'] is None
-    for loss in (losses := first.model.distiller.losses.pooled):
+    for [loss] in (losses := first.model.distiller.losses).values():
         assert loss.setdefault('loss_weight', 1) == 1
-    assert [dict(x) for x in losses] == lshl2(hashes, 1, more)
+    assert losses == lshl2(hashes, 1, more)
+    assert first.model.distiller.taps == model.distiller.taps
     assert first.model.architecture == model.architecture
     assert first.model.teacher_ckpt == model.teacher_ckpt
 
 
-@pytest.mark.parametrize('pair', [x for x in RECIPES if 'r101_r50' in x])
-def test_variants_differ_in_what_their_names_say(pair):
-    hashes, weight, more, _ = RECIPES[pair]
-    lsh, l2 = lshl2(hashes, weight, more)
-    full = read(f'{pair}_lshfm')
-    for name, expected in (
-        ('lshl2', [lsh, l2]),
-        ('lsh', [lsh]),
-        ('l2', [l2]),
-    ):
-        cfg = read(f'{pair}_{name}')
-        # One stage, and every image counts.
-        assert cfg.load_from is None
-        assert cfg.model.distiller.taps == dict(pooled='head.fc')
-        losses = cfg.model.distiller.losses.pooled
-        assert [dict(x) for x in losses] == expected
-        for key in ('architecture', 'teacher', 'teacher_ckpt'):
-            assert cfg.model[key] == full.model[key]
-
-
-@pytest.mark.parametrize('name', ['voc07/r18', 'coco14/mobilenetv2'])
+@pytest.mark.parametrize(
+    'name', ['voc07/resnet18_voc07', 'coco14/mobilenet-v2_coco14']
+)
 def test_bce_is_the_mean_over_images_and_classes(name):
     cfg = read(name)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -160,20 +153,23 @@ def test_weights_are_those_that_mmpretrain_names_for_the_network():
         for x in yaml.safe_load(path.read_text())['Models']:
             known[urlparse(x['Weights']).path] = Path(x['Config']).name
     files = {
-        'r18': 'resnet18_8xb32_in1k.py',
-        'r34': 'resnet34_8xb32_in1k.py',
-        'r50': 'resnet50_8xb32_in1k.py',
-        'r101': 'resnet101_8xb32_in1k.py',
-        'mobilenetv2': 'mobilenet-v2_8xb32_in1k.py',
+        'resnet18': 'resnet18_8xb32_in1k.py',
+        'resnet34': 'resnet34_8xb32_in1k.py',
+        'resnet50': 'resnet50_8xb32_in1k.py',
+        'resnet101': 'resnet101_8xb32_in1k.py',
+        'mobilenet-v2': 'mobilenet-v2_8xb32_in1k.py',
     }
     for folder in ('voc07', 'coco14'):
         for name, file in files.items():
-            if not (REPO / f'configs/{folder}/{name}.py').exists():
+            config = f'{folder}/{name}_{folder}'
+            if not (REPO / f'configs/{config}.py').exists():
                 continue
-            start = read(f'{folder}/{name}').model.backbone.init_cfg
+            start = read(config).model.backbone.init_cfg
             assert known[urlparse(start.checkpoint).path] == file
             assert (start.type, start.prefix) == ('Pretrained', 'backbone')
     for pair in [x for x in RECIPES if x.startswith('imagenet')]:
-        teacher = pair.split('/')[1].split('_')[0]
-        ckpt = read(f'{pair}_lshfm').model.teacher_ckpt
+        name = pair.split('/')[1]
+        teacher = name.split('_')[0]
+        cfg = read(f'imagenet/lshl2-correct_pooled_{name}_in1k')
+        ckpt = cfg.model.teacher_ckpt
         assert known[urlparse(ckpt).path] == files[teacher]

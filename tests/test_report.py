@@ -12,21 +12,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from lshfm_mm import charts
-from lshfm_mm.analysis import (
-    analyze,
+from lshfm_mm.cli import parse_names
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.insight import analyze, charts, polar, write_report
+from lshfm_mm.insight.collect import (
+    Values,
     build_algorithm,
     knows,
     load_student,
 )
-from lshfm_mm.cli import named
-from lshfm_mm.curves import read_curves
-from lshfm_mm.errors import ConfigError
-from lshfm_mm.report import page, write_report
+from lshfm_mm.insight.curves import read_curves
+from lshfm_mm.insight.report import page
+from lshfm_mm.insight.summarize import BINS, _joint, summarize
 
 from .test_analysis import classifier
 from .test_tools import run
@@ -168,9 +170,6 @@ def test_the_page_needs_no_other_file(analysis):
     assert 'url(' not in styles and '@import' not in styles
     assert 'prefers-color-scheme: dark' in styles
     assert 'l2 &amp; &lt;lsh&gt;' in text and '<lsh>' not in text
-    for theme in (charts.PAGE, charts.LIGHT):
-        drawn = text[text.index('</style>') :]
-        assert theme.ink not in drawn and theme.series[1] not in drawn
     (image, _) = re.findall(r'data:image/png;base64,([^"]+)', text)
     decoded = cv2.imdecode(
         np.frombuffer(base64.b64decode(image), np.uint8), cv2.IMREAD_COLOR
@@ -184,9 +183,13 @@ def test_files_are_written_whole(analysis, tmp_path, monkeypatch):
         *('analysis.json', 'directions.png', 'report.html')
     ]
     assert json.loads(files[0].read_text('utf-8'))['seed'] == 0
-    height, width, _ = cv2.imread(str(files[1])).shape
-    assert height > 300 and width > 600
-    monkeypatch.setattr(charts, 'polar', None)
+    picture = cv2.imread(str(files[1]))
+    drawn = [
+        (picture[..., ::-1] == rgb(colour)).all(-1).any()
+        for colour in charts.SERIES
+    ]
+    assert drawn == [True, True, False, False, False, False]
+    monkeypatch.setattr(polar, 'polar', None)
     with pytest.raises(TypeError):
         write_report(*analysis, tmp_path / 'out2')
     left = [x.name for x in (tmp_path / 'out2').iterdir()]
@@ -257,54 +260,100 @@ def test_a_browser_shows_it_on_a_phone(analysis, browser, tmp_path, scheme):
     assert (brightness[0] > brightness[1]) == (scheme == 'dark')
 
 
+def rgb(colour):
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
 def contrast(a, b):
     """Contrast of two colours (WCAG 2)."""
 
     def luminance(colour):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [
-            x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4
-            for x in parts
-        ]
+        parts = np.array(colour) / 255
+        linear = np.where(
+            parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4
+        )
         return np.dot(linear, (0.2126, 0.7152, 0.0722))
 
     low, high = sorted(map(luminance, (a, b)))
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize(
-    ('theme', 'paper', 'card'),
-    [
-        (charts.LIGHT, '#ffffff', '#f6f7f8'),
-        (charts.DARK, '#16181b', '#1f2226'),
-    ],
-)
-def test_colours_can_be_read(theme, paper, card, analysis):
-    assert f'--paper: {paper}; --card: {card}' in page(*analysis)
-    for ground in (paper, card):
-        assert contrast(theme.ink, ground) > 7
-        assert contrast(theme.muted, ground) > 4.5
-        for colour in theme.series:
-            assert contrast(colour, ground) > 4
+def filtered(colour):
+    """A colour after ``invert(.9) hue-rotate(180deg)`` (CSS filter effects).
+
+    Half a turn of the hue mirrors a colour at the grey of its luminance.
+    """
+    inverted = 0.9 * 255 - 0.8 * np.array(colour)
+    grey = np.dot(inverted, (0.213, 0.715, 0.072))
+    return (2 * grey - inverted).clip(0, 255)
+
+
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_colours_can_be_read(theme, analysis):
+    text = page(*analysis)
+    style = text[text.index('<style>') : text.index('* { box-sizing')]
+    rule = '.charts svg { filter: invert(.9) hue-rotate(180deg); }'
+    light, dark = style.split('@media (prefers-color-scheme: dark)')
+    assert rule in dark and 'filter' not in light
+    part, shown = (light, np.array) if theme == 'light' else (dark, filtered)
+    css = {
+        name: rgb(colour)
+        for name, colour in re.findall(r'--(\w+): (#\w{6});', part)
+    }
+    for ground in (css['paper'], css['card']):
+        assert contrast(css['ink'], ground) > 7
+        assert contrast(css['muted'], ground) > 4.5
+    card = css['card']
+    assert contrast(shown(rgb(charts.INK)), card) > 7
+    assert contrast(shown(rgb(charts.MUTED)), card) > 4.5
+    assert contrast(shown(rgb(charts.GRID)), card) > 1.2
+    for colour in charts.SERIES:
+        assert contrast(shown(rgb(colour)), card) > 4
 
 
 def test_regions_hold_their_share():
     generator = np.random.default_rng(0)
     density = generator.random((20, 30))
     for share, level in zip(
-        (0.5, 0.9), charts.region_levels(density, (0.5, 0.9)), strict=True
+        (0.5, 0.9), polar.region_levels(density, (0.5, 0.9)), strict=True
     ):
         inside = density[density >= level].sum() / density.sum()
         assert share <= inside < share + 0.01
-    assert charts.region_levels(np.zeros((2, 2)), (0.5,)) == []
-    x, y = charts._place(np.array([0, 60]), np.array([3, 1]))
-    assert np.allclose(x, [2, 0.5]) and np.allclose(y, [0, 0.75**0.5])
+    assert polar.region_levels(np.zeros((2, 2)), (0.5,)) == []
     spot = np.zeros((21, 21))
     spot[10, 10] = 7
-    smooth = charts.smoothed(spot)
+    smooth = polar.smoothed(spot)
     assert smooth.sum() == pytest.approx(7)
-    assert np.array_equal(smooth, smooth.T)
-    assert smooth[10, 10] == smooth.max() < 2
+    assert np.allclose(smooth, smooth.T)
+    variance = (smooth.sum(axis=0) / 7) @ (np.arange(21) - 10) ** 2
+    assert variance == pytest.approx(2, rel=0.02)
+
+
+def test_samples_lie_in_the_regions_that_are_drawn():
+    number = 4000
+    generator = np.random.default_rng(0)
+    angle = generator.normal(50, 12, number)
+    ratio = 3 * 2 ** generator.normal(0, 0.6, number)
+    one = np.ones(number)
+    labels = np.zeros((number, 1), np.int16)
+    values = Values(angle, ratio, one, one, labels)
+    student = {
+        'all': summarize(values),
+        'joint': {'all': _joint(values, one > 0)},
+    }
+    axes = Figure().add_subplot(projection='polar')
+    polar.polar(axes, {'students': {'one': student}, 'bins': BINS}, 'one')
+    assert axes.get_thetamax() == 90 and axes.get_rmin() == 0
+    assert 2.8 < axes.get_rmax() < 3.5  # log2(1 + ratio)
+    points = np.stack([np.deg2rad(angle), np.log2(1 + ratio)], axis=1)
+    shares = [
+        region.get_paths()[0].contains_points(points).mean()
+        for region in axes.collections
+    ]
+    assert np.allclose(shares, [0.9, 0.7, 0.5, 0.25], atol=0.04)
+    place = [x.item() for x in axes.lines[-1].get_data()]
+    assert place == pytest.approx([np.deg2rad(50), 2], rel=0.02)
+    assert axes.get_title() == 'one: 50°, norm × 2.99'
 
 
 def test_curves_of_a_resumed_training(tmp_path):
@@ -433,6 +482,11 @@ def test_without_its_connector_a_student_is_left_out(
         assert torch.equal(value, again.state_dict()[key])
     plain = next(iter(students[1].values()))
     assert load_student(again, plain) == ['roi']
+    cfg.dump(tmp_path / 'config.py')
+    config = str(tmp_path / 'config.py')
+    found, images = analyze(config, {'one': plain}, num_images=1, images=0)
+    assert list(found['taps']) == ['fpn']
+    assert 'one is not compared at roi' in page(found, images)
     with pytest.raises(ConfigError, match='none of the connectors of .*roi'):
         load_student(only_roi, plain)
 
@@ -461,7 +515,7 @@ def test_wrong_arguments_are_one_line(students):
         (['a=b', 'a=c'], "students: 'a=c' is given twice"),
     ):
         with pytest.raises(ConfigError, match=message):
-            named('students', arguments)
+            parse_names('students', arguments)
     for arguments, message in (
         (dict(students={'teacher': 'x.pth'}), 'teacher=x.pth: the teacher is'),
         (dict(students={'a': 'gone.pth'}), 'no such file: gone.pth'),

@@ -13,25 +13,28 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from lshfm_mm import cli, files
+from lshfm_mm import cli
 from lshfm_mm.errors import ConfigError
+from lshfm_mm.export.student import plain_config
 from lshfm_mm.hooks import ExactResumeHook, WholeCheckpointHook
-from lshfm_mm.resuming import (
+from lshfm_mm.training.resuming import (
     evaluation_is_due,
     find_whole,
     obstacles,
     read_resumable,
 )
+from lshfm_mm.utils import files
 
 REPO = Path(__file__).parent.parent
 EXACT = [dict(type='ExactResumeHook')]
 
 
-def test_mmengines_name_means_the_hook_that_writes_whole():
+def test_a_config_may_name_the_hook_that_writes_whole():
     for scope in ('mmengine', 'mmdet', 'mmrazor', 'mmpretrain'):
-        hook = HOOKS.build(dict(type='CheckpointHook', _scope_=scope))
+        hook = HOOKS.build(dict(type='WholeCheckpointHook', _scope_=scope))
         assert type(hook) is WholeCheckpointHook
-    assert isinstance(hook, CheckpointHook)
+        hook = HOOKS.build(dict(type='CheckpointHook', _scope_=scope))
+        assert type(hook) is CheckpointHook
 
 
 def trained(cfg: Config, epochs: int, **overrides) -> Runner:
@@ -42,6 +45,7 @@ def trained(cfg: Config, epochs: int, **overrides) -> Runner:
             'train_cfg.val_interval': 99,
             'param_scheduler': [],
             'custom_hooks': EXACT,
+            'default_hooks.checkpoint.type': 'WholeCheckpointHook',
             **overrides,
         }
     )
@@ -115,7 +119,7 @@ def test_what_cannot_be_exact_is_said(make_config, overrides, message):
 DIES = """
 import os
 from pathlib import Path
-from lshfm_mm import files
+from lshfm_mm.training import whole_files
 
 def half(path, content):
     with path.open('wb') as file:
@@ -123,7 +127,7 @@ def half(path, content):
     os._exit(9)  # nothing more runs, as after a kill
 
 Path.write_bytes = half
-files.WholeBackend().put(bytes(10000), 'epoch_1.pth')
+whole_files.WholeBackend().put(bytes(10000), 'epoch_1.pth')
 """
 
 
@@ -312,6 +316,9 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     for scope in ('mmdet', 'mmpretrain'):
         hook = HOOKS.build(dict(added, _scope_=scope))
         assert type(hook) is ExactResumeHook
+        hook = HOOKS.build(dict(cfg.default_hooks.checkpoint, _scope_=scope))
+        assert type(hook) is WholeCheckpointHook
+        assert hook.interval == 1  # MMEngine's, where none is given
     assert cfg.randomness.seed == 11  # of the interrupted run
     assert cfg.optim_wrapper.x == 1
     # A config that names it is left as it is.
@@ -327,3 +334,29 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     assert args.resume == str(three / 'epoch_10.pth')
     with pytest.raises(ConfigError, match='resume: no such file: no.pth'):
         cli.prepare_training(Arguments(three, 'no.pth'), cfg)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(add_hooks=False),
+        dict(default_hooks=dict(checkpoint=None)),
+        dict(default_hooks=dict(checkpoint=dict(type='MyHook'))),
+    ],
+)
+def test_the_tool_takes_the_place_of_mmengines_hook_alone(three, settings):
+    args = Arguments(three / 'new', None)
+    cli.prepare_training(args, Config(settings))
+    assert 'default_hooks.checkpoint' not in args.cfg_options
+
+
+def test_an_exported_config_has_none_of_these_hooks(make_config):
+    cfg = make_config('faster_rcnn_recommended')
+    args = Arguments(Path(cfg.work_dir), None)
+    cli.prepare_training(args, cfg)
+    cfg.merge_from_dict(args.cfg_options)
+    assert cfg.custom_hooks
+    plain = plain_config(cfg)
+    assert plain.default_hooks.checkpoint.type == 'CheckpointHook'
+    assert not plain.custom_hooks
+    assert 'lshfm_mm.hooks' not in plain.pretty_text

@@ -5,12 +5,12 @@ import torch
 from mmdet.registry import MODELS as DETECTION
 from torch.nn import functional as F
 
-from lshfm_mm.samples import (
+from lshfm_mm.distillers.roi_sampling import pick_rois
+from lshfm_mm.distillers.sample_weights import (
     class_confidence,
     in_boxes,
     level_weights,
     not_ignored,
-    pick_rois,
     sample_weights,
 )
 

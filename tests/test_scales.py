@@ -14,8 +14,9 @@ from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.hooks import LossScaleHook, has_sync_bn
-from lshfm_mm.scales import advice, gradient_ratios
+from lshfm_mm.hooks import LossScaleHook
+from lshfm_mm.hooks.loss_scale_hook import has_sync_bn
+from lshfm_mm.training.gradient_balance import advice, gradient_ratios
 
 from .test_training import epochs
 
@@ -184,7 +185,7 @@ def test_a_loss_that_pulls_less_is_told_without_advice(make_config):
     assert level == 'info'
     ratio, rest = re.fullmatch(r'\S+: (\S+) (.*)', text).groups()
     assert 0 < float(ratio) < 0.1
-    assert rest == 'of the gradient of the task'
+    assert rest == 'times the gradient of the task'
 
 
 def test_it_changes_no_weight(make_config):
@@ -197,8 +198,11 @@ def test_it_changes_no_weight(make_config):
     ('arguments', 'message'),
     [
         (dict(num_batches=0), 'num_batches: must be an int >= 1, but got 0'),
-        (dict(limit=(2, 1)), r'limit: must be a ratio > 0, but got \(2, 1\)'),
-        (dict(limit=0), 'limit: must be a ratio > 0, but got 0'),
+        (
+            dict(limit=(2, 1)),
+            r'> 0, but got \(2, 1\)',
+        ),
+        (dict(limit=0), 'limit: must be a finite number > 0, but got 0'),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -16,9 +16,9 @@ from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader
 
-from lshfm_mm import stacks
+from lshfm_mm.compat import stacks
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.seeding import DATA, Progress, seed_batches, seed_random
+from lshfm_mm.training.seeding import DATA, Progress, seed_batches, seed_random
 
 EXACT = [dict(type='ExactResumeHook')]
 ITERATIONS = 10

@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lshfm_mm import shapes
+from lshfm_mm.datasets.shapes import forms, scene, write
+from lshfm_mm.datasets.shapes.layers import CLUTTER, OBJECT_SHARE, is_clear
 from lshfm_mm.errors import ConfigError
 
 # pycocotools reads its own lists in a way that NumPy has deprecated.
@@ -28,7 +29,7 @@ SPLITS = ('train', 'val')
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'shapes'
-    shapes.generate(folder, **SET)
+    write.generate(folder, **SET)
     return folder
 
 
@@ -50,12 +51,12 @@ def polygon(*corners):
 
 
 @pytest.mark.parametrize('detail', [0.0, 0.5, 1.0])
-@pytest.mark.parametrize('name', shapes.CLASSES)
+@pytest.mark.parametrize('name', forms.CLASSES)
 def test_shapes_are_those_that_opencv_fills(name, detail):
     scale, side = 200, 501
     line = ((np.arange(side) - side // 2) / scale).astype(np.float32)
     v, u = np.meshgrid(line, line, indexing='ij')
-    mask = shapes.shape_mask(shapes.CLASSES.index(name), u, v, detail)
+    mask = forms.shape_mask(forms.CLASSES.index(name), u, v, detail)
 
     drawn = np.zeros((side, side), np.uint8)
     centre = (side // 2, side // 2)
@@ -98,14 +99,14 @@ def test_shapes_are_those_that_opencv_fills(name, detail):
     # They may differ by the pixels on the edge.
     edge = cv2.morphologyEx(drawn, cv2.MORPH_GRADIENT, np.ones((5, 5)))
     assert not (mask != drawn.astype(bool))[edge == 0].any()
-    assert np.hypot(u, v)[mask].max() <= shapes.REACH
+    assert np.hypot(u, v)[mask].max() <= forms.REACH
 
 
 def test_render_keeps_its_promises():
     for size in (64, 160):
         for index in range(40):
             rng = np.random.default_rng([size, index])
-            image, objects = shapes.render(rng, size)
+            image, objects = scene.render(rng, size)
             assert image.shape == (size, size, 3)
             assert image.dtype == np.uint8
             assert 1 <= len(objects) <= 5
@@ -135,7 +136,7 @@ def test_the_default_images_stay_what_they_were():
     means = [85.379, 111.266, 130.167]
     for index, (objects, mean) in enumerate(zip(expected, means, strict=True)):
         rng = np.random.default_rng([0, 0, index])
-        image, found = shapes.render(rng, 160)
+        image, found = scene.render(rng, 160)
         assert [(x.label, *x.box) for x in found] == objects
         assert image.mean() == pytest.approx(mean, abs=0.01)
 
@@ -153,24 +154,24 @@ def test_the_default_images_stay_what_they_were():
 def test_what_counts_as_seen(seen, area, clear):
     mask = np.zeros((50, 50), bool)
     mask[3 : 3 + seen[0], 5 : 5 + seen[1]] = True
-    assert shapes._is_clear(mask, area, shapes.OBJECT_SHARE) == clear
-    assert shapes._is_clear(mask.T, area, shapes.OBJECT_SHARE) == clear
+    assert is_clear(mask, area, OBJECT_SHARE) == clear
+    assert is_clear(mask.T, area, OBJECT_SHARE) == clear
 
 
 def test_mask_is_what_changes_when_the_object_is_left_out():
     clipped = hidden = 0
     for index in range(40):
-        scene = shapes.compose(np.random.default_rng([9, index]), 160)
-        _, objects = shapes.render(np.random.default_rng([9, index]), 160)
-        whole = shapes.paint(scene)
+        drawn = scene.compose(np.random.default_rng([9, index]), 160)
+        _, objects = scene.render(np.random.default_rng([9, index]), 160)
+        whole = scene.paint(drawn)
         layers = [
             number
-            for number, layer in enumerate(scene.layers)
-            if layer.label != shapes.CLUTTER
+            for number, layer in enumerate(drawn.layers)
+            if layer.label != CLUTTER
         ]
         for number, item in zip(layers, objects, strict=True):
-            layer = scene.layers[number]
-            changed = shapes.paint(scene, without=number) != whole
+            layer = drawn.layers[number]
+            changed = scene.paint(drawn, without=number) != whole
             np.testing.assert_array_equal(changed.any(2), item.mask)
             assert item.label == layer.label
             painted, seen = layer.mask.sum(), item.mask.sum()
@@ -191,17 +192,17 @@ def test_mask_is_what_changes_when_the_object_is_left_out():
 def test_clutter_lies_behind_and_before_the_objects():
     behind = before = decoys = 0
     for index in range(40):
-        scene = shapes.compose(np.random.default_rng([9, index]), 160)
-        labels = [layer.label != shapes.CLUTTER for layer in scene.layers]
+        drawn = scene.compose(np.random.default_rng([9, index]), 160)
+        labels = [layer.label != CLUTTER for layer in drawn.layers]
         first = labels.index(True)
         last = len(labels) - labels[::-1].index(True)
         assert all(labels[first:last])
         behind += first
         before += len(labels) - last
-        for number, layer in enumerate(scene.layers):
+        for number, layer in enumerate(drawn.layers):
             # A decoy that is cut off could pass for an object.
-            if layer.label == shapes.CLUTTER and layer.share:
-                seen = (scene.owner == number).sum()
+            if layer.label == CLUTTER and layer.share:
+                seen = (drawn.owner == number).sum()
                 assert layer.area == layer.mask.sum()
                 assert seen >= 0.75 * layer.area
                 decoys += 1
@@ -212,23 +213,23 @@ def test_clutter_lies_behind_and_before_the_objects():
 
 def test_only_noise_is_added_to_what_is_painted():
     for index in range(10):
-        scene = shapes.compose(np.random.default_rng(index), 160)
-        image, _ = shapes.render(np.random.default_rng(index), 160)
-        clean = shapes.paint(scene)
+        drawn = scene.compose(np.random.default_rng(index), 160)
+        image, _ = scene.render(np.random.default_rng(index), 160)
+        clean = scene.paint(drawn)
         apart = (image - clean)[(clean > 50) & (clean < 205)]
-        assert 3 <= scene.noise <= 13
+        assert 3 <= drawn.noise <= 13
         assert abs(apart.mean()) < 0.3
         # Rounding adds a variance of 1/12.
-        expected = math.hypot(scene.noise, math.sqrt(1 / 12))
+        expected = math.hypot(drawn.noise, math.sqrt(1 / 12))
         assert apart.std() == pytest.approx(expected, rel=0.02)
 
 
 def test_classes_are_as_frequent_and_as_colourful():
     labels, colours = [], []
     for index in range(200):
-        scene = shapes.compose(np.random.default_rng([5, index]), 160)
-        for layer in scene.layers:
-            if layer.label != shapes.CLUTTER:
+        drawn = scene.compose(np.random.default_rng([5, index]), 160)
+        for layer in drawn.layers:
+            if layer.label != CLUTTER:
                 labels.append(layer.label)
                 colours.append(layer.colour)
     labels, colours = np.array(labels), np.array(colours)
@@ -265,14 +266,14 @@ def test_files_hold_what_render_returns(root, split):
     content = read(root, split)
     assert content['info'] == {
         'description': 'shapes',
-        'version': shapes.VERSION,
+        'version': write.VERSION,
         **SET,
     }
     names = {item['id']: item['name'] for item in content['categories']}
-    assert names == dict(enumerate(shapes.CLASSES, start=1))
+    assert names == dict(enumerate(forms.CLASSES, start=1))
     for index, record in enumerate(content['images']):
         rng = np.random.default_rng([3, SPLITS.index(split), index])
-        image, objects = shapes.render(rng, 96)
+        image, objects = scene.render(rng, 96)
         assert record == {
             'id': index + 1,
             'file_name': f'{index:06d}.png',
@@ -288,7 +289,7 @@ def test_files_hold_what_render_returns(root, split):
         ]
         assert len(found) == len(objects)
         for item, expected in zip(found, objects, strict=True):
-            assert names[item['category_id']] == shapes.CLASSES[expected.label]
+            assert names[item['category_id']] == forms.CLASSES[expected.label]
             mask = coco_mask.decode(item['segmentation'])
             np.testing.assert_array_equal(mask.astype(bool), expected.mask)
 
@@ -310,7 +311,7 @@ def test_truth_evaluated_as_detections_is_perfect(root, kind):
 
 
 def test_a_set_starts_with_the_smaller_set_of_its_seed(root, tmp_path):
-    shapes.generate(tmp_path, num_train=6, num_val=3, size=96, seed=3)
+    write.generate(tmp_path, num_train=6, num_val=3, size=96, seed=3)
     large, small = contents(root), contents(tmp_path)
     for name in small:
         if not name.startswith('annotations/'):
@@ -330,7 +331,7 @@ def test_a_set_starts_with_the_smaller_set_of_its_seed(root, tmp_path):
 @pytest.mark.parametrize('split', SPLITS)
 def test_labels_are_the_classes_of_the_annotations(root, split):
     content, labels = read(root, split), read(root, f'{split}_labels')
-    assert labels['metainfo'] == {'classes': list(shapes.CLASSES)}
+    assert labels['metainfo'] == {'classes': list(forms.CLASSES)}
     assert len(labels['data_list']) == SET[f'num_{split}']
     names = {item['id']: item['name'] for item in content['categories']}
     several = 0
@@ -346,7 +347,7 @@ def test_labels_are_the_classes_of_the_annotations(root, split):
             'img_path': image['file_name'],
             'gt_label': [
                 label
-                for label, name in enumerate(shapes.CLASSES)
+                for label, name in enumerate(forms.CLASSES)
                 if name in present
             ],
         }
@@ -410,7 +411,7 @@ def test_mmpretrain_reads_the_labels(root, kind, view, folder):
         )
     )
     assert type(dataset).__module__.startswith('mmpretrain.')
-    assert tuple(dataset.metainfo['classes']) == shapes.CLASSES
+    assert tuple(dataset.metainfo['classes']) == forms.CLASSES
     records = read(root, f'val_{view}')['data_list']
     assert len(dataset) == len(records) >= SET['num_val']
     for item, record in zip(dataset, records, strict=True):
@@ -422,8 +423,8 @@ def test_mmpretrain_reads_the_labels(root, kind, view, folder):
 
 def test_the_seed_decides_every_byte(root, tmp_path):
     np.random.seed(1)
-    shapes.generate(tmp_path / 'same', **SET)
-    shapes.generate(tmp_path / 'other', **{**SET, 'seed': 4})
+    write.generate(tmp_path / 'same', **SET)
+    write.generate(tmp_path / 'other', **{**SET, 'seed': 4})
     expected = contents(root)
     assert contents(tmp_path / 'same') == expected
     other = contents(tmp_path / 'other')
@@ -438,9 +439,9 @@ def test_the_seed_decides_every_byte(root, tmp_path):
 
 
 def test_a_set_that_is_there_is_left_alone(root, monkeypatch):
-    monkeypatch.setattr(shapes, 'render', None)
+    monkeypatch.setattr(write, 'render', None)
     before = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
-    shapes.generate(str(root), **SET)
+    write.generate(str(root), **SET)
     after = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
     assert after == before
 
@@ -448,9 +449,9 @@ def test_a_set_that_is_there_is_left_alone(root, monkeypatch):
 def test_another_set_is_an_error(root):
     before = contents(root)
     with pytest.raises(ConfigError) as caught:
-        shapes.generate(root, **{**SET, 'num_val': 9})
+        write.generate(root, **{**SET, 'num_val': 9})
     held = 'num_train 16, num_val {}, size 96, seed 3'
-    version = f'shapes (version {shapes.VERSION}, '
+    version = f'shapes (version {write.VERSION}, '
     assert str(caught.value) == (
         f'root: {root}/annotations/train.json is {version}{held.format(8)}),'
         f' but asked for is {version}{held.format(9)}); take another root or '
@@ -467,12 +468,12 @@ def test_a_foreign_file_is_an_error(tmp_path, text):
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(ConfigError, match='val.json is of another origin, '):
-        shapes.generate(tmp_path, **SET)
+        write.generate(tmp_path, **SET)
     assert contents(tmp_path) == {'annotations/val.json': text.encode()}
 
 
 def test_an_interrupted_set_has_no_annotations(root, tmp_path, monkeypatch):
-    render, calls = shapes.render, []
+    render, calls = scene.render, []
 
     def interrupted(*args):
         calls.append(args)
@@ -481,12 +482,12 @@ def test_an_interrupted_set_has_no_annotations(root, tmp_path, monkeypatch):
         return render(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shapes, 'render', interrupted)
+        patch.setattr(write, 'render', interrupted)
         with pytest.raises(KeyboardInterrupt):
-            shapes.generate(tmp_path, **SET)
+            write.generate(tmp_path, **SET)
     assert (tmp_path / 'train/000015.png').is_file()
     assert not list((tmp_path / 'annotations').iterdir())
-    shapes.generate(tmp_path, **SET)
+    write.generate(tmp_path, **SET)
     assert contents(tmp_path) == contents(root)
 
 
@@ -502,7 +503,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(root, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, 'write_text', fail_at_last)
         with pytest.raises(OSError, match='No space left'):
-            shapes.generate(tmp_path, **SET)
+            write.generate(tmp_path, **SET)
     names = [path.name for path in (tmp_path / 'annotations').iterdir()]
     assert sorted(names) == [
         'train.json',
@@ -511,7 +512,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(root, tmp_path, monkeypatch):
         'val_crops.json',
         'val_labels.json',
     ]
-    shapes.generate(tmp_path, **SET)
+    write.generate(tmp_path, **SET)
     assert contents(tmp_path) == contents(root)
 
 
@@ -529,10 +530,9 @@ def test_a_full_disk_leaves_no_part_of_a_file(root, tmp_path, monkeypatch):
 )
 def test_bad_arguments(tmp_path, field, value, least):
     with pytest.raises(ConfigError) as caught:
-        shapes.generate(tmp_path, **{**SET, field: value})
+        write.generate(tmp_path, **{**SET, field: value})
     assert str(caught.value) == (
-        f'{field}: must be an integer of at least {least}, but got {value!r}; '
-        f'take {least} or more'
+        f'{field}: must be an int >= {least}, but got {value!r}'
     )
     assert not list(tmp_path.iterdir())
 
@@ -559,10 +559,7 @@ def test_tool_generates(root, tmp_path, monkeypatch, capsys):
 def test_tool_reports_errors_in_one_line(tmp_path, monkeypatch):
     # A text as exit code is printed to stderr, with status 1.
     answer = make_shapes(monkeypatch, tmp_path, '--size', 32)
-    assert answer == (
-        'error: size: must be an integer of at least 64, but got 32; take 64 '
-        'or more'
-    )
+    assert answer == ('error: size: must be an int >= 64, but got 32')
     (tmp_path / 'file').touch()
     answer = make_shapes(monkeypatch, tmp_path / 'file')
     assert answer.startswith(f'error: root: cannot write to {tmp_path}/file (')

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lshfm_mm.calibration.sketches import MeanSketch, MedianSketch
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.sketches import MeanSketch, MedianSketch
 
 
 def rank_error(values, medians):

@@ -26,7 +26,7 @@ from scipy import stats
 from lshfm_mm.errors import ConfigError
 
 REPO = Path(__file__).parent.parent
-sys.path.insert(0, str(REPO / 'tools/study'))
+sys.path.insert(0, str(REPO / 'benchmarks/study'))
 
 import detectors  # noqa: E402
 import grid  # noqa: E402
@@ -35,7 +35,7 @@ import plan  # noqa: E402
 import report  # noqa: E402
 import results  # noqa: E402
 import runs  # noqa: E402
-from arm import FACTORS, TUNING_SEED, WORK  # noqa: E402
+from arm import CONFIGS, FACTORS, TUNING_SEED, WORK  # noqa: E402
 
 ARMS = [
     (experiment, name)
@@ -168,7 +168,8 @@ def test_the_short_table_has_our_arm_beside_its_control_and_a_peer(some):
     [line] = tables.short(more).splitlines()[2:]
     assert line == (
         f'| Faster R-CNN: COCO box AP | 3 | {np.mean([*alone.values()]):.1f} '
-        f'| 26.0 | 33.0 (LSHL2, second FC + L2, FPN) '
+        f"| 26.0 (teacher's head) "
+        f'| 33.0 (LSHL2, second FC + L2, FPN) '
         f'| {gain:+.1f} [{gain - reach:+.1f}, {gain + reach:+.1f}] '
         f'| 31.0 (CWD) | 40.0 |'
     )
@@ -280,9 +281,10 @@ def test_what_others_start_from_is_here_and_the_same(tmp_path, monkeypatch):
     assert runs.read_records()[run.name]['weights'] == other['weights']
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there_and_a_second_study_are_refused(tmp_path):
     command = [
-        *(sys.executable, '-W', 'ignore', str(REPO / 'tools/study')),
+        *(sys.executable, '-W', 'ignore', str(REPO / 'benchmarks/study')),
         *('--only', 'faster_rcnn/alone'),
     ]
     environment = {**os.environ, 'PYTHONPATH': str(REPO)}
@@ -345,7 +347,9 @@ def test_each_key_that_an_arm_changes_is_one_of_its_config():
     for experiment, name in ARMS:
         arm = grid.EXPERIMENTS[experiment].arms[name]
         run = runs.Run(experiment, name, 0, 'test', 1.0, arm)
-        cfg = Config.fromfile(REPO / f'configs/shapes/{arm.config}.py')
+        cfg = Config.fromfile(
+            REPO / f'configs/shapes/{CONFIGS[arm.config]}.py'
+        )
         for key in run.options:
             part = cfg
             for step in key.split('.'):
@@ -540,7 +544,9 @@ def copied(model):
 
 
 def config_of(run, folder):
-    cfg = Config.fromfile(REPO / f'configs/shapes/{run.spec.config}.py')
+    cfg = Config.fromfile(
+        REPO / f'configs/shapes/{CONFIGS[run.spec.config]}.py'
+    )
     cfg.merge_from_dict(run.options)
     cfg.model.get('architecture', cfg.model).backbone.init_cfg = None
     cfg.work_dir = str(folder / 'work')
@@ -583,7 +589,7 @@ runpy.run_path({tools!r} + '/__main__.py', run_name='__main__')
 
 def small(arms, only='*'):
     """Command that runs some arms for an epoch, on few images."""
-    places = dict(tools=str(REPO / 'tools/study'), repo=str(REPO))
+    places = dict(tools=str(REPO / 'benchmarks/study'), repo=str(REPO))
     code = SMALL.format(arms=arms, only=only, **places)
     return [sys.executable, '-W', 'ignore', '-c', code]
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from lshfm_mm.cli import check_data
+from lshfm_mm.datasets.check_files import check_data
+from lshfm_mm.datasets.shapes.scene import CLASSES
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.shapes import CLASSES
 
 REPO = Path(__file__).parent.parent
 LOADERS = ('train_dataloader',)
@@ -203,7 +203,7 @@ def test_training_resumes(trained, configs, tmp_path):
         ('train', ['nowhere.py'], 'error: config: no such file: nowhere.py'),
         (
             'train',
-            ['configs/shapes/faster_rcnn_student.py']
+            ['configs/shapes/faster-rcnn_r18_shapes.py']
             + ['--cfg-options', 'train_dataloader.dataset.data_root=void'],
             'error: train_dataloader.dataset.ann_file: no such file or '
             'folder: void/annotations/train.json; get the data with "python '
@@ -212,7 +212,7 @@ def test_training_resumes(trained, configs, tmp_path):
         ),
         (
             'train',
-            ['configs/shapes/faster_rcnn_student.py', '--check']
+            ['configs/shapes/faster-rcnn_r18_shapes.py', '--check']
             + ['--cfg-options', 'train_dataloader=', 'val_dataloader=']
             + ['val_evaluator='],
             'error: --check: is for distillations of this package, but '

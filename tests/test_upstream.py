@@ -36,6 +36,7 @@ from mmdet.models.roi_heads import (
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
+from mmengine.config.utils import _get_cfg_metainfo, _get_package_and_cfg_path
 from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.hub import get_config
@@ -53,15 +54,17 @@ from mmengine.runner import (
 )
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmengine.structures import InstanceData
+from mmengine.utils import get_installed_path
 from mmrazor.models.algorithms import SingleTeacherDistill
 from mmrazor.models.distillers import ConfigurableDistiller
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
 from torch import nn
+from torch.serialization import get_unsafe_globals_in_checkpoint
 from torch.utils.data import DataLoader
 
 from lshfm_mm import cli
-from lshfm_mm.checkpoints import code_in
+from lshfm_mm.utils.checkpoints import code_in
 
 # Where the stacks differ, an assumption is stated for each.
 ONEDL = any(x.name == 'onedl-mmengine' for x in metadata.distributions())
@@ -283,7 +286,7 @@ def test_a_roi_extractor_gets_the_rois_as_its_second_argument():
     assert isinstance(head.bbox_head.fc_cls, nn.Linear)
 
 
-@used_by('algorithms (_in_step)')
+@used_by('algorithms (in_step)')
 def test_without_rois_mmdet_leaves_its_class_loss_out():
     none = torch.zeros(0)
     losses = box_head().loss(
@@ -509,16 +512,16 @@ def test_a_model_that_is_moved_tells_its_parts_by_set_device():
     assert torch.device('cpu') in asked and '_apply' in asked
 
 
-@used_by('teacher (Guest)')
+@used_by('teacher (FrozenTeacher)')
 def test_an_average_is_a_deep_copy_and_its_keys_start_with_module():
     model, copies = Plain(), []
 
-    class Guest:
+    class FrozenTeacher:
         def __deepcopy__(self, memo):
             copies.append(self)
-            return Guest()
+            return FrozenTeacher()
 
-    object.__setattr__(model, '_guest', Guest())
+    object.__setattr__(model, '_guest', FrozenTeacher())
     average = ExponentialMovingAverage(model)
     assert len(copies) == 1
     keys = {f'module.{x}' for x in model.state_dict()}
@@ -637,12 +640,15 @@ def test_a_dataloader_is_built_of_a_copy_of_its_settings():
 
 
 @used_by('pairing')
-def test_get_config_tells_what_is_not_there():
-    for path in ('mmdet::no/such.py', 'mmdet::retinanet/no.py'):
-        with pytest.raises((FileNotFoundError, ValueError)):
-            get_config(path)
+def test_metafiles_tell_the_weights_of_a_config():
+    folder = get_installed_path('mmdet')
+    for name in ('no/such.py', 'retinanet/no.py'):
+        with pytest.raises(ValueError):
+            _get_cfg_metainfo(folder, name)
     path = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
-    assert get_config(path, pretrained=True).model_path.endswith('.pth')
+    package, name = _get_package_and_cfg_path(path)
+    assert get_installed_path(package) == folder
+    assert _get_cfg_metainfo(folder, name)['Weights'].endswith('.pth')
 
 
 @used_by('compat', 'teacher', 'tests/conftest.py')
@@ -778,7 +784,7 @@ def test_samples_of_classifiers_have_labels_and_scores():
 # torch
 
 
-@used_by('algorithms (_unneeded)')
+@used_by('teachers.maps (_unneeded)')
 def test_tree_leaves_flattens_what_recorders_hold():
     from torch.utils._pytree import tree_leaves
 
@@ -861,20 +867,18 @@ def test_weights_only_holds_whatever_the_environment_says(
     assert not (tmp_path / 'marker').exists()
 
 
-@used_by('checkpoints (code_in)')
-def test_torch_tells_which_names_it_takes_for_safe():
-    from torch import _weights_only_unpickler as unpickler
-
-    allowed = unpickler._get_allowed_globals()
-    assert {'torch._utils._rebuild_tensor_v2', 'torch.FloatStorage'} <= set(
-        allowed
-    )
-    assert f'{os.system.__module__}.system' not in allowed
-    added = unpickler._get_user_allowed_globals()
-    assert 'mmengine.logging.history_buffer.HistoryBuffer' in added
+@used_by('utils.checkpoints (code_in)')
+def test_torch_names_what_it_does_not_take_for_safe(tmp_path):
+    history = HistoryBuffer(np.array([1.0]), np.array([1]))
+    torch.save([torch.ones(1), history, os.mkdir], tmp_path / 'x.pth')
+    names = get_unsafe_globals_in_checkpoint(tmp_path / 'x.pth')
+    assert names == [f'{os.mkdir.__module__}.mkdir']
+    (tmp_path / 'x.pth').write_bytes(b'junk')
+    with pytest.raises(ValueError):
+        get_unsafe_globals_in_checkpoint(tmp_path / 'x.pth')
 
 
-@used_by('compat (patch_checkpoints)')
+@used_by('compat (declare_safe_classes)')
 def test_mmengines_checkpoints_hold_only_names_that_we_call_safe(tmp_path):
     history = HistoryBuffer(np.array([1.0]), np.array([1]))
     content = dict(
@@ -889,7 +893,7 @@ def test_mmengines_checkpoints_hold_only_names_that_we_call_safe(tmp_path):
     assert loaded['message_hub']['log_scalars']['loss'].mean() == 1
 
 
-@used_by('checkpoints (fetch)')
+@used_by('utils.checkpoints (download)')
 def test_downloads_with_a_wrong_hash_leave_nothing(tmp_path, monkeypatch):
     from torch.hub import download_url_to_file, get_dir
 

@@ -8,8 +8,7 @@ import argparse
 from pathlib import Path
 
 from lshfm_mm import cli
-from lshfm_mm.analysis import analyze
-from lshfm_mm.report import write_report
+from lshfm_mm.insight import analyze, write_report
 
 
 def main() -> None:
@@ -54,8 +53,8 @@ def main() -> None:
     args = parser.parse_args()
     analysis, images = analyze(
         args.config,
-        cli.named('students', args.students),
-        cli.named('work-dirs', args.work_dirs),
+        cli.parse_names('students', args.students),
+        cli.parse_names('work-dirs', args.work_dirs),
         args.num_images,
         args.images,
         args.seed,
@@ -65,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run_main(main)

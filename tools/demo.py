@@ -21,11 +21,12 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from lshfm_mm import cli, shapes
+from lshfm_mm import cli
+from lshfm_mm.datasets import shapes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
-from lshfm_mm.picture import draw_detections
-from lshfm_mm.teacher import model_config
+from lshfm_mm.insight.detections import draw_detections
+from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 # Of each task: groups of runs, one after the other; of a group two at a time
@@ -58,7 +59,7 @@ GROUPS: dict[str, list[dict[str, str]]] = {
             'single_again': 'student alone, twice as long',
             'single_stage1': '',
         },
-        {'single_lshfm': 'student, LSHL2 in two stages (paper)'},
+        {'single_lshfm': 'student, correct-only LSHL2 in two stages (paper)'},
     ],
     'multi': [
         {'single_teacher': '', 'single_student': ''},
@@ -68,6 +69,48 @@ GROUPS: dict[str, list[dict[str, str]]] = {
             'multi_stage1': '',
         },
         {'multi_lshfm': 'student, LSHL2 in two stages (paper)'},
+    ],
+}
+# A run -> its config below configs/shapes, and what is changed in it.
+CONFIGS: dict[str, list[str]] = {
+    'teacher': ['faster-rcnn_r34_shapes'],
+    'student': ['faster-rcnn_r18_shapes'],
+    'lshfm': ['lshl2_roi_faster-rcnn_r34_faster-rcnn_r18_shapes'],
+    'recommended': [
+        'recommended_roi-fpn_faster-rcnn_r34_faster-rcnn_r18_shapes'
+    ],
+    'retinanet_teacher': ['retinanet_r34_shapes'],
+    'retinanet_student': ['retinanet_r18_shapes'],
+    'retinanet_l2': [
+        'lshl2_cls_retinanet_r34_retinanet_r18_shapes',
+        'model.distiller.active=[l2]',
+    ],
+    'retinanet_lsh': [
+        'lshl2_cls_retinanet_r34_retinanet_r18_shapes',
+        'model.distiller.active=[lsh]',
+    ],
+    'retinanet_lshfm': ['lshl2_cls_retinanet_r34_retinanet_r18_shapes'],
+    'retinanet_lsh_bf16': ['lsh-bf16_cls_retinanet_r34_retinanet_r18_shapes'],
+    'retinanet_recommended': [
+        'recommended_cls_retinanet_r34_retinanet_r18_shapes'
+    ],
+    'single_teacher': ['resnet18-w16_shapes-single'],
+    'single_student': ['resnet18-w4_shapes-single'],
+    'single_again': ['resnet18-w4_again_shapes-single'],
+    'single_stage1': [
+        'lshl2_pooled_resnet18-w16_resnet18-w4_stage1_shapes-single'
+    ],
+    'single_lshfm': [
+        'lshl2-correct_pooled_resnet18-w16_resnet18-w4_stage2_shapes-single'
+    ],
+    'multi_teacher': ['resnet18-w16_shapes-multi'],
+    'multi_student': ['resnet18-w4_shapes-multi'],
+    'multi_again': ['resnet18-w4_again_shapes-multi'],
+    'multi_stage1': [
+        'lshl2_pooled_resnet18-w16_resnet18-w4_stage1_shapes-multi'
+    ],
+    'multi_lshfm': [
+        'lshl2_pooled_resnet18-w16_resnet18-w4_stage2_shapes-multi'
     ],
 }
 # Of each task: a column -> where the test tool has it, and what makes it %.
@@ -96,9 +139,7 @@ CHILDREN: list[subprocess.Popen] = []  # stopped when the demo is
 
 def config_of(run: str) -> str:
     """Path of the config of a run."""
-    short = any(run in group for group in GROUPS['faster_rcnn'])
-    name = f'faster_rcnn_{run}' if short else run
-    return str(REPO / f'configs/shapes/{name}.py')
+    return str(REPO / f'configs/shapes/{CONFIGS[run][0]}.py')
 
 
 def run_tool(run: str, name: str, *args: str) -> None:
@@ -134,7 +175,13 @@ def train(run: str) -> None:
     if model.exists() and model.with_suffix('.py').exists():
         return
     folder = str(WORK / run)
-    run_tool(run, 'train.py', config_of(run), '--work-dir', folder, '--resume')
+    options = CONFIGS[run][1:]
+    run_tool(
+        run,
+        'train.py',
+        *(config_of(run), '--work-dir', folder, '--resume'),
+        *(['--cfg-options', *options] if options else []),
+    )
     last = (WORK / run / 'last_checkpoint').read_text(encoding=None).strip()
     export_student(last, str(model), force=True, config=config_of(run))
 
@@ -230,7 +277,8 @@ def main() -> None:
         train_together(list(group))
     step(last, 'evaluate')
     register_all_modules(init_default_scope=True)
-    head = ['', *COLUMNS[task], 'parameters', 's / step']
+    unit = 'image' if COLUMNS[task] is BOX else 'batch'
+    head = ['', *COLUMNS[task], 'parameters', f's / test {unit}']
     text = table(head, [row(run, runs[run], task) for run in runs])
     written = WORK / f'{task}_table.md'
     written.write_text(text + '\n', 'utf-8')
@@ -243,4 +291,4 @@ def main() -> None:
 
 if __name__ == '__main__':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit('demo: stopped'))
-    cli.run(main)
+    cli.run_main(main)

@@ -3,7 +3,8 @@
 import argparse
 
 from lshfm_mm import cli
-from lshfm_mm.pairing import CHOICES, LOSSES, write_config
+from lshfm_mm.pairing import write_config
+from lshfm_mm.pairing.pair import CHOICES, LOSSES
 
 
 def main() -> None:
@@ -46,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run_main(main)

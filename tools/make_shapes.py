@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from lshfm_mm import cli
-from lshfm_mm.shapes import generate
+from lshfm_mm.datasets.shapes import generate
 
 
 def main() -> None:
@@ -36,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run_main(main)

@@ -9,19 +9,19 @@ import tempfile
 from pathlib import Path
 
 from lshfm_mm import cli
-from lshfm_mm.export import (
-    check_weights,
-    export_student,
-    student_config,
-)
+from lshfm_mm.datasets.check_files import check_data
+from lshfm_mm.export import export_student
+from lshfm_mm.export.student import check_weights, student_config
+from lshfm_mm.utils.configs import read_config
 
 
 def main() -> None:
     """Put the student in the place of a distillation, then test."""
     tool = cli.upstream_tool('test', sys.argv[1:])
     args = tool.parse_args()
-    cfg = cli.read_config(args.config, args.cfg_options)
-    cli.check_data(cfg, ('test_dataloader',))
+    cfg = read_config('config', args.config, args.cfg_options)
+    args.config = cfg.filename  # also of 'package::path'
+    check_data(cfg, ('test_dataloader',))
     check_weights(cfg, args.checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         student = student_config(cfg)
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run_main(main)

@@ -1,33 +1,47 @@
 """Train a model or a distillation: the train tool of mmdet or mmpretrain.
 
-Beside its arguments there are two flags for distillations, see ``FLAGS``.
+Beside its arguments there are two flags for distillations.
 """
 
+import argparse
 import sys
 import tempfile
 
 from lshfm_mm import cli
-
-FLAGS = {
-    '--check': 'audit a batch, evaluate one, stop before the first update',
-    '--check-teacher': 'evaluate the teacher on the validation set first',
-}
+from lshfm_mm.datasets.check_files import check_data, check_weights_files
+from lshfm_mm.utils.configs import read_config
 
 
 def main() -> None:
     """Check what the config needs, then train."""
-    flags = cli.own_flags(FLAGS)
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='audit a batch, evaluate one, stop before the first update',
+    )
+    parser.add_argument(
+        '--check-teacher',
+        action='store_true',
+        help='evaluate the teacher on the validation set first',
+    )
+    flags, sys.argv[1:] = parser.parse_known_args()
+    if {'-h', '--help'} & {*sys.argv}:
+        parser.print_help()  # then upstream prints its own
     tool = cli.upstream_tool('train', sys.argv[1:])
     args = tool.parse_args()
-    cfg = cli.read_config(args.config, args.cfg_options)
-    cli.check_data(cfg, ('train_dataloader', 'val_dataloader'))
-    cli.check_weights_files(cfg)
+    cfg = read_config('config', args.config, args.cfg_options)
+    args.config = cfg.filename  # also of 'package::path'
+    check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_weights_files(cfg)
     cli.prepare_training(args, cfg)
     cli.start_processes(args, cfg)
-    if '--check-teacher' in flags:
+    if flags.check_teacher:
         cli.evaluate_teacher(cfg, args.launcher)
     tool.parse_args = lambda: args
-    if '--check' not in flags:
+    if not flags.check:
         tool.main()
         return
     options = cli.audit_options(cfg)
@@ -38,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    cli.run_main(main)

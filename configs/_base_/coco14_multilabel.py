@@ -1,7 +1,10 @@
 """COCO14, all classes of an image, as in the paper: 60 epochs of 32 images."""
 
 _base_ = 'voc07_multilabel.py'
-custom_imports = dict(imports=['lshfm_mm.datasets'])  # and all of lshfm_mm
+custom_imports = dict(
+    imports=['lshfm_mm.datasets.coco_multi_label'],
+    allow_failed_imports=False,
+)
 
 dataset_type = 'CocoMultiLabel'
 data_root = 'data/coco/'

@@ -1,7 +1,7 @@
 """LSHL2 on the RoIs of Faster R-CNN, COCO, R101 -> R50, the paper's weights.
 
-FPN mimicking is one switch away: add
-``--cfg-options model.distiller.active="[roi,fpn]"``.
+``--cfg-options model.distiller.active="[lsh]"`` is LSH alone, ``"[l2]"`` L2
+alone, and ``"[lsh,l2,fpn]"`` mimics the FPN, too.
 """
 
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
@@ -18,21 +18,15 @@ model = dict(
     teacher_ckpt='https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r101_fpn_2x_coco/faster_rcnn_r101_fpn_2x_coco_bbox_mAP-0.398_20200504_210455-1d2dac9c.pth',  # noqa: E501
     distiller=dict(
         type='LSHFMDistiller',
-        active=['roi'],
+        active=['lsh', 'l2'],
         taps=dict(
-            roi='roi_head.bbox_head.fc_cls',
+            lsh='roi_head.bbox_head.fc_cls',
+            l2='roi_head.bbox_head.fc_cls',
             fpn=dict(layer='neck', record='output'),
         ),
         losses=dict(
-            roi=[
-                dict(type='LSHLoss', loss_weight=7),
-                dict(
-                    type='L2Loss',
-                    normalize=False,
-                    div_element=True,
-                    loss_weight=7,
-                ),
-            ],
+            lsh=[dict(type='LSHLoss', loss_weight=7)],
+            l2=[dict(type='FeatureL2Loss', loss_weight=7)],
             fpn=[dict(type='PKDLoss', loss_weight=6)],
         ),
     ),

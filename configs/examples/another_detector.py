@@ -1,7 +1,7 @@
 """A one-stage detector: tap the layer that gives the class scores."""
 
 _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
-custom_imports = dict(imports=['lshfm_mm'])
+custom_imports = dict(imports=['lshfm_mm'], allow_failed_imports=False)
 
 model = dict(
     _delete_=True,

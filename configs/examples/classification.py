@@ -1,7 +1,7 @@
 """A classifier of mmpretrain: the pooled feature before its last layer."""
 
 _base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
-custom_imports = dict(imports=['lshfm_mm'])
+custom_imports = dict(imports=['lshfm_mm'], allow_failed_imports=False)
 
 model = dict(
     _delete_=True,

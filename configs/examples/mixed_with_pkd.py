@@ -1,6 +1,6 @@
 """LSH and relative L2 on RoIs, and PKD of MMRazor on the FPN."""
 
-_base_ = 'lshfm_mm::distill/faster_rcnn_recommended.py'
+_base_ = 'lshfm_mm::distill/recommended_roi-fpn_faster-rcnn_r101_faster-rcnn_r50_1x_coco.py'  # noqa: E501
 
 model = dict(
     distiller=dict(

@@ -11,6 +11,7 @@ val_dataloader = dict(dataset=dict(data_prefix=dict(img='val/'), **val))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'val.json')
 test_evaluator = val_evaluator
+del meta, train, val
 
 # Only features are mimicked, so the teacher may be the one of the model zoo,
 # with its 80 classes. One that you trained on your data: teacher=dict(

@@ -16,4 +16,5 @@ val_dataloader = dict(dataset=dict(**own, **val))  # a name to a line, no .jpg
 test_dataloader = val_dataloader
 val_evaluator = dict(_delete_=True, type='VOCMetric', eval_mode='area')
 test_evaluator = val_evaluator
+del own, train, val
 model = dict(architecture=dict(roi_head=dict(bbox_head=dict(num_classes=3))))

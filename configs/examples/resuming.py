@@ -1,6 +1,6 @@
 """Goes on by itself: start the same command again after an interruption."""
 
-_base_ = 'lshfm_mm::distill/faster_rcnn_recommended.py'
+_base_ = 'lshfm_mm::distill/recommended_roi-fpn_faster-rcnn_r101_faster-rcnn_r50_1x_coco.py'  # noqa: E501
 
 # From the latest checkpoint of work_dir, or from the beginning where there is
 # none. It holds optimizer, schedule, the hash functions and their bias; the

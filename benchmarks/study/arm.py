@@ -1,0 +1,155 @@
+"""What an arm of the study is, and what all arms have in common."""
+
+import copy
+import json
+import re
+from typing import Any, NamedTuple
+
+Options = dict[str, Any]  # dotted keys of a config -> values
+
+WORK = 'work_dirs/study'
+SIZE = 96  # pixels
+# Of a method's weights, tried on validation. If the best is at an end, that
+# end's square is tried, too.
+FACTORS = (0.25, 1.0, 4.0)
+TUNING_SEED = 100
+# What records of the study call a config -> its file in ``configs/shapes``.
+CONFIGS = {
+    'faster_rcnn_lshfm': 'lshl2_roi_faster-rcnn_r34_faster-rcnn_r18_shapes',
+    'faster_rcnn_student': 'faster-rcnn_r18_shapes',
+    'faster_rcnn_teacher': 'faster-rcnn_r34_shapes',
+    'multi_lshfm': 'lshl2_pooled_resnet18-w16_resnet18-w4_stage2_shapes-multi',
+    'multi_student': 'resnet18-w4_shapes-multi',
+    'multi_teacher': 'resnet18-w16_shapes-multi',
+    'retinanet_lshfm': 'lshl2_cls_retinanet_r34_retinanet_r18_shapes',
+    'retinanet_student': 'retinanet_r18_shapes',
+    'retinanet_teacher': 'retinanet_r34_shapes',
+    'single_lshfm': 'lshl2-correct_pooled_resnet18-w16_resnet18-w4_stage2_'
+    'shapes-single',
+    'single_student': 'resnet18-w4_shapes-single',
+    'single_teacher': 'resnet18-w16_shapes-single',
+}
+INHERITED = ', inherited head'  # end of a title
+METRICS = {'single': 'accuracy/top1', 'multi': 'multi-label/mAP'}
+
+
+class Method(NamedTuple):
+    """Losses at taps; their weights are the middle of those that are tried.
+
+    Attributes:
+        title (str): For tables.
+        taps (dict): See ``LSHFMDistiller``.
+        losses (dict): Likewise.
+        connectors (dict): Likewise.
+        options (dict): What else is changed in the config.
+    """
+
+    title: str
+    taps: dict[str, Any]
+    losses: dict[str, list[dict[str, Any]]]
+    connectors: dict[str, Any] = {}
+    options: Options = {}
+
+
+class Arm(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        title (str): For tables.
+        config (str): Key of ``CONFIGS``.
+        options (dict): What is changed in it.
+        method (Method, optional): What it mimics.
+        tuned_as (str, optional): EXPERIMENT/ARM whose factor it takes.
+            Defaults to none: a factor of 1.
+    """
+
+    title: str
+    config: str
+    options: Options
+    method: Method | None = None
+    tuned_as: str = ''
+
+    @property
+    def metric(self) -> str:
+        """What counts, by its name in the log."""
+        return METRICS.get(self.config.partition('_')[0], 'coco/bbox_mAP')
+
+    @property
+    def starts_from(self) -> list[str]:
+        """Names of the weights that its config reads."""
+        text = json.dumps(self.options)
+        return sorted(set(re.findall(rf'{WORK}/(\w+)\.pth', text)))
+
+    @property
+    def test_folder(self) -> str:
+        """Of the images that count."""
+        return 'small_test' if self.config.startswith('multi') else 'test'
+
+
+class Experiment(NamedTuple):
+    """Arms that are compared.
+
+    Attributes:
+        title (str): Of its plot, and of its row in the short table.
+        seeds (int): Of each arm, from 0 on.
+        teacher (str): Name of its weights.
+        baseline (str): What the arms are compared to, EXPERIMENT/ARM.
+        arms (dict): Name -> arm.
+        pairs (tuple): Names of arms to be held against each other, too.
+        short (tuple): Names of arms for the short table: without a teacher,
+            with LSHL2, with the best loss of others. Defaults to no row.
+    """
+
+    title: str
+    seeds: int
+    teacher: str
+    baseline: str
+    arms: dict[str, Arm]
+    pairs: tuple[tuple[str, str], ...] = ()
+    short: tuple[str, ...] = ()
+
+
+def loader_options(folder: str, scale: int | None) -> Options:
+    """Images, and no workers: runs go side by side, a core each."""
+    options: Options = {}
+    for key in ('train_dataloader', 'val_dataloader'):
+        options[f'{key}.num_workers'] = 0
+        options[f'{key}.persistent_workers'] = False
+        options[f'{key}.dataset.data_root'] = f'data/study/{folder}/'
+        if scale is not None:
+            options[f'{key}.dataset.pipeline.2.scale'] = (scale, scale)
+    options['test_dataloader'] = None
+    options['test_evaluator'] = options['test_cfg'] = None
+    return options
+
+
+def pretrained(arm: str) -> Options:
+    """Init of a backbone with that of another run."""
+    checkpoint = f'{WORK}/{arm}.pth'
+    return dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+
+
+def schedule(epochs: int) -> Options:
+    """Cosine over some epochs, after a short warm-up; one checkpoint."""
+    return {
+        'default_hooks.checkpoint.interval': epochs,
+        'train_cfg.max_epochs': epochs,
+        'train_cfg.val_interval': epochs,
+        'param_scheduler.0.end': 40,
+        'param_scheduler.1.end': epochs,
+    }
+
+
+def with_losses(method: Method, factor: float) -> Options:
+    """The distiller of a method, its weights times a factor."""
+    # Taps may share losses; each gets its own to be changed.
+    losses = {k: [dict(x) for x in v] for k, v in method.losses.items()}
+    for loss in (x for listed in losses.values() for x in listed):
+        key = 'alpha_mgd' if 'alpha_mgd' in loss else 'loss_weight'
+        loss[key] = factor * loss.get(key, 1)
+    return {
+        'model.distiller.taps': dict(_delete_=True, **method.taps),
+        'model.distiller.losses': dict(_delete_=True, **losses),
+        'model.distiller.connectors': dict(method.connectors),
+        **copy.deepcopy(method.options),
+    }

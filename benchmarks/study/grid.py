@@ -1,0 +1,193 @@
+"""What the study runs: data, models, methods, arms, seeds.
+
+An arm is a config of ``configs/shapes`` and what is changed in it: those of
+``detectors.py`` and of ``classifiers.py``.
+"""
+
+import classifiers
+import detectors
+from arm import SIZE, Arm, Experiment, Options, schedule
+from detectors import EPOCHS
+
+# Folder -> seed, images for training, images for validation, size in pixels.
+# Detectors learn from 'main', backbones and classifiers of one label from
+# 'crops', of several labels from 'small'. Weights of losses are chosen on the
+# validation images of 'main' and 'small'; what counts is measured on those of
+# 'test' and 'small_test'.
+DATA = {
+    'crops': (7, 4000, 200, SIZE),
+    'main': (0, 640, 400, SIZE),
+    'test': (1, 1, 800, SIZE),
+    'small': (2, 4000, 400, 64),
+    'small_test': (3, 1, 800, 64),
+}
+
+LABELS = {'single': 'one label', 'multi': 'several labels'}
+SINGLE, MULTI = (classifiers.needed_of(x) for x in LABELS)
+TEACHERS = {
+    f'{name}_teacher': Arm(
+        'teacher', f'{name}_teacher', options('teacher', 2 * EPOCHS, 'model')
+    )
+    for name, options in detectors.DETECTORS.items()
+}
+# What others start from, by the name of its weights; a stage after the other.
+NEEDED = [
+    {
+        'backbone_student': detectors.backbone_of(18, 12, 12),
+        'backbone_teacher': detectors.backbone_of(34, 32, 8),
+        **SINGLE[0],
+    },
+    {**TEACHERS, **SINGLE[1], **MULTI[0]},
+    MULTI[1],
+]
+
+FASTER_RCNN = {
+    **detectors.arms_of('faster_rcnn', detectors.ROI, detectors.METHODS),
+    **{
+        f'{name}+inherit': detectors.distilled(
+            'faster_rcnn', method, True, f'faster_rcnn/{name}+inherit'
+        )
+        for name, method in detectors.MORE_TAPS.items()
+    },
+    'fc2_fpn': detectors.distilled(
+        'faster_rcnn',
+        detectors.MORE_TAPS['fc2_fpn'],
+        False,
+        'faster_rcnn/fc2_fpn+inherit',
+    ),
+    'paper': detectors.distilled('faster_rcnn', detectors.PAPER, False),
+}
+
+
+def changed(options: Options, *names: str) -> dict[str, Arm]:
+    """Arms of Faster R-CNN with other options."""
+    return {
+        x: FASTER_RCNN[x]._replace(
+            options={**FASTER_RCNN[x].options, **options}
+        )
+        for x in names
+    }
+
+
+EXPERIMENTS = {
+    'faster_rcnn': Experiment(
+        'Faster R-CNN',
+        5,
+        'faster_rcnn_teacher',
+        'faster_rcnn/alone',
+        FASTER_RCNN,
+        (
+            ('lshl2+inherit', 'alone+inherit'),
+            ('lshl2+inherit', 'l2+inherit'),
+            ('lshl2+inherit', 'lsh+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2+inherit'),
+            ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
+            ('lshl2_fpn+inherit', 'pkd+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('lshl2+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_pkd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
+            ('lshl2_cwd+inherit', 'cwd+inherit'),
+            ('kl+inherit', 'alone+inherit'),
+            ('mgd+inherit', 'alone+inherit'),
+            ('fc2_fpn+inherit', 'alone+inherit'),
+            ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
+            ('fc2_fpn+inherit', 'lshl2_cwd+inherit'),
+            ('fc2_fpn+inherit', 'cwd+inherit'),
+            ('fc2_fpn+inherit', 'fc2_fpn'),
+            ('lshl2_fpn+inherit', 'lshl2_fpn'),
+            ('lshl2_fpn', 'cwd'),
+            ('fc2_fpn', 'cwd'),
+        ),
+        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+    ),
+    'long': Experiment(
+        'Faster R-CNN, students trained as long as the teacher',
+        3,
+        'faster_rcnn_teacher',
+        'long/alone',
+        changed(
+            schedule(2 * EPOCHS),
+            *('alone', 'alone+inherit', 'lshl2_fpn+inherit'),
+            *('fc2_fpn+inherit', 'cwd+inherit', 'lshl2_cwd+inherit'),
+        ),
+        (
+            ('lshl2_fpn+inherit', 'alone+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
+            ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
+            ('fc2_fpn+inherit', 'cwd+inherit'),
+        ),
+        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+    ),
+    'few_images': Experiment(
+        'Faster R-CNN, student with 64 of 640 images',
+        3,
+        'faster_rcnn_teacher',
+        'few_images/alone',
+        changed(
+            # As many steps.
+            {
+                **schedule(10 * EPOCHS),
+                'train_dataloader.dataset.indices': 64,
+            },
+            *('alone', 'alone+inherit', 'lshl2+inherit'),
+            *('lshl2_fpn+inherit', 'fc2_fpn+inherit', 'cwd+inherit'),
+        ),
+        (
+            ('lshl2_fpn+inherit', 'alone+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
+            ('fc2_fpn+inherit', 'cwd+inherit'),
+        ),
+        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+    ),
+    'retinanet': Experiment(
+        'RetinaNet',
+        3,
+        'retinanet_teacher',
+        'retinanet/alone',
+        detectors.arms_of(
+            'retinanet', detectors.RETINA, detectors.RETINA_METHODS
+        ),
+        (
+            ('lshl2+inherit', 'alone+inherit'),
+            ('lshl2+inherit', 'l2+inherit'),
+            ('lshl2+inherit', 'pkd+inherit'),
+            ('lshl2+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2+inherit'),
+            ('lshl2_fpn+inherit', 'cwd+inherit'),
+            ('lshl2_fpn+inherit', 'lshl2_fpn'),
+            ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
+            ('lshl2_cwd+inherit', 'cwd+inherit'),
+        ),
+        ('alone', 'lshl2_fpn+inherit', 'cwd+inherit'),
+    ),
+    **{
+        task: Experiment(
+            f'Classification, {labels}',
+            5,
+            f'{task}_teacher',
+            f'{task}/alone',
+            classifiers.arms_of(task),
+            classifiers.TASK_PAIRS[task],
+            classifiers.TASK_SHORT[task],
+        )
+        for task, labels in LABELS.items()
+    },
+    **{
+        f'ablation_{name}': Experiment(
+            f'Ablation: {title}',
+            3,
+            'faster_rcnn_teacher',
+            f'faster_rcnn/{base}',
+            {
+                arm: detectors.distilled(
+                    'faster_rcnn', method, True, f'faster_rcnn/{base}'
+                )
+                for arm, method in arms.items()
+            },
+        )
+        for name, (title, base, arms) in detectors.ABLATIONS.items()
+    },
+}

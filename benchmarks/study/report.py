@@ -1,0 +1,127 @@
+"""The pages and plots of the study, from what was recorded alone."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import grid
+import markdown_tables as tables
+import matplotlib.pyplot as plt
+import numpy as np
+from arm import INHERITED
+from results import rows, teacher
+from runs import REPO, Record
+
+from lshfm_mm.insight.charts import GRID, MUTED, SERIES, STYLE
+from lshfm_mm.utils.files import atomic_write
+
+PAGES = (REPO / 'docs/results.md', REPO / 'README.md')
+IMAGES = REPO / 'docs/images'
+
+
+def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
+    """Draw seeds and mean of each method, the baseline and the teacher."""
+    found = rows(records, experiment)
+    best = teacher(records, experiment)
+    titles = [x.title.removesuffix(INHERITED) for x in found]
+    lines = list(dict.fromkeys(titles))
+    heads: dict[str, str] = {}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            figsize=(7.2, 1.2 + 0.27 * len(lines)), layout='constrained'
+        )
+        for row, title in zip(found, titles, strict=True):
+            inherits = row.title != title
+            colour = SERIES[1 if inherits else 2]
+            heads['inherited head' if inherits else 'own head'] = colour
+            place = lines.index(title)
+            axes.plot(
+                row.values,
+                [place] * len(row.values),
+                '.',
+                color=colour,
+                alpha=0.45,
+            )
+            axes.plot(np.mean(row.values), place, 'D', color=colour, ms=5)
+        for label, colour in heads.items():
+            axes.plot([], [], 'D', color=colour, ms=5, label=label)
+        axes.axvline(
+            np.mean(found[0].values), color=MUTED, ls=(0, (2, 2)), lw=0.9
+        )
+        if best is not None:
+            axes.axvline(best[1], color=MUTED, lw=0.9, label='teacher')
+        figure.legend(loc='outside lower right', ncols=3)
+        axes.set_yticks(range(len(lines)), lines)
+        axes.set_ylim(len(lines) - 0.5, -0.5)
+        axes.grid(axis='x', color=GRID)
+        shown = [x for row in found for x in row.values]
+        shown += [best[1]] if best else []
+        room = 0.04 * (max(shown) - min(shown) or 1)
+        axes.set_xlim(min(shown) - room, max(shown) + room)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis='y', length=0)
+        axes.set_xlabel(f'{tables.name_of(experiment)} in %')
+        axes.set_title(grid.EXPERIMENTS[experiment].title, loc='left')
+        with atomic_write(out) as partial:
+            drawn = {'Description': content(records, experiment)}
+            figure.savefig(partial, dpi=110, facecolor='white', metadata=drawn)
+        plt.close(figure)
+
+
+def content(records: Mapping[str, Record], experiment: str) -> str:
+    """What a plot shows, for the file itself."""
+    drawn = [(x.title, x.values) for x in rows(records, experiment)]
+    shown = [teacher(records, experiment), *drawn]
+    return hashlib.sha256(repr(shown).encode()).hexdigest()
+
+
+def parts(records: Mapping[str, Record]) -> dict[str, str]:
+    """What stands between marks of the pages, by their names."""
+    found = {
+        'cost': tables.cost(records),
+        'short': tables.short(records),
+    }
+    for name in grid.EXPERIMENTS:
+        if len(rows(records, name)) > 1:
+            found[name] = tables.table(records, name)
+        if tuned := tables.tuning_table(records, name):
+            found[f'{name} tuning'] = tuned
+        if pairs := tables.pairs_table(records, name):
+            found[f'{name} pairs'] = pairs
+        if again := tables.new_seeds_table(records, name):
+            found[f'{name} new seeds'] = again
+    return found
+
+
+def filled(page: str, found: Mapping[str, str]) -> str:
+    """A page with what was recorded between its marks."""
+
+    def part(match: re.Match[str]) -> str:
+        text = found.get(match[1], '(not run yet)')
+        return f'<!-- study: {match[1]} -->\n\n{text}\n\n<!-- end -->'
+
+    pattern = r'<!-- study: (.+?) -->\n.*?<!-- end -->'
+    return re.sub(pattern, part, page, flags=re.S)
+
+
+def write(records: Mapping[str, Record]) -> Sequence[Path]:
+    """Fill the pages and draw the plots.
+
+    Args:
+        records (dict): What was recorded, by the names of the runs.
+
+    Returns:
+        list[Path]: What was written.
+    """
+    found = parts(records)
+    for page in PAGES:
+        text = filled(page.read_text('utf-8'), found)
+        with atomic_write(page) as partial:
+            partial.write_text(text, 'utf-8')
+    written = [*PAGES]
+    for name in grid.EXPERIMENTS:
+        if len(rows(records, name)) > 1:
+            written.append(IMAGES / f'study_{name}.png')
+            plot(records, name, written[-1])
+    return written

@@ -1,5 +1,0 @@
-"""ResNet110 alone."""
-
-_base_ = 'resnet20.py'
-
-model = dict(backbone=dict(depth=110))

@@ -1,5 +1,0 @@
-"""ResNet32 of four times the width alone."""
-
-_base_ = 'resnet8x4.py'
-
-model = dict(backbone=dict(depth=32))

@@ -1,5 +1,0 @@
-"""ResNet56 alone."""
-
-_base_ = 'resnet20.py'
-
-model = dict(backbone=dict(depth=56))

@@ -1,0 +1,5 @@
+"""ResNet56 alone."""
+
+_base_ = 'resnet20_cifar100.py'
+
+model = dict(backbone=dict(depth=56))

@@ -1,8 +1,0 @@
-"""VGG8 alone."""
-
-_base_ = '../_base_/cifar100.py'
-custom_imports = dict(imports=['lshfm_mm.backbones'])
-
-model = dict(
-    backbone=dict(type='CIFARVGG', depth=8), head=dict(in_channels=512)
-)

@@ -1,5 +1,0 @@
-"""Wide ResNet 40-1 alone."""
-
-_base_ = 'wrn_40_2.py'
-
-model = dict(backbone=dict(widen_factor=1), head=dict(in_channels=64))

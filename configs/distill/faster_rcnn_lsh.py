@@ -1,9 +1,0 @@
-"""LSH alone on the RoIs of Faster R-CNN."""
-
-_base_ = 'faster_rcnn_lshfm.py'
-
-model = dict(
-    distiller=dict(
-        losses=dict(roi=[dict(type='LSHLoss', loss_weight=7)]),
-    )
-)

@@ -1,0 +1,8 @@
+"""The recommended recipe for Faster R-CNN with mmdet's 2x schedule."""
+
+_base_ = 'recommended_roi-fpn_faster-rcnn_r101_faster-rcnn_r50_1x_coco.py'
+
+train_cfg = dict(max_epochs=24)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 24
+param_scheduler[1].milestones = [16, 22]

@@ -1,0 +1,23 @@
+"""LSHL2 on RoIs with the paper's weights."""
+
+_base_ = 'faster-rcnn_r18_shapes.py'
+custom_imports = dict(imports=['lshfm_mm'], allow_failed_imports=False)
+
+model = dict(
+    _delete_=True,
+    _scope_='mmrazor',
+    type='RoIMimicDistill',
+    architecture=_base_.model,
+    teacher=dict(cfg_path='{{ fileDirname }}/faster-rcnn_r34_shapes.py'),
+    teacher_ckpt='work_dirs/shapes/teacher.pth',
+    distiller=dict(
+        type='LSHFMDistiller',
+        taps=dict(
+            lsh='roi_head.bbox_head.fc_cls', l2='roi_head.bbox_head.fc_cls'
+        ),
+        losses=dict(
+            lsh=[dict(type='LSHLoss', loss_weight=7)],
+            l2=[dict(type='FeatureL2Loss', loss_weight=7)],
+        ),
+    ),
+)

@@ -1,0 +1,24 @@
+"""LSH and relative L2 on RoIs, L2 on the FPN, into an inherited head.
+
+Layers and weights are those of a study on generated images (docs/results.md).
+"""
+
+_base_ = 'lshl2_roi_faster-rcnn_r34_faster-rcnn_r18_shapes.py'
+
+model = dict(
+    inherit=True,
+    distiller=dict(
+        active=['roi', 'fpn'],
+        taps=dict(
+            roi='roi_head.bbox_head.shared_fcs.1',  # before the class layer
+            fpn=dict(layer='neck', record='output'),
+        ),
+        losses=dict(
+            roi=[
+                dict(type='LSHLoss', loss_weight=4),
+                dict(type='RelativeL2Loss', loss_weight=4),
+            ],
+            fpn=[dict(type='RelativeL2Loss', loss_weight=1)],
+        ),
+    ),
+)

@@ -1,9 +1,0 @@
-"""Faster R-CNN R101, the teacher."""
-
-_base_ = 'faster_rcnn_r50.py'
-
-model = dict(
-    backbone=dict(
-        depth=101, init_cfg=dict(checkpoint='torchvision://resnet101')
-    )
-)

@@ -1,0 +1,9 @@
+"""RetinaNet R101, the teacher."""
+
+_base_ = 'retinanet_r50_voc0712.py'
+
+model = dict(
+    backbone=dict(
+        depth=101, init_cfg=dict(checkpoint='torchvision://resnet101')
+    )
+)

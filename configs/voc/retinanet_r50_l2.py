@@ -1,9 +1,0 @@
-"""L2 alone on the class tower: r101 -> r50."""
-
-_base_ = 'retinanet_r50_lshfm.py'
-
-model = dict(
-    distiller=dict(
-        losses=dict(cls=[dict(type='FeatureL2Loss', loss_weight=7)])
-    )
-)

@@ -1,9 +1,0 @@
-"""LSH alone on the class tower: vgg16 -> vgg11."""
-
-_base_ = 'retinanet_vgg11_lshfm.py'
-
-model = dict(
-    distiller=dict(
-        losses=dict(cls=[dict(type='LSHLoss', num_hashes=4096, loss_weight=8)])
-    )
-)

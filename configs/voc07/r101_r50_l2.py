@@ -1,9 +1,0 @@
-"""L2 alone in one stage: r101 -> r50."""
-
-_base_ = 'r101_r50_lshl2.py'
-
-model = dict(
-    distiller=dict(
-        losses=dict(pooled=[dict(type='FeatureL2Loss', loss_weight=0.5)])
-    )
-)

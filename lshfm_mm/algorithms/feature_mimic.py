@@ -1,0 +1,350 @@
+"""The algorithms: the order of the steps of one training batch.
+
+1. The teacher computes what is tapped of its maps, and nothing else. It goes
+   first: what its layers take of memory is free when the student needs it.
+2. The student computes its task losses; its features are recorded.
+3. The teacher's box head, if tapped, runs on the student's RoIs.
+4. The distiller compares the records.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from mmrazor.models.algorithms import SingleTeacherDistill
+from mmrazor.models.task_modules.recorder import RecorderManager
+from mmrazor.models.utils import add_prefix
+from mmrazor.registry import MODELS
+from torch import Tensor
+
+from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..errors import ConfigError, check_arguments, check_bools
+from ..teachers.execution import TeacherExecution
+from ..teachers.host import TeacherHost
+from ..teachers.images import ImageConverter
+from ..teachers.inherit import inherit_weights
+from ..teachers.loading import build_teacher
+from ..teachers.maps import TeacherMaps
+from ..utils.configs import model_config
+from .student_weights import count_fitting, weights_from_files
+from .trained_parts import check_parts, in_step, is_under
+
+
+@MODELS.register_module()
+class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
+    """Mimic features of any model that needs no RoIs for them.
+
+    The teacher gets the images in its own normalisation and channel order.
+    It runs its backbone and neck, and its head (``mode='tensor'``: no loss,
+    no post-processing) only where a tap lies there.
+
+    Args:
+        architecture (dict | BaseModel): The student: a model config, or
+            ``dict(cfg_path=...)``.
+        teacher (dict | BaseModel): The teacher, likewise.
+        distiller (dict): Config of the distiller.
+        teacher_ckpt (str, optional): File or URL of the teacher's weights.
+        teacher_strict (bool): Whether missing or misshapen keys in it are an
+            error. Defaults to True.
+        inherit (bool): Whether all of the student but its backbone starts
+            from the teacher's weights, where name and shape agree. Defaults
+            to False, as in the paper.
+        teacher_precision (str, optional): 'float32', 'bfloat16' or
+            'float16': what the teacher computes in, under autocast. Defaults
+            to the student's.
+        teacher_channels_last (bool): Whether the teacher's convolutions run
+            in channels-last memory format. Defaults to False.
+        teacher_compile (bool): Whether the teacher's backbone is compiled by
+            ``torch.compile``. Defaults to False.
+        student_trainable (bool | list[str]): The parts of the student that
+            are trained, such as ``['neck']``; the rest is frozen and in eval
+            mode. Defaults to True, all of it.
+        kwargs: Arguments of MMRazor's ``SingleTeacherDistill``. Where
+            ``calculate_student_loss`` is False and nothing else needs labels,
+            the images need none.
+
+    Attributes:
+        student_origins (list[str]): Where the student's weights come from.
+        student_faults (list[str]): Files that gave it (almost) nothing.
+
+    Raises:
+        ConfigError: If student, teacher and distiller do not fit together.
+    """
+
+    def __init__(
+        self,
+        architecture: Mapping[str, Any] | BaseModel,
+        teacher: Mapping[str, Any] | BaseModel,
+        distiller: Mapping[str, Any],
+        teacher_ckpt: str | None = None,
+        teacher_strict: bool = True,
+        inherit: bool = False,
+        teacher_precision: str | None = None,
+        teacher_channels_last: bool = False,
+        teacher_compile: bool = False,
+        student_trainable: bool | Sequence[str] = True,
+        **kwargs: Any,
+    ) -> None:
+        check_arguments('model', type(self), kwargs)
+        check_bools(dict(teacher_strict=teacher_strict, inherit=inherit))
+        if kwargs.pop('teacher_trainable', False) is not False:
+            raise ConfigError(
+                'teacher_trainable: must be False here; remove it, or use '
+                "MMRazor's SingleTeacherDistill"
+            )
+        execution = TeacherExecution(
+            teacher_precision, teacher_channels_last, teacher_compile
+        )
+        student = _build_student(architecture, kwargs)
+        _check_distiller(distiller)
+        # The guest must be there before MMRazor asks for ``self.teacher``;
+        # what MMRazor then registers as a submodule is taken out again.
+        guest = build_teacher(teacher, teacher_ckpt, teacher_strict)
+        object.__setattr__(self, '_guest', guest)
+        self._check_models(student, guest.model)
+        super().__init__(
+            architecture=student,
+            teacher=guest.model,
+            distiller={'_scope_': 'mmrazor', **distiller},
+            **kwargs,
+        )
+        del self._modules['teacher']
+        preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
+        self._images = ImageConverter(*preprocessors)
+        self._execution = execution
+        self._execution.prepare(self.teacher)
+        self.inherit = inherit
+        self.student_origins: list[str] = []
+        self.student_faults: list[str] = []
+        self._freeze(student_trainable)
+        self._maps = TeacherMaps(guest, self.distiller.teacher_recorders)
+        self._check_head_sources(self._maps.head_sources)
+
+    def _freeze(self, trainable: bool | Sequence[str]) -> None:
+        """Leave gradients to the parts of the student that are trained."""
+        if trainable is True and not self.calculate_student_loss:
+            raise ConfigError(
+                'student_trainable: is True, but with calculate_student_loss='
+                'False nothing trains what lies behind the taps; name what '
+                "is trained, as in ['backbone', 'neck']"
+            )
+        self._trained = check_parts(
+            'student_trainable', trainable, self.student
+        )
+        for name, parameter in self.student.named_parameters():
+            if not is_under(name, self._trained):
+                parameter.requires_grad = False
+
+    def loss(
+        self,
+        batch_inputs: Tensor,
+        data_samples: list[BaseDataElement] | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the losses of a batch.
+
+        Args:
+            batch_inputs (Tensor): Preprocessed images, (N, C, H, W).
+            data_samples (list): Their annotations.
+
+        Returns:
+            dict[str, Tensor]: The student's losses under ``student.``, the
+            mimicking losses under ``distill.``.
+        """
+        if self.distillation_stopped:
+            losses = self._run_student(batch_inputs, data_samples)
+            self.distiller.records.empty()
+            return in_step(self, losses)
+        recorders = self.distiller.teacher_recorders
+        with recorders:
+            maps = self._teacher_maps(batch_inputs, data_samples)
+        losses = self._run_student(batch_inputs, data_samples)
+        with _continued(recorders):
+            rows = self._teacher_head(maps)
+        del maps
+        all_ran = self._all_ran()
+        mimic_losses = self.distiller.compute_distill_losses(
+            data_samples, tuple(batch_inputs.shape[-2:]), rows
+        )
+        losses.update(add_prefix(mimic_losses, 'distill'))
+        return losses if all_ran else in_step(self, losses)
+
+    def init_weights(self) -> None:
+        """Initialise the student, then let it inherit.
+
+        Raises:
+            ConfigError: If the teacher has nothing for it.
+        """
+        first_time = not self.is_init
+        super().init_weights()
+        if not first_time:
+            return
+        origins, faults = weights_from_files(self.student)
+        self.student_origins, self.student_faults = origins, faults
+        if self.inherit:
+            taken = inherit_weights(self.student, self.teacher)
+            self.student_origins.append(
+                f'inherit: {len(taken)} of '
+                f'{len(self.student.state_dict())} tensors'
+            )
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+    ) -> None:
+        """Load a checkpoint; one with (almost) nothing for it is wrong."""
+        if state_dict:
+            self.student_origins.append(
+                count_fitting(
+                    state_dict, f'{prefix}architecture.', self.student
+                )
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def train(self, mode: bool = True) -> 'FeatureMimicDistill':
+        """Set the mode of all but what is frozen, which stays in eval."""
+        super().train(mode)
+        self.teacher.eval()
+        for name, module in self.student.named_modules():
+            if not is_under(name, self._trained):
+                module.training = module.training and any(
+                    is_under(part, [name]) for part in self._trained
+                )
+        return self
+
+    def record_teacher(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Run what is tapped of the teacher, under its recorders.
+
+        Args:
+            inputs (Tensor): Preprocessed images of the student, (N, C, H, W).
+            data_samples (list): Their annotations.
+            rois (Tensor, optional): Boxes to pool, (R, 5). Defaults to those
+                of the recorded student.
+
+        Returns:
+            dict[str, Tensor]: Name of a tap -> the student's samples there
+            that the teacher has seen; all, where it has no entry.
+        """
+        with self.distiller.teacher_recorders:
+            maps = self._teacher_maps(inputs, data_samples)
+            return self._teacher_head(maps, rois)
+
+    @torch.no_grad()
+    def record_student(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None = None,
+    ) -> None:
+        """Run the student under its recorders, and leave it as it is.
+
+        Args:
+            inputs (Tensor): Preprocessed images, (N, C, H, W).
+            data_samples (list): Their annotations.
+            rois (Tensor, optional): Boxes to pool, (R, 5). Defaults to those
+                that the student finds.
+        """
+        training = [x for x in self.student.modules() if x.training]
+        self.student.eval()
+        try:
+            with self.distiller.student_recorders:
+                self._run_student_on(inputs, data_samples, rois)
+        finally:
+            for module in training:
+                module.training = True
+
+    def _run_student(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> dict[str, Tensor]:
+        with self.distiller.student_recorders:
+            needs_loss = self.distiller.records.need_loss
+            if not (self.calculate_student_loss or needs_loss):
+                self.student(inputs, data_samples, mode='tensor')
+                return {}
+            losses = self.student(inputs, data_samples, mode='loss')
+        if not self.calculate_student_loss:
+            return {}
+        return add_prefix(losses, 'student')
+
+    def _run_student_on(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None,
+        rois: Tensor | None,
+    ) -> None:
+        """Run the student without its losses, on RoIs if it pools some."""
+        self.student(inputs, data_samples, mode='tensor')
+
+    @torch.no_grad()
+    def _teacher_maps(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> Sequence[Tensor]:
+        """Run what is tapped of the teacher and needs no RoIs."""
+        images = self._images(inputs, data_samples)
+        with self._execution(images) as images:
+            self._maps.run(images, data_samples)
+        return ()
+
+    @torch.no_grad()
+    def _teacher_head(
+        self, maps: Sequence[Tensor], rois: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Run what is tapped of the teacher on RoIs, pooled from its maps."""
+        return {}
+
+    def _all_ran(self) -> bool:
+        """Whether all layers that are trained had something to do.
+
+        Without RoIs mmdet has no loss of classes.
+        """
+        return not hasattr(self.student, 'roi_head')
+
+    def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
+        """Raise unless the algorithm serves these models."""
+
+    def _check_head_sources(self, sources: Mapping[str, str]) -> None:
+        """Raise unless what is tapped beyond the teacher's neck can run."""
+        if sources and hasattr(self.teacher, 'roi_head'):
+            raise ConfigError(
+                'type: FeatureMimicDistill cannot tap the head of a '
+                'two-stage detector; use RoIMimicDistill'
+            )
+
+
+def _build_student(
+    architecture: Mapping[str, Any] | BaseModel, kwargs: dict[str, Any]
+) -> BaseModel:
+    if isinstance(architecture, BaseModel):
+        return architecture
+    cfg = model_config('architecture', architecture)
+    # Where mmpretrain keeps it, and without the type that the student knows.
+    preprocessor = kwargs.pop('data_preprocessor', None)
+    if preprocessor is not None:
+        cfg.setdefault('data_preprocessor', preprocessor)
+    return MODELS.build(cfg)
+
+
+def _check_distiller(distiller: Mapping[str, Any]) -> None:
+    kind = MODELS.get(distiller.get('type', ''))
+    if not (isinstance(kind, type) and issubclass(kind, LSHFMDistiller)):
+        raise ConfigError(
+            f'distiller.type: must be LSHFMDistiller, but got '
+            f'{distiller.get("type")!r}; it takes the same arguments'
+        )
+
+
+@contextmanager
+def _continued(manager: RecorderManager) -> Iterator[None]:
+    """Record on, beside what is recorded already."""
+    recorders = manager.recorders.values()
+    before = [list(recorder.data_buffer) for recorder in recorders]
+    with manager:
+        for recorder, records in zip(recorders, before, strict=True):
+            recorder.data_buffer.extend(records)
+        yield

@@ -1,0 +1,8 @@
+"""Networks that mmpretrain has not."""
+
+from . import cifar, necks
+
+__all__ = [
+    'cifar',
+    'necks',
+]

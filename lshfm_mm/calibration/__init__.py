@@ -1,0 +1,1 @@
+"""The bias of hash functions, from what the teacher sees."""

@@ -1,0 +1,1 @@
+"""What makes the stack run: found, installed, and made to import."""

@@ -1,0 +1,253 @@
+"""Install mmcv, with its operators on torchvision or compiled.
+
+mmcv-lite, a published wheel, has all of mmcv but the module ``mmcv._ext``
+with the operators. Here it is downloaded, and installed under the name of
+mmcv with :mod:`lshfm_mm.compat.mmcv_ext` in that place::
+
+    python -m lshfm_mm install_mmcv
+
+It takes seconds and no compiler; processes that never import lshfm_mm use it,
+too. An mmcv with compiled operators that works is left alone. ``--compiled``
+replaces ours by one, see :mod:`lshfm_mm.compat.compile_mmcv`. Only the
+standard library is used here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from . import stacks
+from .repack_mmcv import LOCAL, repack
+from .stacks import Stack
+
+OPERATORS = Path(__file__).resolve().parent / 'mmcv_ext'
+# Prints the file of the operators, if they load and fit.
+PROBE_OPERATORS = """
+import mmcv.ops, mmcv._ext, torch
+is_compiled = not mmcv._ext.__file__.endswith('.py')
+if is_compiled and torch.cuda.is_available():
+    if mmcv._ext.get_compiling_cuda_version() == 'not available':
+        raise OSError('they were compiled without CUDA, and torch sees a GPU')
+print('operators:' + mmcv._ext.__file__)
+"""
+# The last line that it prints is mmcv where only the operators do not load.
+PROBE = f"import mmcv\nprint('mmcv')\n{PROBE_OPERATORS}"
+
+
+def run_python(code: str, folder: str = '') -> tuple[str, str]:
+    """Run ``code`` in a new process.
+
+    Args:
+        code (str): Python source.
+        folder (str): Where modules are looked for first, if given.
+
+    Returns:
+        tuple[str, str]: The last line that it printed, and the last line of
+        its error (empty when all went well).
+    """
+    env = dict(os.environ)
+    if folder:
+        path = [folder, env.get('PYTHONPATH', '')]
+        env['PYTHONPATH'] = os.pathsep.join(filter(None, path))
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, env=env
+    )
+    last = (done.stdout.strip().splitlines() or [''])[-1]
+    if done.returncode == 0:
+        return last, ''
+    crash = f'crashed with exit status {done.returncode}'
+    return last, (done.stderr.strip().splitlines() or [crash])[-1]
+
+
+def pip(*args: str) -> bool:
+    """Run pip of this environment; return whether it succeeded."""
+    command = [sys.executable, '-m', 'pip', *args]
+    return subprocess.run(command).returncode == 0
+
+
+def cache_folder() -> Path:
+    """Make the folder in which wheels are kept."""
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    folder = Path(root) / 'lshfm_mm'
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def download(release: stacks.Release, folder: Path, *options: str) -> Path:
+    """Download one file of the package index, checked by pip.
+
+    Args:
+        release (Release): The file.
+        folder (Path): Where it is written, an empty one.
+        options (str): Further ones of pip.
+
+    Returns:
+        Path: The file.
+    """
+    wanted = folder / 'requirements.txt'
+    wanted.write_text(
+        f'{release.requirement} --hash=sha256:{release.sha256}', 'utf-8'
+    )
+    done = pip(
+        'download', '--quiet', '--no-deps', *options,
+        '--requirement', str(wanted), '--dest', str(folder),
+    )  # fmt: skip
+    if not done:
+        sys.exit(
+            f'error: mmcv: {release.requirement} with sha256 '
+            f'{release.sha256} could not be downloaded, pip says why; mend '
+            f'that, and run this command again'
+        )
+    wanted.unlink()
+    (path,) = folder.iterdir()
+    return path
+
+
+def same_python(left: Path, right: Path) -> bool:
+    """Whether two folders hold the same Python files."""
+    names, others = (
+        sorted(x.relative_to(folder).as_posix() for x in folder.rglob('*.py'))
+        for folder in (left, right)
+    )
+    return names == others and not any(
+        filecmp.cmpfiles(left, right, names, shallow=False)[1:]
+    )
+
+
+def judge_operators(stack: Stack, file: str) -> tuple[str, str]:
+    """Tell which operators of mmcv load.
+
+    Args:
+        stack (Stack): The stack that is installed.
+        file (str): Of the module ``mmcv._ext``.
+
+    Returns:
+        tuple[str, str]: ``compiled``, or ``torchvision's`` for ours as they
+        are here, and ''; or '' and why they do not do.
+    """
+    if not file.endswith('.py'):
+        return 'compiled', ''
+    version = stacks.dist_version(stack.packages['mmcv'][0])
+    if version == stack.mmcv + LOCAL and same_python(
+        Path(file).parent, OPERATORS
+    ):
+        return "torchvision's", ''
+    return '', "torchvision's operators are not those of this lshfm_mm"
+
+
+def in_place(stack: Stack) -> str:
+    """Return what operators the mmcv that is installed has.
+
+    Returns:
+        str: ``compiled`` or ``torchvision's``, or '' when there is no mmcv,
+        one that does not work, or an older one.
+    """
+    name, spec = stack.packages['mmcv']
+    version = stacks.dist_version(name)
+    if not version or not stacks.satisfies(version, spec):
+        return ''
+    line, error = run_python(PROBE)
+    if error:
+        return ''
+    return judge_operators(stack, line.removeprefix('operators:'))[0]
+
+
+def install(wheel: Path) -> str:
+    """Install the requirements of ``wheel``, and then it, if it works.
+
+    It is tried in a folder of its own: an mmcv that is installed stays as it
+    is until one that works takes its place.
+
+    Returns:
+        str: Why its operators do not load, and so it is not installed, or ''.
+    """
+    lock = ['-c', str(stacks.LOCK)] if stacks.LOCK.is_file() else []
+    refusal = f'error: mmcv: pip could not install {wheel}'
+    with tempfile.TemporaryDirectory() as scratch:
+        only = ['install', '--quiet', '--no-deps']
+        if not pip(*only, '--target', scratch, str(wheel)):
+            sys.exit(refusal)
+        (dist,) = metadata.distributions(path=[scratch])
+        wanted = dist.requires or []
+        if wanted and not pip('install', '--quiet', *lock, *wanted):
+            sys.exit('error: mmcv: its requirements could not be installed')
+        reached, error = run_python(PROBE, scratch)
+    if error and not reached:
+        sys.exit(
+            f'error: mmcv: {wheel} cannot be imported ({error}); what was '
+            f'installed stays'
+        )
+    if error:
+        return error
+    if not pip(*only, '--force-reinstall', str(wheel)):
+        sys.exit(refusal)
+    print(f'mmcv: installed {wheel}', flush=True)
+    return ''
+
+
+def install_on_torchvision(stack: Stack) -> None:
+    """Download mmcv's Python files and install them with our operators."""
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = download(stack.python, Path(scratch))
+        # The wheel stays, because pip freeze names it.
+        wheel = repack(
+            archive, OPERATORS, stack.packages['mmcv'][0], cache_folder()
+        )
+    error = install(wheel)
+    if error:
+        sys.exit(
+            f'error: mmcv: its operators cannot be imported ({error}); what '
+            f'was installed stays'
+        )
+
+
+def main() -> None:
+    """Install mmcv into the environment of this interpreter."""
+    parser = argparse.ArgumentParser(
+        description='Install mmcv, with its operators on torchvision.'
+    )
+    parser.add_argument(
+        '--compiled',
+        action='store_true',
+        help='with compiled operators: takes a C++ compiler, 7 to 30 minutes',
+    )
+    parser.add_argument(
+        '--stack',
+        choices=stacks.STACKS,
+        help='whose mmcv, where none of either is installed yet '
+        '(default: openmmlab)',
+    )
+    args = parser.parse_args()
+    try:
+        stack = stacks.choose(args.stack)
+    except ValueError as error:
+        sys.exit(f'error: stack: {error}')
+    kind = in_place(stack)
+    if kind == 'compiled' or (kind and not args.compiled):
+        version = stacks.dist_version(stack.packages['mmcv'][0])
+        version = version.removesuffix(LOCAL)
+        print(f'mmcv: {version} with {kind} operators is in place')
+        return
+    for name in ('torch', 'torchvision'):
+        if not stacks.dist_version(name):
+            sys.exit(
+                f'error: {name}: is not installed for {sys.executable}; '
+                f'install torch and torchvision first'
+            )
+    if args.compiled:
+        from . import compile_mmcv
+
+        compile_mmcv.install_compiled(stack)
+    else:
+        install_on_torchvision(stack)
+
+
+if __name__ == '__main__':
+    main()

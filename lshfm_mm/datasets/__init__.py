@@ -1,0 +1,1 @@
+"""Data sets, and a look at the files that they need."""

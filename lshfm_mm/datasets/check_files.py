@@ -1,0 +1,163 @@
+"""What a config needs of files, looked for before any work is done."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mmdet
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from ..errors import ConfigError
+from ..utils.checkpoints import check_finite, read_state_dict
+from .annotations import check_annotations
+
+# Data sets of mmpretrain that download what is absent.
+SELF_LOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+
+
+def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
+    """Look for the annotations and images of the datasets in a config.
+
+    Annotation files are read where mmdet or mmpretrain would go on without a
+    word, see :func:`check_annotations`.
+
+    Args:
+        cfg (Config): The config. Its ``data_help`` says how to get the data.
+        dataloaders (tuple[str]): Keys of the dataloaders to look at.
+
+    Raises:
+        ConfigError: If a file or folder is absent, or cannot be used.
+    """
+    if not _is_first():
+        return
+    scope = cfg.get('default_scope')
+    for key in dataloaders:
+        dataset = (cfg.get(key) or {}).get('dataset')
+        for where, part in _datasets(f'{key}.dataset', dataset):
+            root = part.get('data_root') or ''
+            paths = {
+                name: Path(root) / path
+                for name, path in _named_paths(part).items()
+                if root + path and '://' not in root + path
+            }
+            for name, path in paths.items():
+                if not path.exists():
+                    raise ConfigError(
+                        f'{where}.{name}: no such file or folder: {path}; '
+                        f'{_data_help(cfg, path)}'
+                    )
+            file = paths.get('ann_file')
+            if file is not None and file.suffix == '.json':
+                with DATASETS.switch_scope_and_registry(scope) as registry:
+                    kind = registry.get(str(part.get('type')))
+                boxes = key != 'test_dataloader'
+                check_annotations(f'{where}.ann_file', file, part, kind, boxes)
+        field = key.replace('dataloader', 'evaluator')
+        found = cfg.get(field) or []
+        for part in found if isinstance(found, list | tuple) else [found]:
+            named = part.get('ann_file') or ''
+            if '://' not in named and not Path(named).exists():
+                raise ConfigError(
+                    f'{field}.ann_file: no such file: {named}; set it as in '
+                    f'{key}.dataset'
+                )
+
+
+def check_weights_files(cfg: Config) -> None:
+    """Read the local files that a training starts from.
+
+    Args:
+        cfg (Config): The config.
+
+    Raises:
+        ConfigError: If ``load_from`` or the checkpoint of an ``init_cfg`` is
+            absent, no checkpoint, holds what would run, or has weights that
+            are no finite numbers.
+    """
+    if not _is_first():
+        return
+    named = [('load_from', cfg.get('load_from'))]
+    model = cfg.model.get('architecture', cfg.model)
+    named += _pretrained('model', model.to_dict())
+    for field, path in named:
+        if not path or '://' in path:
+            continue
+        if not Path(path).expanduser().is_file():
+            raise ConfigError(
+                f'{field}: no such file: {path}; do the training before this '
+                f'one, or set it to None'
+            )
+        state = read_state_dict(field, path)
+        check_finite(field, path, state)
+
+
+def _is_first() -> bool:
+    """Whether this is the process that looks into files for all others."""
+    ranks = (os.environ.get(x, '0') for x in ('RANK', 'SLURM_PROCID'))
+    return all(x == '0' for x in ranks)
+
+
+def _datasets(
+    field: str, dataset: Any
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield field and config of a data set and of those that it wraps."""
+    if isinstance(dataset, list | tuple):
+        for index, part in enumerate(dataset):
+            yield from _datasets(f'{field}[{index}]', part)
+    if isinstance(dataset, Mapping):
+        yield field, dataset
+        for key in ('dataset', 'datasets'):
+            yield from _datasets(f'{field}.{key}', dataset.get(key))
+
+
+def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """Field -> path below ``data_root`` of what a data set reads."""
+    kind = str(dataset.get('type')).rpartition('.')[2]
+    if kind in SELF_LOADING and dataset.get('download', True):
+        return {}
+    named = {'ann_file': dataset.get('ann_file')}
+    split, prefix = dataset.get('split'), dataset.get('data_prefix')
+    if kind == 'VOC':  # of mmpretrain
+        split = f'ImageSets/Main/{split or "trainval"}.txt'
+        named['split'] = dataset.get('image_set_path') or split
+        prefix = prefix or dict(img_path='JPEGImages', ann_path='Annotations')
+    elif kind == 'ImageNet' and not prefix:
+        named['split'] = split
+    if isinstance(prefix, Mapping):
+        for key, path in prefix.items():
+            named[f'data_prefix.{key}'] = path
+    else:
+        named['data_prefix'] = prefix
+    return {k: v for k, v in named.items() if v} or {'data_root': ''}
+
+
+def _pretrained(field: str, model: Any) -> Iterator[tuple[str, str]]:
+    """Field and path of the checkpoints that a model starts from."""
+    if isinstance(model, Mapping):
+        if model.get('type') == 'Pretrained':
+            yield f'{field}.checkpoint', model.get('checkpoint') or ''
+        for key, part in model.items():
+            yield from _pretrained(f'{field}.{key}', part)
+
+
+def _data_help(cfg: Config, path: Path) -> str:
+    """How to get the data: as the config says, or with mmdet's tool."""
+    command = cfg.get('data_help')
+    if command is None:
+        parts = path.parts
+        if 'coco' in parts:
+            root = Path(*parts[: parts.index('coco') + 1])
+            name = 'coco2014' if '2014' in path.name else 'coco2017'
+        elif 'VOCdevkit' in parts:
+            root = Path(*parts[: parts.index('VOCdevkit')])
+            name = 'voc2012' if 'VOC2012' in parts else 'voc2007'
+        else:
+            return 'set its data_root'
+        tool = '.mim/tools/misc/download_dataset.py'
+        command = (
+            f'python {Path(mmdet.__file__).parent / tool} --dataset-name '
+            f'{name} --save-dir {root} --unzip'
+        )
+    return f'get the data with "{command}", or set its data_root'

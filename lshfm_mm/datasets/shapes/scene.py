@@ -1,0 +1,118 @@
+"""Scenes of shapes: what is in an image, and its pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import check_int
+from .forms import CLASSES, Floats, Mask
+from .layers import BLOB, CLUTTER, FRONT_BLOB, Scene, tight_box
+
+MAX_OBJECTS = 5
+MIN_SIZE = 64  # side of an image in pixels
+
+
+class Shape(NamedTuple):
+    """One labelled object of an image.
+
+    Attributes:
+        label (int): Index into :data:`CLASSES`.
+        box (tuple[int, int, int, int]): Tight box of the visible pixels:
+            left, top, width, height in pixels.
+        mask (np.ndarray): Visible pixels, bool, (H, W).
+    """
+
+    label: int
+    box: tuple[int, int, int, int]
+    mask: Mask
+
+
+def render(
+    rng: np.random.Generator, size: int
+) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
+    """Draw one image with its objects.
+
+    Args:
+        rng (np.random.Generator): Source of all randomness.
+        size (int): Side of the image in pixels, at least :data:`MIN_SIZE`.
+
+    Returns:
+        tuple[np.ndarray, list[Shape]]: The image, uint8, BGR, (H, W, 3), and
+        its 1 to :data:`MAX_OBJECTS` objects from back to front.
+
+    Raises:
+        ConfigError: If ``size`` is too small.
+
+    Example:
+        >>> image, objects = render(np.random.default_rng(0), 160)
+        >>> image.shape
+        (160, 160, 3)
+        >>> 1 <= len(objects) <= MAX_OBJECTS
+        True
+    """
+    check_int('size', size, MIN_SIZE)
+    scene = compose(rng, size)
+    noise = rng.standard_normal((size, size, 3), np.float32)
+    # One pass that adds, rounds and clips to 0..255.
+    image = cv2.addWeighted(
+        paint(scene), 1, noise, scene.noise, 0, dtype=cv2.CV_8U
+    )
+    objects = []
+    for index, layer in enumerate(scene.layers):
+        if layer.label != CLUTTER:
+            mask = scene.owner == index
+            objects.append(Shape(layer.label, tight_box(mask), mask))
+    return np.asarray(image, np.uint8), objects
+
+
+def compose(rng: np.random.Generator, size: int) -> Scene:
+    """Draw a scene: clutter, then objects, then clutter that hides some.
+
+    What is hidden too much, by the border or by what lies on it, or would
+    hide too much of another form, is placed elsewhere or left out. So no
+    unlabelled rest of an object stays in the image.
+
+    Args:
+        rng (np.random.Generator): Source of all randomness.
+        size (int): Side of the image in pixels.
+
+    Returns:
+        Scene: With 1 to :data:`MAX_OBJECTS` objects.
+    """
+    scene = Scene(rng, size)
+    for _ in range(rng.integers(0, 3)):
+        scene.add_bar()
+    for _ in range(rng.integers(0, 2)):
+        scene.add_blob(BLOB)
+    for _ in range(rng.integers(0, 2)):
+        scene.add_half()
+    labels = rng.integers(len(CLASSES), size=rng.integers(1, MAX_OBJECTS + 1))
+    while not scene.objects:
+        for label in labels:
+            scene.add_object(int(label))
+    for _ in range(rng.integers(0, 2)):
+        scene.add_bar(near_object=0.7)
+    for _ in range(rng.integers(0, 2)):
+        scene.add_blob(FRONT_BLOB, near_object=0.7)
+    return scene
+
+
+def paint(scene: Scene, without: int | None = None) -> Floats:
+    """Paint a scene without its noise.
+
+    Args:
+        scene (Scene): What to paint.
+        without (int | None): Index of a layer to leave out.
+
+    Returns:
+        np.ndarray: Colours, (H, W, 3).
+    """
+    canvas = scene.background.copy()
+    for index, layer in enumerate(scene.layers):
+        if index != without:
+            canvas[layer.window][layer.mask] = layer.fill.T
+    return canvas

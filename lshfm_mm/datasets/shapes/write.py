@@ -1,0 +1,239 @@
+"""Shapes: small generated images, to detect and to classify shapes in.
+
+Six kinds of flat shapes, rotated, overlapping, partly hidden and often of low
+contrast, between lines, blobs and halves of shapes that are no objects. Made
+to compare networks within minutes; colour says nothing about the class.
+
+Three views of the same images: objects with their boxes (detection), the
+classes in an image (several labels), and crops around the objects (one label).
+
+Image ``i`` of a split depends on ``(seed, split, i)`` and ``size`` alone, so
+a larger set starts with the smaller one. The bytes are the same on every run
+with the same releases of NumPy and OpenCV.
+
+Legend: H = W = ``size``, the side of an image in pixels; (h, w) the window of
+the image that a layer may touch; colours are BGR in grey levels 0..255.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from ...errors import ConfigError, check_int
+from ...utils.files import atomic_write
+from .forms import CLASSES
+from .scene import MIN_SIZE, Shape, render
+
+VERSION = '1.0'  # to be raised when the same arguments give other images
+SPLITS = ('train', 'val')
+CROP = 32  # side of the crop of an object in pixels
+CROP_MARGIN = 1.25  # side of the crop before it is resized, over the object's
+
+
+def generate(
+    root: str | os.PathLike[str],
+    num_train: int = 800,
+    num_val: int = 200,
+    size: int = 160,
+    seed: int = 0,
+) -> None:
+    """Write the data set, unless ``root`` holds it already.
+
+    The files are ``annotations/{train,val}.json`` in COCO format and the
+    images ``{train,val}/000000.png`` and so on. In mmpretrain's format
+    ``annotations/{train,val}_labels.json`` has the ascending classes in each
+    image, and ``annotations/{train,val}_crops.json`` the class of each of
+    ``crops/{train,val}/000000.png`` and so on. COCO's annotations come last
+    and by renaming, so a folder that has both of them is complete.
+
+    Args:
+        root (str | os.PathLike): Folder to write to.
+        num_train (int): Number of training images.
+        num_val (int): Number of validation images.
+        size (int): Side of an image in pixels, at least :data:`MIN_SIZE`.
+        seed (int): Seed of the whole set, not negative.
+
+    Raises:
+        ConfigError: If an argument is out of range, or if ``root`` holds
+            another set.
+    """
+    counts = {'train': num_train, 'val': num_val}
+    for split, count in counts.items():
+        check_int(f'num_{split}', count, 1)
+    check_int('size', size, MIN_SIZE)
+    check_int('seed', seed, 0)
+    info = {
+        'description': 'shapes',
+        'version': VERSION,
+        'num_train': num_train,
+        'num_val': num_val,
+        'size': size,
+        'seed': seed,
+    }
+    root = Path(root)
+    if _holds(root, info):
+        return
+    for folder in ('annotations', *SPLITS, *(f'crops/{x}' for x in SPLITS)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    with tqdm(total=num_train + num_val, desc='shapes', unit='image') as bar:
+        contents = {
+            split: _write_images(root, split, count, info, bar)
+            for split, count in counts.items()
+        }
+    for split, content in contents.items():
+        for view, labels in (
+            ('labels', _labels_of_images(content)),
+            ('crops', _labels_of_crops(content)),
+        ):
+            text = json.dumps(
+                {'metainfo': {'classes': CLASSES}, 'data_list': labels}
+            )
+            _write_whole(_annotation_file(root, f'{split}_{view}'), text)
+    for split, content in contents.items():
+        _write_whole(_annotation_file(root, split), json.dumps(content))
+
+
+def crop(
+    image: npt.NDArray[np.uint8], box: tuple[int, int, int, int]
+) -> npt.NDArray[np.uint8]:
+    """Cut a square around an object; what lies outside repeats the border.
+
+    Args:
+        image (np.ndarray): uint8, (H, W, 3).
+        box (tuple): Left, top, width, height in pixels.
+
+    Returns:
+        np.ndarray: uint8, (CROP, CROP, 3); the longer side of the box takes
+        ``1 / CROP_MARGIN`` of it.
+    """
+    left, top, width, height = box
+    scale = CROP / (CROP_MARGIN * max(width, height))
+    centre = left + width / 2, top + height / 2
+    # From pixel edges of the image to those of the crop, at pixel centres.
+    shift = [CROP / 2 - scale * x + (scale - 1) / 2 for x in centre]
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    side = (CROP, CROP)
+    crop = cv2.warpAffine(image, matrix, side, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
+
+
+def _write_images(
+    root: Path, split: str, count: int, info: dict[str, Any], bar: tqdm[Any]
+) -> dict[str, Any]:
+    """Write the images and crops of a split; return its COCO content."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    size = info['size']
+    for index in range(count):
+        seed = [info['seed'], SPLITS.index(split), index]
+        image, objects = render(np.random.default_rng(seed), size)
+        name = f'{index:06d}.png'
+        _write_image(root / split / name, image)
+        record = {'file_name': name, 'width': size, 'height': size}
+        images.append({'id': index + 1, **record})
+        for item in objects:
+            number = len(annotations)
+            path = root / 'crops' / split / f'{number:06d}.png'
+            _write_image(path, crop(image, item.box))
+            annotations.append(_annotation(number + 1, index + 1, item))
+        bar.update()
+    categories = [
+        {'id': label + 1, 'name': name} for label, name in enumerate(CLASSES)
+    ]
+    return {
+        'info': info,
+        'images': images,
+        'annotations': annotations,
+        'categories': categories,
+    }
+
+
+def _write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
+    done, data = cv2.imencode('.png', image)
+    if not done:
+        raise OSError(f'OpenCV cannot encode {path.name}')
+    path.write_bytes(data.tobytes())
+
+
+def _labels_of_images(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The classes in each image of a COCO set, as mmpretrain reads them."""
+    present: dict[int, set[int]] = {x['id']: set() for x in content['images']}
+    for item in content['annotations']:
+        present[item['image_id']].add(item['category_id'] - 1)
+    return [
+        {'img_path': x['file_name'], 'gt_label': sorted(present[x['id']])}
+        for x in content['images']
+    ]
+
+
+def _labels_of_crops(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The class of each crop, as mmpretrain reads it."""
+    return [
+        {'img_path': f'{index:06d}.png', 'gt_label': x['category_id'] - 1}
+        for index, x in enumerate(content['annotations'])
+    ]
+
+
+def _annotation(number: int, image_id: int, item: Shape) -> dict[str, Any]:
+    """COCO's record of an object."""
+    rle = coco_mask.encode(np.asfortranarray(item.mask, np.uint8))
+    return {
+        'id': number,
+        'image_id': image_id,
+        'category_id': item.label + 1,
+        'bbox': item.box,
+        'area': int(np.count_nonzero(item.mask)),
+        'segmentation': {
+            'size': rle['size'],
+            'counts': rle['counts'].decode('ascii'),
+        },
+        'iscrowd': 0,
+    }
+
+
+def _annotation_file(root: Path, name: str) -> Path:
+    return root / 'annotations' / f'{name}.json'
+
+
+def _holds(root: Path, info: dict[str, Any]) -> bool:
+    """Whether the whole set is in ``root``; raise if another one is."""
+    paths = [_annotation_file(root, split) for split in SPLITS]
+    views = [
+        _annotation_file(root, f'{split}_{view}')
+        for split in SPLITS
+        for view in ('labels', 'crops')
+    ]
+    for path in filter(Path.exists, paths):
+        try:
+            held = json.loads(path.read_text(encoding='utf-8'))['info']
+        except (ValueError, KeyError, TypeError):
+            held = None
+        if held != info:
+            raise ConfigError(
+                f'root: {path} is {_describe(held, info)}, but asked for is '
+                f'{_describe(info, info)}; take another root or delete this '
+                f'one'
+            )
+    return all(path.exists() for path in [*paths, *views])
+
+
+def _describe(held: Any, info: dict[str, Any]) -> str:
+    """Name a set, if it is one with the fields of ``info``."""
+    if not isinstance(held, dict) or held.keys() != info.keys():
+        return 'of another origin'
+    arguments = [f'{key} {held[key]}' for key in info if key != 'description']
+    return f'{held["description"]} ({", ".join(arguments)})'
+
+
+def _write_whole(path: Path, text: str) -> None:
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding='utf-8')

@@ -1,0 +1,167 @@
+"""How well a student's features agree with the teacher's.
+
+Legend: N samples (images, RoIs or locations), D feature width, K hash
+functions.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from ..losses.hashing import full_float32, hashes_at_a_time, project
+
+
+def rows_of(feature: Tensor, keep: Tensor | None = None) -> Tensor:
+    """The samples of a feature, a location of a map being one.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (B, C, H, W).
+        keep (Tensor, optional): Which samples count, bool, (N,), for maps
+            (B, H, W). Defaults to all.
+
+    Returns:
+        Tensor: float32 or better, (N, D).
+    """
+    feature = feature.detach().movedim(1, -1)
+    rows = feature.flatten(0, -2) if keep is None else feature[keep]
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def angles(student: Tensor, teacher: Tensor) -> Tensor:
+    """Angles between features; NaN where one of the two is 0.
+
+    Args:
+        student (Tensor): The student's features, (N, D).
+        teacher (Tensor): The teacher's features, (N, D).
+
+    Returns:
+        Tensor: Degrees, (N,).
+
+    Example:
+        >>> import torch
+        >>> east, north = torch.eye(2)
+        >>> angles(east[None], torch.stack([east + north])).tolist()
+        [45.0]
+    """
+    units = [
+        x / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        for x in (student, teacher)
+    ]
+    # Kahan's formula: exact for small angles, where acos of a cosine is not.
+    apart = torch.linalg.vector_norm(units[0] - units[1], dim=1)
+    along = torch.linalg.vector_norm(units[0] + units[1], dim=1)
+    return torch.rad2deg(2 * torch.atan2(apart, along))
+
+
+def norm_ratio(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean norm of the student's features over that of the teacher's.
+
+    Args:
+        student (Tensor): The student's features, (N, D).
+        teacher (Tensor): The teacher's features, (N, D).
+
+    Returns:
+        Tensor: The ratio, (); NaN without samples or for a teacher of 0.
+    """
+    norms = [torch.linalg.vector_norm(x, dim=1) for x in (student, teacher)]
+    ratio = norms[0].sum() / norms[1].sum()
+    return torch.where(norms[1].sum() > 0, ratio, torch.nan)
+
+
+def equal_codes(
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """Share of hash codes that student and teacher have in common.
+
+    Args:
+        student (Tensor): The student's features, (N, D), or maps,
+            (B, C, H, W).
+        teacher (Tensor): The teacher's features, same shape.
+        weight (Tensor): Weights of the hash functions, (K, D).
+        bias (Tensor): Their biases, (K,).
+        keep (Tensor, optional): Which samples count, bool, (N,), for maps
+            (B, H, W). Defaults to all.
+
+    Returns:
+        Tensor: For each sample that counts a share in 0 .. 1, (N,).
+    """
+    common = torch.promote_types(student.dtype, weight.dtype)
+    student, teacher = student.detach().to(common), teacher.to(common)
+    step = hashes_at_a_time(student)
+    total: Tensor | float = 0.0
+    with full_float32(student.device):
+        for w, b in zip(
+            weight.to(common).split(step),
+            bias.to(common).split(step),
+            strict=True,
+        ):
+            sides = [project(x, w, b) > 0 for x in (student, teacher)]
+            total = total + (sides[0] == sides[1]).sum(dim=1)
+    shares = total / len(weight)
+    assert isinstance(shares, Tensor)
+    return shares.flatten() if keep is None else shares[keep]
+
+
+@torch.no_grad()
+def alignment_sums(
+    levels: Iterable[tuple[Tensor, Tensor, Tensor | None]],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Sums over samples from which means follow, also over processes.
+
+    Args:
+        levels (Iterable): The student's feature, the teacher's, and which
+            samples count, of each level; see :func:`rows_of`.
+        weight (Tensor, optional): Weights of hash functions, (K, D).
+        bias (Tensor, optional): Their biases, (K,).
+
+    Returns:
+        Tensor: Angles in degrees and how many there are, norms of the
+        student and of the teacher, shares of equal codes and how many there
+        are, float64, (6,).
+    """
+    parts = []
+    for student, teacher, keep in levels:
+        if not student.numel():
+            continue
+        rows = rows_of(student, keep), rows_of(teacher, keep)
+        angle = angles(*rows)
+        finite = angle.isfinite()
+        norms = [torch.linalg.vector_norm(x, dim=1) for x in rows]
+        codes = norms[0].new_zeros(0)
+        if weight is not None and bias is not None:
+            codes = equal_codes(student, teacher, weight, bias, keep)
+        angle = torch.where(finite, angle, 0)
+        sums = [angle, finite, *norms, codes, torch.ones_like(codes)]
+        parts.append(torch.stack([x.double().sum() for x in sums]))
+    return torch.stack(parts).sum(dim=0) if parts else torch.zeros(6).double()
+
+
+def alignment_means(sums: Tensor) -> dict[str, float]:
+    """Means from :func:`alignment_sums`.
+
+    Args:
+        sums (Tensor): Sums, (6,).
+
+    Returns:
+        dict[str, float]: ``angle``, the mean in degrees, over samples where
+        neither feature is 0; ``norm_ratio``, the student's mean norm over
+        the teacher's; ``equal_codes``, a share in 0 .. 1. What has no sample
+        is left out.
+    """
+    angle, count, student, teacher, codes, coded = sums.tolist()
+    means = {}
+    for name, total, over in (
+        ('angle', angle, count),
+        ('norm_ratio', student, teacher),
+        ('equal_codes', codes, coded),
+    ):
+        if over > 0:
+            means[name] = total / over
+    return means

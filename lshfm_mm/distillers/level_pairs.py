@@ -1,0 +1,165 @@
+"""Which levels of the student are compared with which of the teacher."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..connectors import ConvConnector
+from ..errors import ConfigError
+from ..losses.functional import scale_or_one
+from .records import Records
+
+
+class Level(NamedTuple):
+    """Features of one level, and its index among those of each model."""
+
+    student: Tensor
+    teacher: Tensor
+    s_index: int
+    t_index: int
+
+
+class TapObservation(NamedTuple):
+    """What the losses of a tap compare: levels, and weights of samples."""
+
+    levels: list[Level]
+    weights: list[Tensor] | None
+
+    def masks(self) -> list[Tensor | None]:
+        """Which samples of each level count, bool; None for all."""
+        if self.weights is None:
+            return [None] * len(self.levels)
+        return [x > 0 for x in self.weights]
+
+
+class LevelPairs:
+    """Takes the features at a tap from the records, and pairs their levels.
+
+    Args:
+        records (Records): What both models have left.
+        connectors (dict[str, nn.Module]): Name of a tap -> its connector.
+    """
+
+    def __init__(
+        self, records: Records, connectors: Mapping[str, nn.Module]
+    ) -> None:
+        self.records = records
+        self.connectors = connectors
+        self._warned: set[str] = set()
+
+    def of(self, name: str, rows: Tensor | None) -> list[Level]:
+        """Features at a tap, after its connector, in float32 or better.
+
+        Args:
+            name (str): Name of the tap.
+            rows (Tensor, optional): Which of the student's samples the
+                teacher has seen. Defaults to all.
+
+        Returns:
+            list[Level]: The levels, fine to coarse; none where a stage of a
+            cascade got no RoI.
+
+        Raises:
+            ConfigError: If a layer does not run, or no level fits another.
+        """
+        tap = self.records.taps[name]
+        students = self.records.features(name)
+        teachers = self.records.features(name, student=False)
+        if not students and not teachers and rows is not None:
+            return []
+        for owner, features, source in (
+            ('student', students, tap.student),
+            ('teacher', teachers, tap.teacher),
+        ):
+            if not features:
+                raise ConfigError(
+                    f'taps.{name}: the layer {source!r} of the {owner} does '
+                    f'not run in training; tap one that does'
+                )
+        if rows is not None:
+            students = [x[rows] for x in students]
+        connector = self.connectors[name] if name in self.connectors else None
+        if isinstance(connector, ConvConnector):
+            students = connector.forward_levels(students)
+        elif connector is not None:
+            students = [connector(x) for x in students]
+        levels = []
+        for s_index, t_index in self._pair(name, students, teachers):
+            s_feature, t_feature = (
+                x.to(torch.promote_types(x.dtype, torch.float32))
+                for x in (students[s_index], teachers[t_index].detach())
+            )
+            if tap.normalize:
+                scale = root_mean_square(t_feature)
+                s_feature, t_feature = s_feature / scale, t_feature / scale
+            levels.append(Level(s_feature, t_feature, s_index, t_index))
+        return levels
+
+    def _pair(
+        self, name: str, students: list[Tensor], teachers: list[Tensor]
+    ) -> list[tuple[int, int]]:
+        shapes = [[tuple(x.shape) for x in y] for y in (students, teachers)]
+        pairs = pair_by_shape(*shapes)
+        if not pairs:
+            raise ConfigError(
+                f'taps.{name}: the features of the student are {shapes[0]}, '
+                f'those of the teacher {shapes[1]}; tap layers that run in '
+                f'both models, at the same strides, and where only widths '
+                f'differ add a connector'
+            )
+        connector = self.connectors[name] if name in self.connectors else None
+        own = connector.own if isinstance(connector, ConvConnector) else []
+        alone = sorted({*own} - {student for student, _ in pairs})
+        if alone:
+            raise ConfigError(
+                f'connectors.{name}: has convolutions for the levels {alone} '
+                f'of the student, which have no partner in the teacher '
+                f'{shapes[1]}; set their channels to None'
+            )
+        left = len(students) + len(teachers) - 2 * len(pairs)
+        if left and name not in self._warned:
+            self._warned.add(name)
+            print_log(
+                f'taps.{name}: {len(pairs)} levels have the same stride in '
+                f'both models, {left} levels have no partner and are left '
+                f'out; student {shapes[0]}, teacher {shapes[1]}',
+                'current',
+                level=30,
+            )
+        return pairs
+
+
+def pair_by_shape(
+    students: Sequence[tuple[int, ...]], teachers: Sequence[tuple[int, ...]]
+) -> list[tuple[int, int]]:
+    """Pair the levels of two pyramids that have the same shape.
+
+    Of several levels of one size, which small images have, the finest come
+    first.
+
+    Args:
+        students (list[tuple]): Shapes of the student's levels.
+        teachers (list[tuple]): Shapes of the teacher's.
+
+    Returns:
+        list[tuple[int, int]]: Indices of both, ascending.
+
+    Example:
+        >>> pair_by_shape([(8, 8), (4, 4), (2, 2)], [(4, 4), (2, 2), (1, 1)])
+        [(1, 0), (2, 1)]
+    """
+    pairs, start = [], 0
+    for s_index, shape in enumerate(students):
+        if shape in teachers[start:]:
+            t_index = list(teachers).index(shape, start)
+            pairs.append((s_index, t_index))
+            start = t_index + 1
+    return pairs
+
+
+def root_mean_square(feature: Tensor) -> Tensor:
+    """Root mean square, (); 1 where the feature is as good as 0."""
+    return scale_or_one(feature.square().mean()).sqrt()

@@ -1,0 +1,349 @@
+"""The distiller: which losses compare the features of both models.
+
+MMRazor's long form (recorders, losses, mappings) works as it does there.
+Beside it stands the short form: *taps*, the places where features are taken
+in both models, and the losses on each. From taps the distiller builds the
+recorders and losses of the long form.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmrazor.models.distillers import ConfigurableDistiller
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ..errors import ConfigError, check_arguments, nearest
+from ..losses.hashing import samples_of
+from ..losses.l2 import FeatureL2Loss
+from ..losses.lsh import LSHLoss
+from ..utils.rng import forked_rng
+from .level_losses import loss_over_levels
+from .level_pairs import (
+    Level,
+    LevelPairs,
+    TapObservation,
+    root_mean_square,
+)
+from .records import Records, logits_recorder
+from .tap_weights import Batch, TapWeights
+from .taps import (
+    RECORDS,
+    Tap,
+    check_sources,
+    named_losses,
+    widths_of,
+    window_of_layer,
+)
+from .widths import (
+    Widths,
+    check_connectors,
+    check_widths,
+    recorded_layer,
+    set_connector,
+    set_projection,
+)
+
+# Called with all losses and with what they compared at each tap, by name; the
+# recorders still hold their records then.
+Observer = Callable[[dict[str, Tensor], dict[str, TapObservation]], None]
+
+
+@MODELS.register_module()
+class LSHFMDistiller(ConfigurableDistiller):
+    """Distiller that mimics features at taps.
+
+    A loss at a tap gets the student's feature as its first and the teacher's
+    as its second argument, both in float32 or better, outside autocast.
+    Without samples (no RoI) it is 0 and has a gradient.
+
+    - A layer that gives several maps at once (an FPN) has several sets of
+      samples: the loss is taken of each level and added up. Levels are
+      matched by their size; those of one model alone are left out.
+    - A layer that is called for each level (the class layer of a dense head)
+      sees one set of samples: the loss is their mean, image by image and
+      then over images, without the locations all of whose anchors the
+      student's own loss ignores (paper, section 3.5). A loss that cannot
+      weigh samples counts those too.
+
+    An :class:`LSHLoss` whose width or std is not given takes them from the
+    tapped layer of the teacher, a k x k class layer with its window.
+
+    Args:
+        taps (dict, optional): Name of a tap -> see :meth:`Tap.parse`.
+        losses (dict, optional): Name of a tap -> list of loss configs. They
+            are logged as ``distill.loss_{tap}_{loss}``.
+        connectors (dict, optional): Connector configs. One that has the name
+            of a tap maps each feature of the student there to the teacher's
+            width.
+        active (list[str], optional): The taps in use. Defaults to all.
+        kwargs: Arguments of MMRazor's ``ConfigurableDistiller``, without
+            deliveries: the teacher's head waits for the student's boxes.
+
+    Raises:
+        ConfigError: If taps, losses and models do not fit together.
+    """
+
+    def __init__(
+        self,
+        taps: Mapping[str, Any] | None = None,
+        losses: Mapping[str, Sequence[dict]] | None = None,
+        connectors: dict[str, Any] | None = None,
+        active: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_arguments('distiller', type(self), kwargs)
+        given = dict(taps=taps, losses=losses, connectors=connectors)
+        for field, value in given.items():
+            if not isinstance(value or {}, Mapping):
+                raise ConfigError(
+                    f'{field}: must be a dict with the names of taps as '
+                    f'keys, but got {value!r}'
+                )
+        taps, losses = dict(taps or {}), dict(losses or {})
+        check_connectors(connectors or {}, taps, kwargs)
+        for name in [*losses, *(active or [])]:
+            if name not in taps:
+                raise ConfigError(
+                    f'taps: has no {name!r} among {sorted(taps)}'
+                    f'{nearest(name, taps)}'
+                )
+        self.taps = {
+            name: Tap.parse(name, tap)
+            for name, tap in taps.items()
+            if active is None or name in active
+        }
+        if kwargs.get('distill_deliveries'):
+            raise ConfigError(
+                "distill_deliveries: are not possible where the teacher's "
+                "head waits for the student's boxes; remove them"
+            )
+        self._tap_losses: dict[str, list[str]] = {}
+        recorders: dict[str, dict[str, dict]] = {
+            'student_recorders': {},
+            'teacher_recorders': {},
+        }
+        distill_losses = dict(kwargs.pop('distill_losses', None) or {})
+        for name, tap in self.taps.items():
+            kind = RECORDS[tap.record]
+            for owner, source in (
+                ('student_recorders', tap.student),
+                ('teacher_recorders', tap.teacher),
+            ):
+                recorders[owner][name] = dict(type=kind, source=source)
+            if tap.needs_logits:
+                recorders['teacher_recorders'][logits_recorder(name)] = dict(
+                    type='ModuleOutputs', source=tap.teacher
+                )
+            named = named_losses(
+                name, tap.weights, losses.get(name), distill_losses
+            )
+            self._tap_losses[name] = list(named)
+            distill_losses.update(named)
+        if not distill_losses:
+            raise ConfigError(
+                'taps: none is active and there are no distill_losses, so '
+                'that nothing would be mimicked; add a tap with losses'
+            )
+        for owner, recorder in recorders.items():
+            kwargs[owner] = {**(kwargs.get(owner) or {}), **recorder}
+        with forked_rng():
+            super().__init__(
+                connectors=connectors, distill_losses=distill_losses, **kwargs
+            )
+        self.records = Records(
+            self.taps, self.student_recorders, self.teacher_recorders
+        )
+        self.pairs = LevelPairs(self.records, self.connectors)
+        self.weights = TapWeights(self.records)
+        self._student_widths: dict[str, Widths] = {}
+        self.observers: list[Observer] = []
+
+    def init_weights(self) -> None:
+        """Initialise connectors and leave the random state untouched."""
+        with forked_rng():
+            super().init_weights()
+
+    def prepare_from_student(self, model: BaseModel) -> None:
+        """Attach the student's recorders.
+
+        Args:
+            model (BaseModel): The student.
+
+        Raises:
+            ConfigError: If a recorder names a layer that is not there.
+        """
+        check_sources('student', model, self.student_recorders)
+        for name, tap in self.taps.items():
+            layer = model.get_submodule(tap.student)
+            self._student_widths[name] = {
+                record: widths_of(layer, record) for record in RECORDS
+            }
+        self.weights.prepare_from_student(model)
+        super().prepare_from_student(model)
+
+    def prepare_from_teacher(self, model: nn.Module) -> None:
+        """Attach the teacher's recorders; take widths and std from it.
+
+        Args:
+            model (nn.Module): The teacher, its weights loaded.
+
+        Raises:
+            ConfigError: If a recorder names a layer that is not there, or
+                the widths of student and teacher differ at a tap without a
+                connector.
+        """
+        check_sources('teacher', model, self.teacher_recorders)
+        super().prepare_from_teacher(model)
+        self.weights.prepare_from_teacher(model)
+        for name, tap in self.taps.items():
+            losses = {x: self.distill_losses[x] for x in self.losses_of(name)}
+            widths = self._student_widths[name]
+            connected = name in self.connectors
+            check_widths(name, tap, connected, losses, widths, model)
+            if connected:
+                with forked_rng():
+                    set_connector(
+                        name, tap, self.connectors[name], widths, model
+                    )
+            layer = model.get_submodule(tap.teacher)
+            for loss_name, loss in losses.items():
+                if isinstance(loss, FeatureL2Loss) and loss.window is None:
+                    loss.window = window_of_layer(layer, tap.record)
+                if isinstance(loss, LSHLoss) and not loss.is_ready:
+                    set_projection(loss_name, loss, layer, tap.record)
+        for name, loss in self.distill_losses.items():
+            if isinstance(loss, LSHLoss) and not loss.is_ready:
+                entries = self.loss_forward_mappings.get(name, {}).values()
+                layer, record = recorded_layer(
+                    name, entries, self.teacher_recorders, model
+                )
+                set_projection(name, loss, layer, record)
+
+    def compute_distill_losses(
+        self,
+        data_samples: Sequence[Any] | None = None,
+        image: tuple[int, int] | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute all losses from what the recorders hold, and empty them.
+
+        Args:
+            data_samples (list, optional): Annotations of the batch.
+            image (tuple, optional): Height and width of the network's input.
+            rows (dict, optional): Name of a tap -> which of the student's
+                samples there the teacher has seen.
+
+        Returns:
+            dict[str, Tensor]: Name of a loss -> its value, ().
+        """
+        batch = Batch(data_samples, image, dict(rows or {}))
+        self.records.check_long_form(self.loss_forward_mappings)
+        values = super().compute_distill_losses()  # of the long form
+        compared = {}
+        for name in self.taps:
+            levels = self.pairs.of(name, batch.rows.get(name))
+            weights = self.weights.of(name, levels, batch)
+            compared[name] = TapObservation(levels, weights)
+            values.update(self._losses_at(name, *compared[name]))
+        for observe in self.observers:
+            observe(values, compared)
+        self.records.empty()
+        return values
+
+    def _losses_at(
+        self, name: str, levels: list[Level], weights: list[Tensor] | None
+    ) -> dict[str, Tensor]:
+        """The losses at a tap, by name."""
+        one_set = self.records.is_one_set(name)
+        return {
+            loss_name: loss_over_levels(
+                self.distill_losses[loss_name], levels, weights, one_set
+            )
+            for loss_name in self._tap_losses[name]
+        }
+
+    def uncalibrated(self) -> dict[str, LSHLoss]:
+        """Losses whose bias waits for the teacher's features, by name."""
+        return {
+            name: loss
+            for name, loss in self.distill_losses.items()
+            if isinstance(loss, LSHLoss) and loss.needs_calibration
+        }
+
+    def teacher_levels(self, loss: str) -> list[int]:
+        """Which of the teacher's features a loss compares with the student.
+
+        Args:
+            loss (str): Name of a loss at a tap.
+
+        Returns:
+            list[int]: Indices, ascending.
+        """
+        return [x.t_index for x in self.pairs.of(self.tap_of(loss), None)]
+
+    def teacher_samples(
+        self,
+        loss: str,
+        levels: Sequence[int],
+        size: int,
+        inside: Callable[[Tensor], Tensor],
+    ) -> Iterator[Tensor]:
+        """What the hash functions of a loss see of the recorded teacher.
+
+        Args:
+            loss (str): Name of an :class:`LSHLoss` at a tap.
+            levels (list[int]): Which of the teacher's features count.
+            size (int): How many samples are given at a time.
+            inside (Callable): Which samples of a feature count.
+
+        Yields:
+            Tensor: Samples, float32 or better, (at most ``size``, D).
+        """
+        tap = self.tap_of(loss)
+        weight = self.distill_losses[loss].weight
+        features = self.records.features(tap, student=False)
+        for feature in (features[x] for x in levels):
+            if feature.numel():
+                feature = feature.to(
+                    torch.promote_types(feature.dtype, weight.dtype)
+                )
+                if self.taps[tap].normalize:
+                    feature = feature / root_mean_square(feature)
+                yield from samples_of(feature, weight, inside(feature), size)
+
+    def losses_of(self, tap: str) -> list[str]:
+        """Names of the losses at a tap."""
+        return self._tap_losses[tap]
+
+    def tap_of(self, loss: str) -> str:
+        """Name of the tap that a loss is at.
+
+        Args:
+            loss (str): Name of the loss.
+
+        Returns:
+            str: The tap.
+
+        Raises:
+            ConfigError: If it is a loss of the long form.
+        """
+        for tap, losses in self._tap_losses.items():
+            if loss in losses:
+                return tap
+        raise ConfigError(
+            f'{loss}.bias: only that of a loss at a tap can be calibrated; '
+            f"use taps, or bias='zero'"
+        )
+
+    def weight_keys(self) -> dict[str, str]:
+        """Name of a loss -> key of its weight in the distiller's config."""
+        keys = {
+            x: f'distill_losses.{x}.loss_weight' for x in self.distill_losses
+        }
+        for tap, losses in self._tap_losses.items():
+            for index, name in enumerate(losses):
+                keys[name] = f'losses.{tap}.{index}.loss_weight'
+        return keys

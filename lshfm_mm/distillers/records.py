@@ -1,0 +1,206 @@
+"""What the recorders of both models hold of a batch.
+
+Beside those of the config there are recorders of ours: of each tap, of the
+labels that the student's own loss gets there, of the teacher's logits, and of
+the student's RoIs.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmrazor.models.task_modules import RecorderManager
+from mmrazor.models.task_modules.recorder import ModuleInputsRecorder
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ..errors import ConfigError
+from .taps import LabelsRecorder, Tap
+
+
+class Records:
+    """The records of a batch, by the tap that they are of.
+
+    Args:
+        taps (dict[str, Tap]): The taps.
+        student (RecorderManager): Recorders on the student.
+        teacher (RecorderManager): Recorders on the teacher.
+
+    Attributes:
+        on_rois (set[str]): Taps on what runs on the student's RoIs. Samplers
+            may run a box head before the student does: there the last call
+            counts.
+        stages (list): Stages of the student whose RoIs are recorded.
+    """
+
+    def __init__(
+        self,
+        taps: Mapping[str, Tap],
+        student: RecorderManager,
+        teacher: RecorderManager,
+    ) -> None:
+        self.taps = taps
+        self.student = student
+        self.teacher = teacher
+        self.on_rois: set[str] = set()
+        self.stages: list[int | None] = []
+
+    def record_labels(self, tap: str, source: str) -> None:
+        """Record what a loss module of the student gets.
+
+        Args:
+            tap (str): Name of the tap whose samples it is a loss of.
+            source (str): Name of the module.
+        """
+        self.student.recorders[_labels(tap)] = LabelsRecorder(source)
+
+    def calls(self, recorder: str, student: bool = True) -> list[Any]:
+        """What a recorder holds, of each call of its layer.
+
+        Args:
+            recorder (str): Its name; that of a tap is the tap's.
+            student (bool): Whether it is on the student. Defaults to True.
+
+        Returns:
+            list: Nothing where there is no such recorder.
+        """
+        manager = self.student if student else self.teacher
+        if recorder not in manager.recorders:
+            return []
+        calls = manager.get_recorder(recorder).data_buffer
+        return calls[-1:] if recorder in self.on_rois else calls
+
+    def features(self, tap: str, student: bool = True) -> list[Tensor]:
+        """Features of a model at a tap: of each call and of its levels.
+
+        Args:
+            tap (str): Name of the tap.
+            student (bool): Whether those of the student. Defaults to True.
+
+        Returns:
+            list[Tensor]: As its layer gave them.
+
+        Raises:
+            ConfigError: If the layer got them by keyword alone.
+        """
+        features: list[Tensor] = []
+        for call in self.calls(tap, student):
+            if self.taps[tap].record == 'input':
+                if not call:
+                    raise ConfigError(
+                        f'taps.{tap}: the model gives its layer the input by '
+                        f'keyword, which no recorder sees; tap the output of '
+                        f'the layer before it'
+                    )
+                call = call[0]
+            features += [call] if isinstance(call, Tensor) else call
+        return features
+
+    def labels(self, tap: str) -> list[tuple[Any, Any]]:
+        """Labels and their weights in the student's loss, of each call."""
+        return self.calls(_labels(tap))
+
+    def logits(self, tap: str) -> list[Tensor]:
+        """Output of the teacher's class layer at a tap, of each call."""
+        return self.calls(logits_recorder(tap), student=False)
+
+    def tap_of(self, recorder: str) -> Tap | None:
+        """The tap that a recorder on the teacher is of, if it is of one."""
+        names = dict(self.taps)
+        names |= {logits_recorder(x): tap for x, tap in self.taps.items()}
+        return names.get(recorder)
+
+    def is_one_set(self, tap: str) -> bool:
+        """Whether all levels are one set of samples.
+
+        A layer that is called for each level has one, a layer that gives
+        several maps at once as many as it has maps.
+        """
+        return len(self.calls(tap)) > 1
+
+    def record_rois(
+        self, model: nn.Module, stage: int | None, source: str
+    ) -> None:
+        """Record the boxes that a stage of the student pools.
+
+        Args:
+            model (nn.Module): The student.
+            stage (int, optional): Of a cascade; None where there is one.
+            source (str): Name of its RoI extractor.
+        """
+        recorder = ModuleInputsRecorder(source)
+        recorder.initialize(model)
+        self.student.recorders[_rois(stage)] = recorder
+        self.stages.append(stage)
+
+    def rois(self, stage: int | None) -> Tensor | None:
+        """The student's RoIs, (R, 5).
+
+        Args:
+            stage (int, optional): Of a cascade.
+
+        Returns:
+            Tensor: Those of the last call: samplers may have run the head
+            before. None if a stage before left no box.
+        """
+        calls = self.calls(_rois(stage))
+        return calls[-1][1] if calls else None
+
+    @property
+    def need_loss(self) -> bool:
+        """Whether what is recorded comes with the student's own losses."""
+        labels = (_labels(tap) in self.student.recorders for tap in self.taps)
+        return bool(self.stages) or any(labels)
+
+    def empty(self) -> None:
+        """Let go of features, or they outlive the step with their graph."""
+        for manager in (self.student, self.teacher):
+            for recorder in manager.recorders.values():
+                recorder.reset_data_buffer()
+
+    def check_long_form(self, mappings: Mapping[str, Mapping]) -> None:
+        """Raise if a recorder of the long form has seen nothing.
+
+        Args:
+            mappings (dict): ``loss_forward_mappings``.
+
+        Raises:
+            ConfigError: With its name.
+        """
+        for loss, arguments in mappings.items():
+            for entry in arguments.values():
+                student = entry['from_student']
+                if not self.calls(entry['recorder'], student):
+                    raise ConfigError(
+                        f'loss_forward_mappings.{loss}: the recorder '
+                        f'{entry["recorder"]!r} of the '
+                        f'{"student" if student else "teacher"} has seen '
+                        f'nothing, its layer does not run in training; '
+                        f'record one that does'
+                    )
+
+    def compared(self, entries: Sequence[Mapping]) -> list[Tensor]:
+        """The student's tensors that a loss of the long form gets.
+
+        Args:
+            entries (list[dict]): Its ``loss_forward_mappings``.
+
+        Returns:
+            list[Tensor]: All tensors in the records.
+        """
+        calls = [
+            self.calls(x['recorder']) for x in entries if x['from_student']
+        ]
+        return [x for x in tree_leaves(calls) if isinstance(x, Tensor)]
+
+
+def logits_recorder(tap: str) -> str:
+    """Name of the recorder of the teacher's logits at a tap."""
+    return f'logits at {tap}'
+
+
+def _rois(stage: int | None) -> str:
+    return f'RoIs of stage {stage}'
+
+
+def _labels(tap: str) -> str:
+    return f'labels at {tap}'

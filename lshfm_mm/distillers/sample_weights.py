@@ -1,0 +1,184 @@
+"""Which samples count, and how much.
+
+A sample is a RoI, a location of a feature map or an image. The paper counts
+all alike, but for locations that the student's own loss ignores.
+
+Legend: B groups (images, or one for all RoIs), S samples of a group.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def sample_weights(
+    valid: Tensor,
+    foreground: Tensor | None = None,
+    confidence: Tensor | None = None,
+) -> Tensor:
+    """Weights that sum to one in each group, averaged over the groups.
+
+    Args:
+        valid (Tensor): Which samples count, bool, (B, S).
+        foreground (Tensor, optional): Where given, foreground and background
+            of a group get half of its weight each, bool, (B, S).
+        confidence (Tensor, optional): Where given, the weights are
+            proportional to it, >= 0, (B, S).
+
+    Returns:
+        Tensor: The weights, float32, (B, S). They sum to one; a group
+        without a sample that counts is left out of the average, and if all
+        are, the weights are 0.
+
+    Example:
+        >>> import torch
+        >>> valid = torch.tensor([[True, True, False], [True] * 3])
+        >>> sample_weights(valid, torch.tensor([[True, False, False]] * 2))
+        tensor([[0.2500, 0.2500, 0.0000],
+                [0.2500, 0.1250, 0.1250]])
+    """
+    weights = valid.float()
+    if confidence is not None:
+        weights = weights * confidence
+    if foreground is not None:
+        weights = _to_one(weights * foreground) + _to_one(
+            weights * ~foreground
+        )
+    weights = _to_one(weights)
+    groups = (weights.sum(dim=1) > 0).sum()
+    return weights / groups.clamp(min=1)
+
+
+def level_weights(
+    features: list[Tensor],
+    together: bool,
+    valid: list[Tensor] | None = None,
+    foreground: list[Tensor] | None = None,
+    confidence: list[Tensor] | None = None,
+) -> list[Tensor]:
+    """:func:`sample_weights` of the features of several levels.
+
+    Args:
+        features (list[Tensor]): RoI features, (N, D), which are one group,
+            or maps, (B, C, H, W), each image of which is one.
+        together (bool): Whether the weights of all levels together sum to
+            one, or those of each level.
+        valid (list[Tensor], optional): Of each level, bool, (B, S). Defaults
+            to all.
+        foreground (list[Tensor], optional): Of each level, (B, S).
+        confidence (list[Tensor], optional): Of each level, (B, S).
+
+    Returns:
+        list[Tensor]: Weights of the samples of each level, (N,) or
+        (B, H, W).
+    """
+    shapes = [x.shape[:1] + x.shape[2:] for x in features]
+    if valid is None:
+        valid = [
+            x.new_ones(shape, dtype=torch.bool).flatten(1)
+            if x.dim() == 4
+            else x.new_ones((1, len(x)), dtype=torch.bool)
+            for x, shape in zip(features, shapes, strict=True)
+        ]
+    columns = [valid, foreground, confidence]
+    if together:
+        joined = [None if x is None else torch.cat(x, 1) for x in columns]
+        assert joined[0] is not None
+        sizes = [x.shape[1] for x in valid]
+        parts = sample_weights(joined[0], *joined[1:]).split(sizes, dim=1)
+    else:
+        parts = tuple(
+            sample_weights(level[0], *level[1:])
+            for level in zip(
+                *([None] * len(valid) if x is None else x for x in columns),
+                strict=True,
+            )
+        )
+    return [x.reshape(y) for x, y in zip(parts, shapes, strict=True)]
+
+
+def in_boxes(
+    boxes: list[Tensor], size: tuple[int, int], image: tuple[int, int]
+) -> Tensor:
+    """Locations of a map whose centre lies in a box.
+
+    Args:
+        boxes (list[Tensor]): Boxes of each image, (x1, y1, x2, y2) in
+            pixels of the network's input, (G, 4).
+        size (tuple): Height and width of the map.
+        image (tuple): Height and width of the network's input.
+
+    Returns:
+        Tensor: bool, (B, H * W).
+    """
+    maps = []
+    for image_boxes in boxes:
+        y, x = (
+            (torch.arange(n, device=image_boxes.device) + 0.5) * full / n
+            for n, full in zip(size, image, strict=True)
+        )
+        x1, y1, x2, y2 = image_boxes[:, :, None].unbind(dim=1)
+        columns, rows = (x1 <= x) & (x < x2), (y1 <= y) & (y < y2)
+        inside = rows[:, :, None] & columns[:, None, :]
+        maps.append(inside.any(dim=0).flatten())
+    return torch.stack(maps)
+
+
+def not_ignored(label_weights: Tensor, size: tuple[int, int]) -> Tensor:
+    """Locations of a map with an anchor that the student's loss counts.
+
+    Args:
+        label_weights (Tensor): Weights of the anchors in the loss, image by
+            image and location by location, any shape.
+        size (tuple): B and H * W.
+
+    Returns:
+        Tensor: bool, (B, H * W).
+    """
+    return (label_weights.reshape(*size, -1) > 0).any(dim=2)
+
+
+def class_confidence(logits: Tensor, loss: Any, num_classes: int) -> Tensor:
+    """Score of the best foreground class.
+
+    Args:
+        logits (Tensor): Of RoIs, (N, classes and what else the loss has); or
+            of maps, (B, anchors * classes, H, W).
+        loss (nn.Module): The classification loss, which knows what logits
+            mean.
+        num_classes (int): Foreground classes, which come first.
+
+    Returns:
+        Tensor: (1, N), or (B, H * W).
+    """
+    if logits.dim() == 4:  # dense heads of mmdet with one score per class
+        return logits.sigmoid().amax(dim=1).flatten(1)
+    if getattr(loss, 'custom_activation', False):
+        scores = loss.get_activation(logits)
+    elif loss.use_sigmoid:
+        scores = logits.sigmoid()
+    else:
+        scores = logits.softmax(dim=1)
+    return scores[None, :, :num_classes].amax(dim=2)
+
+
+def correctly_classified(logits: Tensor, labels: Tensor) -> Tensor:
+    """Images that a classifier gets right.
+
+    Args:
+        logits (Tensor): (N, classes).
+        labels (Tensor): Classes, (N,); or their scores, (N, classes).
+
+    Returns:
+        Tensor: bool, (1, N).
+    """
+    if labels.dim() == 2:
+        labels = labels.argmax(dim=1)
+    return (logits.argmax(dim=1) == labels)[None]
+
+
+def _to_one(weights: Tensor) -> Tensor:
+    """Scale each row of (B, S) to the sum 1; rows of 0 stay."""
+    total = weights.sum(dim=1, keepdim=True)
+    return weights / torch.where(total > 0, total, torch.ones_like(total))

@@ -1,0 +1,231 @@
+"""What weighs the samples at a tap: labels, boxes or the teacher's scores."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .level_pairs import Level
+from .records import Records
+from .sample_weights import (
+    class_confidence,
+    correctly_classified,
+    in_boxes,
+    level_weights,
+    not_ignored,
+)
+from .taps import loss_layer
+
+
+class Batch(NamedTuple):
+    """What is known of a batch beside its features.
+
+    Attributes:
+        samples (list): Annotations of the images; None where there are none.
+        image (tuple): Height and width of the network's input.
+        rows (dict): Name of a tap -> which of the student's samples there
+            the teacher has seen; all, where it has no entry.
+    """
+
+    samples: Sequence[BaseDataElement] | None
+    image: tuple[int, int] | None
+    rows: dict[str, Tensor]
+
+
+class TapWeights:
+    """Weighs the samples at a tap as its ``weights`` ask for.
+
+    Args:
+        records (Records): What both models have left.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+        self._num_classes: dict[str, int] = {}
+        self._scores: dict[str, tuple[nn.Module, int]] = {}
+
+    def prepare_from_student(self, model: nn.Module) -> None:
+        """Have recorded what the student's own losses get.
+
+        Args:
+            model (nn.Module): The student; its recorders are not attached.
+
+        Raises:
+            ConfigError: If a kind of weights is not for its head.
+        """
+        for name, tap in self.records.taps.items():
+            source = loss_layer(model, tap.student)
+            if source is not None:
+                loss_head = model.get_submodule(source.rpartition('.')[0])
+                count = getattr(loss_head, 'num_classes', 0)
+                self._num_classes[name] = count
+                self.records.record_labels(name, source)
+            head = model.get_submodule(tap.student.rpartition('.')[0])
+            kinds = {x.__name__ for x in type(head).__mro__}
+            if tap.weights == 'correct' and 'MultiLabelClsHead' in kinds:
+                raise ConfigError(
+                    f"taps.{name}.weights: 'correct' needs images with one "
+                    f'label each, but the student has a '
+                    f"{type(head).__name__}; use 'uniform'"
+                )
+
+    def prepare_from_teacher(self, model: nn.Module) -> None:
+        """Look how the teacher's logits become scores.
+
+        Args:
+            model (nn.Module): The teacher.
+
+        Raises:
+            ConfigError: If that cannot be told.
+        """
+        for name, tap in self.records.taps.items():
+            if tap.weights == 'confidence':
+                self._scores[name] = _scores_at(name, tap.teacher, model)
+
+    def of(
+        self, name: str, levels: Sequence[Level], batch: Batch
+    ) -> list[Tensor] | None:
+        """Weights of the samples of each level.
+
+        Args:
+            name (str): Name of the tap.
+            levels (list[Level]): What is compared there.
+            batch (Batch): The batch.
+
+        Returns:
+            list[Tensor]: (N,) or (B, H, W); None where all count alike.
+
+        Raises:
+            ConfigError: If the batch lacks what the weights need.
+        """
+        kind = self.records.taps[name].weights
+        valid = self._not_ignored(name, levels)
+        if not levels or (kind == 'uniform' and valid is None):
+            return None
+        if name in self.records.on_rois and kind != 'uniform':
+            if not levels[0].student.numel():
+                return None
+            if levels[0].student.dim() != 2:
+                raise ConfigError(
+                    f'taps.{name}.weights: {kind!r} weighs features (R, D) of '
+                    f'RoIs, but these are {tuple(levels[0].student.shape)}; '
+                    f"use 'uniform'"
+                )
+        foreground = confidence = None
+        if kind == 'balanced':
+            foreground = [
+                self._foreground(name, x.student, batch) for x in levels
+            ]
+        elif kind == 'correct':
+            valid = [self._correct(name, x.t_index, batch) for x in levels]
+        elif kind == 'confidence':
+            logits = self.records.logits(name)
+            confidence = [
+                class_confidence(
+                    logits[x.t_index].float(), *self._scores[name]
+                )
+                for x in levels
+            ]
+        return level_weights(
+            [x.student for x in levels],
+            self.records.is_one_set(name),
+            valid,
+            foreground,
+            confidence,
+        )
+
+    def foreground(self, name: str) -> Tensor | None:
+        """Which of the student's RoIs at a tap are foreground to its loss.
+
+        Args:
+            name (str): Name of the tap.
+
+        Returns:
+            Tensor: bool, (R,); None where the head of the tap, if it has
+            one, does not tell.
+        """
+        calls = self.records.labels(name)
+        labels = calls[-1][0] if calls else None
+        if not isinstance(labels, Tensor) or not self._num_classes[name]:
+            return None
+        return (labels >= 0) & (labels < self._num_classes[name])
+
+    def _foreground(self, name: str, feature: Tensor, batch: Batch) -> Tensor:
+        """Foreground among the samples of a feature, (B, S)."""
+        if feature.dim() == 2:
+            mask = self.foreground(name)
+            if mask is not None:
+                return mask[batch.rows.get(name, slice(None))][None]
+        elif batch.image is not None and batch.samples is not None:
+            if all('gt_instances' in x for x in batch.samples):
+                boxes = [x.gt_instances.bboxes for x in batch.samples]
+                boxes = [getattr(x, 'tensor', x) for x in boxes]
+                height, width = feature.shape[2:]
+                return in_boxes(boxes, (height, width), batch.image)
+        raise ConfigError(
+            f"taps.{name}.weights: 'balanced' needs boxes or the labels of "
+            f"RoIs, and this batch has none; use 'uniform'"
+        )
+
+    def _correct(self, name: str, index: int, batch: Batch) -> Tensor:
+        """Images that the teacher classifies correctly, (1, N)."""
+        logits = self.records.logits(name)[index]
+        samples = batch.samples or []
+        labels = [x.get('gt_label') for x in samples]
+        if len(samples) != len(logits) or not all(
+            isinstance(x, Tensor) and x.numel() == 1 for x in labels
+        ):
+            raise ConfigError(
+                f"taps.{name}.weights: 'correct' needs images with one label "
+                f"each; use 'uniform'"
+            )
+        # Mixed images have scores: the class that they have most of counts.
+        scores = [x.get('gt_score') for x in samples]
+        mixed = all(isinstance(x, Tensor) for x in scores)
+        target = torch.stack(scores) if mixed else torch.cat(labels)
+        return correctly_classified(logits, target)
+
+    def _not_ignored(
+        self, name: str, levels: Sequence[Level]
+    ) -> list[Tensor] | None:
+        """Locations that the student's loss counts, (B, S) of each level."""
+        calls = self.records.labels(name)
+        if name in self.records.on_rois:
+            return None
+        masks = []
+        for level in levels:
+            images, size = len(level.student), level.student.shape[2:]
+            index, locations = level.s_index, math.prod(size)
+            weights = calls[index][1] if index < len(calls) else None
+            if (
+                not isinstance(weights, Tensor)
+                or not level.student.numel()
+                or not size
+                or weights.numel() < images * locations
+                or weights.numel() % (images * locations)
+            ):
+                return None  # another kind of head: all locations count
+            masks.append(not_ignored(weights, (images, locations)))
+        return masks
+
+
+def _scores_at(
+    name: str, source: str, teacher: nn.Module
+) -> tuple[nn.Module, int]:
+    """The loss that knows what a class layer's logits mean, and classes."""
+    place = loss_layer(teacher, source)
+    loss = teacher.get_submodule(place) if place else nn.Identity()
+    use_sigmoid = getattr(loss, 'use_sigmoid', None)
+    is_map = isinstance(teacher.get_submodule(source), nn.Conv2d)
+    if use_sigmoid is None or (is_map and not use_sigmoid):
+        raise ConfigError(
+            f"taps.{name}.weights: 'confidence' cannot tell what the scores "
+            f"of the teacher's {source} mean; use 'balanced'"
+        )
+    assert place is not None
+    head: Any = teacher.get_submodule(place.rpartition('.')[0])
+    return loss, head.num_classes

@@ -1,0 +1,248 @@
+"""Taps: where features are taken, and what a config says of them."""
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any, NamedTuple
+
+from mmrazor.models.task_modules.recorder import ModuleOutputsRecorder
+from mmrazor.registry import MODELS
+from torch import nn
+
+from ..errors import ConfigError, check_arguments, nearest
+
+KINDS = ('uniform', 'balanced', 'confidence', 'correct')  # of weights
+RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
+
+
+class LabelsRecorder(ModuleOutputsRecorder):
+    """Recorder of the labels and label weights that a loss module gets.
+
+    They are the second and third parameter of mmdet's classification losses,
+    whatever they are called, and given by position or by name; what is not
+    given is None.
+    """
+
+    def prepare_from_model(self, model: nn.Module | None = None) -> None:
+        """Attach to the module."""
+        assert model is not None
+        module = model.get_submodule(self.source)
+        _, *names = (*signature(module.forward).parameters, '', '')
+        self._names = names[:2]
+        module.register_forward_hook(self._record, with_kwargs=True)
+
+    def _record(
+        self, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        if self.recording:
+            given = signature(module.forward).bind(*args, **kwargs)
+            labels = [given.arguments.get(x) for x in self._names]
+            self.data_buffer.append(tuple(labels))
+
+
+class Tap(NamedTuple):
+    """A place where the features of both models are taken."""
+
+    student: str
+    teacher: str
+    record: str = 'input'
+    normalize: bool = False
+    weights: str = 'uniform'
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether the weights come from the teacher's class layer."""
+        return self.weights in ('confidence', 'correct')
+
+    @classmethod
+    def parse(cls, name: str, tap: str | Mapping[str, Any]) -> 'Tap':
+        """Read the config of a tap.
+
+        Args:
+            name (str): Name of the tap.
+            tap (str | dict): The layer, by its name in both models, whose
+                input is the feature; or a dict with
+
+                - ``layer``, or ``student`` and ``teacher`` where the names
+                  differ;
+                - ``record``: 'input' or 'output' of the layer;
+                - ``normalize``: whether both features are divided by the
+                  root mean square of the teacher's, level by level, so that
+                  no level drowns the others; one below 1e-6 counts as 1;
+                - ``weights`` of the samples: 'uniform' (the paper);
+                  'balanced', half to the foreground and half to the
+                  background; 'confidence', in proportion to the teacher's
+                  best class score; 'correct', images that the teacher
+                  classifies correctly and no others (the paper's default for
+                  single-label classification). The last two need the input
+                  of a class layer.
+
+        Returns:
+            Tap: The tap.
+
+        Raises:
+            ConfigError: If a key is missing or unknown.
+        """
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ConfigError(
+                f'taps: {name!r} cannot be the name of a tap; take letters, '
+                f'digits and _, and no method of nn.ModuleDict'
+            )
+        if isinstance(tap, str):
+            return cls(tap, tap)
+        if not isinstance(tap, Mapping):
+            raise ConfigError(
+                f'taps.{name}: must be the name of a layer or a dict, but '
+                f'got {tap!r}'
+            )
+        rest = dict(tap)
+        layer = rest.pop('layer', None)
+        parsed = cls(
+            rest.pop('student', layer),
+            rest.pop('teacher', layer),
+            rest.pop('record', 'input'),
+            rest.pop('normalize', False),
+            rest.pop('weights', 'uniform'),
+        )
+        if rest or parsed.student is None or parsed.teacher is None:
+            raise ConfigError(
+                f'taps.{name}: needs layer, or student and teacher, and may '
+                f'have record, normalize and weights, but got {dict(tap)}'
+            )
+        for field, choices in (
+            ('record', tuple(RECORDS)),
+            ('normalize', (False, True)),
+            ('weights', KINDS),
+        ):
+            if getattr(parsed, field) not in choices:
+                raise ConfigError(
+                    f'taps.{name}.{field}: must be one of {choices}, but got '
+                    f'{getattr(parsed, field)!r}'
+                )
+        if parsed.needs_logits and parsed.record != 'input':
+            raise ConfigError(
+                f'taps.{name}.weights: {parsed.weights!r} needs a tap on the '
+                f"input of a class layer; use 'uniform'"
+            )
+        return parsed
+
+
+def named_losses(
+    tap: str,
+    weights: str,
+    losses: Sequence[dict] | None,
+    taken: Mapping[str, Any],
+) -> dict[str, dict]:
+    """Name the losses of a tap ``loss_{tap}_{type}``, and number twins."""
+    if not losses:
+        raise ConfigError(
+            f'losses: has none for the tap {tap!r}; add some or leave the '
+            f'tap out of active'
+        )
+    named: dict[str, dict] = {}
+    for loss in losses:
+        _check_loss(tap, weights, loss)
+        short = loss['type'].split('.')[-1].removesuffix('Loss').lower()
+        name, number = f'loss_{tap}_{short}', 2
+        while name in named or name in taken:
+            name, number = f'loss_{tap}_{short}{number}', number + 1
+        named[name] = loss
+    return named
+
+
+def _check_loss(tap: str, weights: str, loss: Mapping[str, Any]) -> None:
+    """Raise unless a loss takes what the tap gives and no more."""
+    if not isinstance(loss, Mapping):
+        raise ConfigError(
+            f'losses.{tap}: must be a list of loss configs, but holds {loss!r}'
+        )
+    loss_type = loss.get('type')
+    if not loss_type:
+        raise ConfigError(
+            f'losses.{tap}: {dict(loss)} has no type; add one, such as '
+            f"type='LSHLoss'"
+        )
+    loss_class = MODELS.get(loss_type)
+    if loss_class is None:
+        raise ConfigError(
+            f'losses.{tap}: {loss_type!r} is not in the registry'
+            f'{nearest(str(loss_type), MODELS.module_dict)}'
+        )
+    check_arguments(f'losses.{tap}', loss_class, loss)
+    parameters = list(signature(loss_class.forward).parameters.values())[1:]
+    needed = [x.name for x in parameters if x.default is x.empty]
+    if len(needed) != 2:
+        raise ConfigError(
+            f'losses.{tap}: {loss_type} needs {needed}, but a tap gives two '
+            f"features; use MMRazor's distill_losses for it"
+        )
+    if weights != 'uniform' and not takes_weights(loss_class):
+        raise ConfigError(
+            f'losses.{tap}: {loss_type} cannot weigh samples, and '
+            f'taps.{tap}.weights is {weights!r}; take LSHLoss, FeatureL2Loss '
+            f'or RelativeL2Loss, or another tap for it'
+        )
+
+
+def takes_weights(loss_class: type[nn.Module]) -> bool:
+    """Whether a loss has a ``sample_weight``."""
+    return 'sample_weight' in signature(loss_class.forward).parameters
+
+
+def widths_of(layer: nn.Module, record: str) -> list[int] | None:
+    """Channels of a layer's input or output, of each level.
+
+    Args:
+        layer (nn.Module): The tapped layer.
+        record (str): 'input' or 'output'.
+
+    Returns:
+        list[int]: One where all levels are equally wide; None where the
+        layer does not tell.
+    """
+    end = 'in' if record == 'input' else 'out'
+    for name in (f'{end}_features', f'{end}_channels'):
+        widths = getattr(layer, name, None)
+        if isinstance(widths, int):
+            return [widths]
+        if isinstance(widths, list | tuple):
+            return list(widths)
+    return None
+
+
+def width_of(layer: nn.Module, record: str) -> int | None:
+    """The one width of :func:`widths_of`, None where there are several."""
+    widths = widths_of(layer, record)
+    return widths[0] if widths and len({*widths}) == 1 else None
+
+
+def window_of_layer(layer: nn.Module, record: str) -> int:
+    """Side of the window that a class layer sees of a map, else 1."""
+    if record != 'input' or not isinstance(layer, nn.Conv2d):
+        return 1
+    side = layer.kernel_size[0]
+    keeps_size = layer.padding in ('same', (side // 2, side // 2))
+    return side if keeps_size and layer.kernel_size == (side, side) else 1
+
+
+def loss_layer(model: nn.Module, source: str) -> str | None:
+    """Name of the ``loss_cls`` of the head that a layer belongs to."""
+    parts = source.split('.')
+    for end in range(len(parts) - 1, 0, -1):
+        head = '.'.join(parts[:end])
+        if isinstance(
+            getattr(model.get_submodule(head), 'loss_cls', None), nn.Module
+        ):
+            return f'{head}.loss_cls'
+    return None
+
+
+def check_sources(owner: str, model: nn.Module, manager: Any) -> None:
+    """Raise unless each module that a recorder names is in the model."""
+    layers = dict(model.named_modules())
+    for name, recorder in manager.recorders.items():
+        is_module = type(recorder).__name__.startswith('Module')
+        if is_module and recorder.source not in layers:
+            raise ConfigError(
+                f'taps.{name}: the {owner} has no layer {recorder.source!r}'
+                f'{nearest(recorder.source, layers)}'
+            )

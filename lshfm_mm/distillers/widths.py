@@ -1,0 +1,230 @@
+"""What the layers at a tap tell of widths: for connectors, losses, hashes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import eq
+from typing import Any
+
+from mmrazor.models.task_modules import RecorderManager
+from torch import nn
+
+from ..connectors import ConvConnector, LinearConnector
+from ..errors import ConfigError, nearest
+from ..losses.lsh import LSHLoss
+from .taps import RECORDS, Tap, width_of, widths_of, window_of_layer
+
+OURS = LinearConnector, ConvConnector
+# 'input' and 'output' of a layer -> widths of its levels, if it tells.
+Widths = Mapping[str, list[int] | None]
+
+
+def check_connectors(
+    connectors: Mapping[str, Any],
+    taps: Mapping[str, Any],
+    long_form: Mapping[str, Any],
+) -> None:
+    """Raise at a connector that nothing would use.
+
+    Args:
+        connectors (dict): Name -> config.
+        taps (dict): Name of a tap -> config.
+        long_form (dict): Other arguments of the distiller.
+
+    Raises:
+        ConfigError: With the nearest name of a tap.
+    """
+    mappings = (long_form.get('loss_forward_mappings') or {}).values()
+    used = {x.get('connector') for y in mappings for x in y.values()}
+    for name in connectors:
+        if name not in taps and name not in used:
+            raise ConfigError(
+                f'connectors: has {name!r}, which is none of the taps '
+                f'{sorted(taps)}{nearest(name, taps)}'
+            )
+
+
+def set_connector(
+    name: str,
+    tap: Tap,
+    connector: nn.Module,
+    student: Widths,
+    teacher: nn.Module,
+) -> None:
+    """Fill in the widths of a connector of ours that has none yet.
+
+    Args:
+        name (str): Name of the tap.
+        tap (Tap): The tap.
+        connector (nn.Module): Its connector.
+        student (dict): Widths of the student's layer there.
+        teacher (nn.Module): The teacher.
+
+    Raises:
+        ConfigError: If the layers do not tell.
+    """
+    if isinstance(connector, OURS) and not connector.is_ready:
+        try:
+            connector.set_widths(
+                student[tap.record],
+                widths_of(teacher.get_submodule(tap.teacher), tap.record),
+            )
+        except ConfigError as error:
+            raise ConfigError(f'connectors.{name}: {error}') from error
+
+
+def connector_config(
+    layer: nn.Module,
+    ours: Sequence[int | None],
+    theirs: Sequence[int | None],
+) -> str:
+    """The config of a connector between two layers.
+
+    Args:
+        layer (nn.Module): The teacher's.
+        ours (list[int]): Widths of the student's levels.
+        theirs (list[int]): Widths of the teacher's.
+
+    Returns:
+        str: As it stands in a config file.
+    """
+    kind, unit = 'Conv', 'channels'
+    if isinstance(layer, nn.Linear):
+        kind, unit = 'Linear', 'features'
+    one = len({*ours}) == len({*theirs}) == 1
+    student, teacher = (x[0] if one else [*x] for x in (ours, theirs))
+    return (
+        f"dict(type='{kind}Connector', in_{unit}={student}, "
+        f'out_{unit}={teacher})'
+    )
+
+
+def check_widths(
+    name: str,
+    tap: Tap,
+    connected: bool,
+    losses: Mapping[str, nn.Module],
+    student: Widths,
+    teacher: nn.Module,
+) -> None:
+    """Raise unless student, teacher and losses agree on widths at a tap.
+
+    Args:
+        name (str): Name of the tap.
+        tap (Tap): The tap.
+        connected (bool): Whether it has a connector.
+        losses (dict[str, nn.Module]): The losses there, by name.
+        student (dict): Widths of the student's layer there.
+        teacher (nn.Module): The teacher.
+
+    Raises:
+        ConfigError: With the connector that would join them.
+    """
+    layer = teacher.get_submodule(tap.teacher)
+    ours, theirs = student[tap.record], widths_of(layer, tap.record)
+    if not connected and ours and theirs and _differ(ours, theirs):
+        connector = connector_config(layer, ours, theirs)
+        raise ConfigError(
+            f'taps.{name}: the student is {_told(ours)} wide and the teacher '
+            f'{_told(theirs)}; add to the distiller connectors=dict({name}='
+            f'{connector})'
+        )
+    classes = student['output'], widths_of(layer, 'output')
+    if tap.weights == 'correct' and classes[0] != classes[1]:
+        raise ConfigError(
+            f"taps.{name}.weights: 'correct' needs the same classes, but the "
+            f'student has {_told(classes[0])} and the teacher '
+            f'{_told(classes[1])}; use '
+            f"'uniform'"
+        )
+    full, width = feature_dim(layer, tap.record), width_of(layer, tap.record)
+    for loss_name, loss in losses.items():
+        dim = getattr(loss, 'feature_dim', None)
+        if None not in (dim, full) and dim not in (width, full):
+            raise ConfigError(
+                f'{loss_name}.feature_dim: is {dim}, but the teacher is '
+                f'{full} wide there; leave it out'
+            )
+
+
+def set_projection(
+    name: str, loss: LSHLoss, layer: nn.Module, record: str
+) -> None:
+    """Draw the hash functions of a loss for what it gets of the teacher.
+
+    Args:
+        name (str): Name of the loss, for messages.
+        loss (LSHLoss): The loss.
+        layer (nn.Module): The teacher's layer that is recorded.
+        record (str): 'input' or 'output' of it.
+
+    Raises:
+        ConfigError: If neither the layer nor the config tells width and std.
+    """
+    dim = loss.feature_dim or feature_dim(layer, record)
+    if dim is None:
+        raise ConfigError(
+            f'{name}.feature_dim: cannot be read off the teacher there; give '
+            f'it'
+        )
+    std = loss.std
+    if not isinstance(std, int | float):
+        weight = getattr(layer, 'weight', None)
+        if record != 'input' or weight is None or weight.dim() < 2:
+            raise ConfigError(
+                f"{name}.std: 'teacher' needs a tap on the input of a class "
+                f'layer; give a number'
+            )
+        std = float(weight.detach().float().std())
+    loss.set_projection(dim, std)
+
+
+def recorded_layer(
+    name: str,
+    entries: Iterable[Mapping[str, Any]],
+    recorders: RecorderManager,
+    teacher: nn.Module,
+) -> tuple[nn.Module, str]:
+    """The teacher's layer that a loss of the long form gets.
+
+    Args:
+        name (str): Name of the loss, for messages.
+        entries (list[dict]): Its ``loss_forward_mappings``.
+        recorders (RecorderManager): Those of the teacher.
+        teacher (nn.Module): The teacher.
+
+    Returns:
+        tuple[nn.Module, str]: The layer, and 'input' or 'output'.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    kinds = {kind + 'Recorder': record for record, kind in RECORDS.items()}
+    for entry in entries:
+        if not entry['from_student']:
+            recorder = recorders.get_recorder(entry['recorder'])
+            record = kinds.get(type(recorder).__name__)
+            if record is not None:
+                return teacher.get_submodule(recorder.source), record
+    raise ConfigError(
+        f'{name}: gets no layer of the teacher from which width and std could '
+        f'be taken; give feature_dim and std'
+    )
+
+
+def feature_dim(layer: nn.Module, record: str) -> int | None:
+    """Width of the feature of a sample, all of its window."""
+    width = width_of(layer, record)
+    return width and width * window_of_layer(layer, record) ** 2
+
+
+def _differ(ours: list[int], theirs: list[int]) -> bool:
+    """Whether no level can be as wide as its partner.
+
+    Necks of several widths are known to differ only level by level.
+    """
+    if len({*ours}) == len({*theirs}) == 1:
+        return ours[0] != theirs[0]
+    return len(ours) == len(theirs) and not any(map(eq, ours, theirs))
+
+
+def _told(widths: list[int] | None) -> str:
+    return str(widths[0] if widths and len({*widths}) == 1 else widths)

@@ -1,0 +1,73 @@
+"""Makes a resumed training equal one without interruption."""
+
+from typing import Any
+
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..training.resuming import evaluation_is_due, obstacles
+from ..training.seeding import Progress
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """A resumed training equals one that was not interrupted.
+
+    All random numbers become a function of the seed, the rank and the
+    progress, and an evaluation that the interruption cut off is made up for.
+    What stands in the way is warned of before training.
+    """
+
+    priority = 'LOWEST'  # others may draw random numbers, too
+    progress: Progress | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Warn, take over the random numbers, and evaluate if that is due.
+
+        Args:
+            runner (Runner): Its checkpoint, if any, is loaded.
+        """
+        for reason in obstacles(runner):
+            runner.logger.warning(
+                f'a resumed run will not equal an uninterrupted one: {reason}'
+            )
+        if self.progress is None:
+            self.progress = Progress(runner, dist.get_rank())
+        if evaluation_is_due(runner):
+            runner.logger.info(
+                'evaluating the checkpoint to resume: it was saved before '
+                'its evaluation'
+            )
+            runner.val_loop.run()
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed the epoch.
+
+        Args:
+            runner (Runner): Before it iterates its dataloader.
+        """
+        assert self.progress is not None
+        self.progress.start_epoch(runner)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Seed the step.
+
+        Args:
+            runner (Runner): It has its batch.
+            batch_idx (int): Not used.
+            data_batch (Any): Not used.
+        """
+        assert self.progress is not None
+        self.progress.start_iteration(runner)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Note it in checkpoints that are saved from here on.
+
+        Args:
+            runner (Runner): Before an evaluation.
+        """
+        runner.message_hub.update_info('evaluated_iter', runner.iter)

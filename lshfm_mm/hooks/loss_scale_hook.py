@@ -1,0 +1,127 @@
+"""Compares the gradients of losses with those of the task."""
+
+from math import isfinite
+from statistics import median
+from typing import Any
+
+import torch
+from mmcv.ops import SyncBatchNorm as MMSyncBN
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from ..errors import check_int, check_positive
+from ..training.gradient_balance import advice, gradient_ratios
+from ..utils.listener import Listener
+from .distillation import distillation_of
+
+
+@HOOKS.register_module()
+class LossScaleHook(Hook):
+    """Says how hard each loss pulls against the task, and warns of too hard.
+
+    In the first batches of a training it compares the norms of gradients on
+    the parameters that a loss and the task share, and logs the median ratio
+    of each loss. One above the limit gets a line with the weight that would
+    make the two equal; one below 1 is told, and no fault.
+
+    Args:
+        num_batches (int): How many. Each costs a backward pass per loss.
+            Defaults to 10.
+        limit (float): Greatest ratio that needs no advice. Defaults to 50, a
+            rule of thumb: good weights on an FPN pull 10 times as hard.
+
+    Raises:
+        ConfigError: If an argument is out of its range.
+    """
+
+    def __init__(self, num_batches: int = 10, limit: float = 50.0) -> None:
+        check_int('LossScaleHook.num_batches', num_batches)
+        check_positive('LossScaleHook.limit', limit)
+        self.num_batches = num_batches
+        self.limit = limit
+        self._ratios: dict[str, list[float]] = {}
+        self._handle: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the losses of the first batches, if they are to come.
+
+        Args:
+            runner (Runner): Of a distillation.
+        """
+        model = distillation_of(self, runner)
+        reason = ''
+        if dist.is_distributed() and has_sync_bn(model):
+            reason = 'gradients through SyncBN need all processes each time'
+        elif not model.calculate_student_loss:
+            reason = 'calculate_student_loss=False leaves no task to compare'
+        if reason:
+            runner.logger.warning(f'LossScaleHook: does nothing, {reason}')
+            return
+        if runner.iter == 0:
+            self._handle = model.register_forward_hook(Listener(self._note))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """Say what was found after the last of these batches."""
+        if self._handle is None or runner.iter + 1 < self.num_batches:
+            return
+        self._handle.remove()
+        self._handle = None
+        model = distillation_of(self, runner)
+        keys = model.distiller.weight_keys()
+        for name, ratios in self._ratios.items():
+            ratio = median([x for x in ratios if isfinite(x)] or [0.0])
+            loss = model.distiller.distill_losses[name.partition('.')[2]]
+            weight = getattr(loss, 'loss_weight', 1.0)
+            runner.logger.info(
+                f'{name}: {ratio:.3g} times the gradient of the task'
+            )
+            key = f'model.distiller.{keys[name.partition(".")[2]]}'
+            line = advice(name, ratio, weight, key, self.limit)
+            if line is not None and hasattr(loss, 'loss_weight'):
+                runner.logger.warning(line)
+
+    def _note(self, model: Any, args: Any, losses: Any) -> None:
+        if not model.training:
+            return
+        sums = {
+            name: torch.stack([x.mean() for x in tree_leaves(loss)]).sum()
+            for name, loss in losses.items()
+            if 'loss' in name
+        }
+        tasks = [v for k, v in sums.items() if k.startswith('student.')]
+        try:
+            ratios = gradient_ratios(
+                torch.stack(tasks).sum(),
+                {k: v for k, v in sums.items() if k.startswith('distill.')},
+                [x for x in model.student.parameters() if x.requires_grad],
+            )
+        except RuntimeError as error:
+            # Checkpointed activations keep no graph for one loss alone.
+            if 'use_reentrant' not in str(error):
+                raise
+            MMLogger.get_current_instance().warning(
+                'LossScaleHook: does nothing, with checkpointed activations '
+                'there is no gradient of one loss alone'
+            )
+            self._handle.remove()
+            self._handle = None
+            return
+        for name, ratio in ratios.items():
+            self._ratios.setdefault(name, []).append(ratio)
+
+
+def has_sync_bn(model: nn.Module) -> bool:
+    """Whether a layer waits for other processes: torch's SyncBN or mmcv's."""
+    kinds = nn.SyncBatchNorm, MMSyncBN
+    return any(isinstance(x, kinds) for x in model.modules())

@@ -1,0 +1,210 @@
+"""What models see in an image, and how to draw it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmdet.apis import inference_detector, init_detector
+from mmdet.registry import DATASETS
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import InstanceData
+
+from ..errors import ConfigError
+
+SCORE = 0.4  # least score of a detection that is shown
+SHOWN_CLASSES = 3  # of a classifier's scores for an image
+SIDE = 256  # pixels of the longer side of a drawn image
+BOX = (255, 212, 0)  # RGB
+TRUTH = (0, 224, 138)
+
+
+def draw_detections(
+    models: Mapping[str, tuple[Config, Path]],
+    num_images: int,
+    out: Path,
+) -> None:
+    """Draw ground truth and detections, a row a detector.
+
+    Args:
+        models (dict): Title -> config of a plain detector and its
+            checkpoint. The test data set of the first one is drawn.
+        num_images (int): How many images, the first ones of the data set.
+        out (Path): The PNG file to write.
+    """
+    register_all_modules(init_default_scope=True)
+    first, _ = next(iter(models.values()))
+    dataset = DATASETS.build(first.test_dataloader.dataset)
+    infos = [dataset.get_data_info(i) for i in range(num_images)]
+    images = [mmcv.imread(info['img_path']) for info in infos]
+    rows = {
+        'ground truth': [
+            draw_boxes(image, _instances(info), dataset.metainfo, TRUTH)
+            for image, info in zip(images, infos, strict=True)
+        ]
+    }
+    for title, (cfg, checkpoint) in models.items():
+        detector = init_detector(cfg, str(checkpoint), device='cpu')
+        rows[title] = []
+        for image in images:
+            boxes = inference_detector(detector, image).pred_instances
+            boxes = boxes[boxes.scores > SCORE]
+            rows[title].append(
+                draw_boxes(image, boxes, detector.dataset_meta, BOX)
+            )
+    figure = Figure((2.2 * num_images, 2.35 * len(rows)), layout='constrained')
+    grid = figure.subplots(len(rows), num_images, squeeze=False)
+    for line, (title, drawn) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(title, fontsize=11)
+        for axes, image in zip(line, drawn, strict=True):
+            axes.imshow(image)
+            axes.set(xticks=[], yticks=[])
+    figure.savefig(out, dpi=125)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    instances: InstanceData,
+    metainfo: Mapping[str, Any],
+    colour: tuple[int, int, int],
+) -> np.ndarray:
+    """Draw boxes with their classes and scores.
+
+    Args:
+        image (np.ndarray): BGR, (H, W, 3).
+        instances (InstanceData): ``bboxes``, (N, 4), ``labels`` and maybe
+            ``scores``, (N,).
+        metainfo (dict): ``classes`` of the labels.
+        colour (tuple): Of the boxes, RGB.
+
+    Returns:
+        np.ndarray: The image, RGB, its longer side of :data:`SIDE` pixels.
+    """
+    image, scale = mmcv.imrescale(
+        image[..., ::-1], (SIDE, SIDE), return_scale=True
+    )
+    height, width = image.shape[:2]
+    edges = torch.tensor([width, height, width, height]) - 1
+    scaled = instances.cpu().clone()
+    # The visualizer warns of what lies on the border.
+    scaled.bboxes = torch.minimum(scaled.bboxes * scale, edges)
+    visualizer = DetLocalVisualizer(bbox_color=colour, line_width=2)
+    visualizer.dataset_meta = metainfo
+    visualizer.add_datasample(
+        'detections',
+        image,
+        DetDataSample(gt_instances=scaled),
+        draw_pred=False,
+    )
+    return visualizer.get_image()
+
+
+def _instances(info: Mapping[str, Any]) -> InstanceData:
+    """The annotated objects of an image."""
+    objects = info['instances']
+    boxes = torch.tensor([x['bbox'] for x in objects]).view(-1, 4)
+    labels = torch.tensor([x['bbox_label'] for x in objects]).long()
+    return InstanceData(bboxes=boxes, labels=labels)
+
+
+@torch.no_grad()
+def predict(model: Any, data: Any, classes: Sequence[str]) -> list[dict]:
+    """What a model sees in an image.
+
+    Args:
+        model (BaseModel): Detector or classifier.
+        data (dict): An item of its validation data set.
+        classes (list[str]): Names of the classes.
+
+    Returns:
+        list[dict]: Of detections ``label``, ``score`` and ``box``, (x1, y1,
+        x2, y2) in pixels of the image file; of classes the best ones.
+    """
+    (sample,) = model.test_step(pseudo_collate([data]))
+    if 'pred_instances' in sample:
+        boxes = sample.pred_instances
+        boxes = boxes[boxes.scores > SCORE]
+        columns = dict(score=boxes.scores, box=boxes.bboxes)
+        labels = boxes.labels
+    else:
+        number = min(SHOWN_CLASSES, len(classes))
+        scores, labels = sample.pred_score.topk(number)
+        columns = dict(score=scores)
+    return [
+        {
+            'label': classes[label],
+            **{key: column[row].tolist() for key, column in columns.items()},
+        }
+        for row, label in enumerate(labels.tolist())
+    ]
+
+
+def pick_images(dataset: Any, wanted: Sequence[str] | int) -> list[int]:
+    """Find the images to show.
+
+    Args:
+        dataset (BaseDataset): The validation data set.
+        wanted (list[str] | int): Names of files, or how many, the first ones.
+
+    Returns:
+        list[int]: Their indices.
+
+    Raises:
+        ConfigError: If no image has such a name.
+    """
+    if isinstance(wanted, int):
+        return list(range(min(wanted, len(dataset))))
+    names = {
+        Path(dataset.get_data_info(i).get('img_path') or str(i)).name: i
+        for i in range(len(dataset))
+    }
+    for name in wanted:
+        if name not in names:
+            raise ConfigError(
+                f'images: {name} is none of the {len(names)} validation '
+                f'images, such as {next(iter(names))}'
+            )
+    return [names[x] for x in wanted]
+
+
+def read_pixels(info: Mapping[str, Any]) -> np.ndarray:
+    """Read an image.
+
+    Args:
+        info (dict): Of a data set.
+
+    Returns:
+        np.ndarray: BGR, (H, W, 3).
+    """
+    if 'img' in info:  # CIFAR's, RGB
+        return np.ascontiguousarray(info['img'][..., ::-1])
+    return mmcv.imread(info['img_path'], flag='color')
+
+
+def truth_of(info: Mapping[str, Any], classes: Sequence[str]) -> list[dict]:
+    """What is annotated in an image.
+
+    Args:
+        info (dict): Of a data set.
+        classes (list[str]): Names of the classes.
+
+    Returns:
+        list[dict]: ``label`` and, of objects, ``box``, (x1, y1, x2, y2).
+    """
+    if 'instances' in info:
+        return [
+            {
+                'label': classes[x['bbox_label']],
+                'box': list(map(float, x['bbox'])),
+            }
+            for x in info['instances']
+        ]
+    labels = np.atleast_1d(info['gt_label']).tolist()
+    return [{'label': classes[x]} for x in labels]

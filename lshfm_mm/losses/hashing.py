@@ -1,0 +1,245 @@
+"""Random-hyperplane hashing of features (paper, section 3.2).
+
+Legend: N samples, D feature width, K hash functions.
+
+A hash function is a hyperplane of the feature space: a frozen weight (D,)
+and a frozen bias. Its code for a feature is the side on which that feature
+lies. With bias 0 two features get the same code with probability
+``1 - angle / pi``: codes compare directions, not magnitudes.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Size, Tensor
+from torch.nn.grad import conv2d_input
+
+from ..errors import ConfigError
+
+# Projections that exist at a time, see hashes_at_a_time.
+BLOCK_ON_CPU = 2**21
+BLOCK_ON_GPU = 2**24
+
+
+def random_projection(
+    num_hashes: int, feature_dim: int, std: float, seed: int
+) -> Tensor:
+    """Draw the weights of the hash functions.
+
+    The numbers depend on the arguments alone, and drawing them leaves every
+    global random state as it was: all ranks and all runs get the same.
+
+    Args:
+        num_hashes (int): K.
+        feature_dim (int): D.
+        std (float): Standard deviation of the entries, which are normal with
+            mean 0.
+        seed (int): Seed of the generator.
+
+    Returns:
+        Tensor: The weights, float32, (K, D), on the default device; on the
+        CPU where that is 'meta', which would lose the numbers.
+    """
+    generator = torch.Generator('cpu').manual_seed(seed)
+    weight = torch.randn(
+        num_hashes, feature_dim, generator=generator, device='cpu'
+    )
+    device = torch.get_default_device()
+    return std * (weight if device.type == 'meta' else weight.to(device))
+
+
+def hashes_at_a_time(feature: Tensor) -> int:
+    """How many hash functions are applied to a feature at a time.
+
+    A block of projections fits the cache of a CPU: 8 MB in float32. A GPU
+    wants few, large kernels: there a block has 64 MB, and P3 of a RetinaNet
+    (2 x 100 x 168 locations, 4096 hash functions) takes 9 of them. The loss
+    holds five blocks at a time: 40 MB on a CPU, 320 MB on a GPU.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
+
+    Returns:
+        int: At least 1.
+    """
+    is_on_cpu = feature.device.type == 'cpu'
+    block = BLOCK_ON_CPU if is_on_cpu else BLOCK_ON_GPU
+    samples = feature.numel() // max(feature.shape[1], 1)
+    return max(block // max(samples, 1), 1)
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Multiply in float32 or better, whatever the user has set.
+
+    Autocast is off, and so are TF32 and bfloat16 in products of float32: a
+    GPU has TF32, with 10 bits of mantissa, on for convolutions by default.
+    torch.compile leaves what is computed here out of its graphs.
+
+    Args:
+        device (torch.device): Where it is computed.
+    """
+    is_old = not hasattr(torch.backends.cudnn, 'conv')  # torch < 2.9
+    precision = _old_precision() if is_old else _precision()
+    with torch.autocast(device.type, enabled=False), precision:
+        yield
+
+
+@contextmanager
+def _precision() -> Iterator[None]:
+    backends: Any = torch.backends
+    before = []
+    try:
+        # From the outermost inwards: what has no value of its own follows,
+        # and is never written to, so that it inherits afterwards too.
+        for level in (
+            backends,
+            backends.cudnn,
+            backends.cudnn.conv,
+            backends.cuda.matmul,
+            backends.mkldnn.conv,
+            backends.mkldnn.matmul,
+        ):
+            if level.fp32_precision != 'ieee':
+                before.append((level, level.fp32_precision))
+                level.fp32_precision = 'ieee'
+        yield
+    finally:
+        for level, precision in reversed(before):
+            level.fp32_precision = precision
+
+
+@contextmanager
+def _old_precision() -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision('highest')
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+
+
+def window_of(feature: Tensor, weight: Tensor) -> int:
+    """Side of the window that the hash functions see at a location.
+
+    Args:
+        feature (Tensor): Features, (N, C) or maps (N, C, H, W).
+        weight (Tensor): Weights, (K, D).
+
+    Returns:
+        int: The odd k with ``D = C * k * k`` for maps, 1 for (N, D).
+
+    Raises:
+        ConfigError: If there is no such window.
+    """
+    channels, dim = feature.shape[1], weight.shape[1]
+    side = math.isqrt(dim // channels) if feature.dim() == 4 else 1
+    if side % 2 == 0 or channels * side * side != dim:
+        raise ConfigError(
+            f'features: are {channels} wide, but the hash functions were made '
+            f'for {dim}; set feature_dim accordingly'
+        )
+    return side
+
+
+def project(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Signed, scaled distances of features to the hyperplanes.
+
+    The feature of a location of a map is its k x k window, zero-padded, as a
+    convolution sees it: the projection *is* a convolution, and the unfolded
+    windows never exist.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
+        weight (Tensor): Weights, (K, D); for maps D = C * k * k, in the
+            order of ``torch.nn.functional.unfold``.
+        bias (Tensor): Biases, (K,).
+
+    Returns:
+        Tensor: ``feature @ weight.T + bias``, (N, K) or (N, K, H, W).
+    """
+    if feature.dim() == 2:
+        return F.linear(feature, weight, bias)
+    side = window_of(feature, weight)
+    kernel = weight.view(len(weight), -1, side, side)
+    return F.conv2d(feature, kernel, bias, padding=side // 2)
+
+
+def project_back(distance: Tensor, weight: Tensor, shape: Size) -> Tensor:
+    """The transpose of :func:`project`: a gradient, back at the features.
+
+    Args:
+        distance (Tensor): Gradient at the projections, (N, K) or
+            (N, K, H, W).
+        weight (Tensor): Weights, (K, D).
+        shape (Size): Shape of the features.
+
+    Returns:
+        Tensor: Gradient at the features, of that shape.
+    """
+    if distance.dim() == 2:
+        return distance @ weight
+    side = math.isqrt(weight.shape[1] // shape[1])
+    kernel = weight.view(len(weight), -1, side, side)
+    return conv2d_input(shape, kernel, distance, padding=side // 2)
+
+
+def samples_of(
+    feature: Tensor, weight: Tensor, keep: Tensor | None, size: int
+) -> Iterator[Tensor]:
+    """The samples of a feature as rows, a few at a time.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W): a sample
+            is the zero-padded window around a location.
+        weight (Tensor): Weights, (K, D).
+        keep (Tensor, optional): Which samples are wanted, bool, (N,), for
+            maps (N, H, W).
+        size (int): How many rows are given at a time.
+
+    Yields:
+        Tensor: Rows, (at most ``size``, D).
+    """
+    if feature.dim() == 2:
+        yield from (feature if keep is None else feature[keep]).split(size)
+        return
+    side = window_of(feature, weight)
+    if keep is None:
+        keep = feature.new_ones(
+            feature.shape[:1] + feature.shape[2:], dtype=torch.bool
+        )
+    padded = F.pad(feature, [side // 2] * 4)
+    windows = padded.unfold(2, side, 1).unfold(3, side, 1)  # a view
+    for places in keep.nonzero().split(size):
+        image, row, column = places.unbind(dim=1)
+        yield windows[image, :, row, column].flatten(1)
+
+
+def hash_codes(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Sides of the hyperplanes on which features lie.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
+        weight (Tensor): Weights, (K, D).
+        bias (Tensor): Biases, (K,).
+
+    Returns:
+        Tensor: True where a feature is strictly on the positive side, bool,
+        (N, K) or (N, K, H, W).
+
+    Example:
+        >>> import torch
+        >>> codes = hash_codes(
+        ...     torch.tensor([[1.0, 2.0]]), torch.eye(2), -torch.ones(2)
+        ... )
+        >>> codes.tolist()
+        [[False, True]]
+    """
+    return project(feature, weight, bias) > 0

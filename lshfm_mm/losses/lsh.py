@@ -1,0 +1,195 @@
+"""The LSH loss as a module (paper, section 3.2)."""
+
+from typing import Any
+
+import torch
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ..errors import (
+    ConfigError,
+    check_choice,
+    check_int,
+    check_loss_weight,
+    check_positive,
+)
+from .functional import MODES, lsh_loss
+from .hashing import random_projection
+
+BIASES = ('zero', 'mean', 'median')
+
+
+@MODELS.register_module()
+class LSHLoss(nn.Module):
+    """:func:`lsh_loss` with its frozen hash functions.
+
+    The hash functions are buffers: saved, restored and moved with the model,
+    never trained. What is not given here comes from the teacher when the
+    algorithm is built, see :meth:`set_projection`.
+
+    Args:
+        feature_dim (int, optional): D. Defaults to the teacher's.
+        num_hashes (int, optional): K. Defaults to ``4 * feature_dim``.
+        std (float | str): Standard deviation of the hash weights, or
+            'teacher' for that of the weights of the teacher's class layer.
+            Defaults to 'teacher'.
+        bias (str): 'zero': the hyperplanes pass through the origin; 'mean'
+            or 'median': through the middle of the teacher's features, so
+            that the codes of each hash function are balanced. For these
+            :class:`LSHCalibrationHook` must be among the ``custom_hooks``.
+            Defaults to 'zero'.
+        mode (str): 'bce', 'l1' or 'l2'. Defaults to 'bce'.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+        seed (int): Seed of the hash weights. Defaults to 0.
+
+    Raises:
+        ConfigError: If an argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> loss = LSHLoss(feature_dim=8, std=0.1)
+        >>> tuple(loss.weight.shape)
+        (32, 8)
+        >>> value = loss(torch.randn(5, 8), torch.randn(5, 8))
+        >>> value.shape
+        torch.Size([])
+    """
+
+    weight: Tensor
+    bias: Tensor
+    bias_is: Tensor
+
+    def __init__(
+        self,
+        feature_dim: int | None = None,
+        num_hashes: int | None = None,
+        std: float | str = 'teacher',
+        bias: str = 'zero',
+        mode: str = 'bce',
+        loss_weight: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for field, value in (
+            ('feature_dim', feature_dim),
+            ('num_hashes', num_hashes),
+        ):
+            if value is not None:
+                check_int(field, value)
+        if std != 'teacher':
+            check_positive('std', std, " or 'teacher'")
+        check_choice('bias', bias, BIASES)
+        check_choice('mode', mode, MODES)
+        if bias != 'zero' and mode != 'bce':
+            raise ConfigError(
+                f'bias: {bias!r} has no effect with mode={mode!r}, which '
+                f"compares differences; use 'zero'"
+            )
+        check_loss_weight(loss_weight)
+        if type(seed) is not int:
+            raise ConfigError(f'seed: must be an int, but got {seed!r}')
+        self.feature_dim = feature_dim
+        self.num_hashes = num_hashes
+        self.std = std
+        self.bias_kind = bias
+        self.needs_calibration = False
+        self.mode = mode
+        self.loss_weight = loss_weight
+        self.seed = seed
+        if feature_dim is not None and isinstance(std, int | float):
+            self.set_projection(feature_dim, std)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the hash functions have been drawn."""
+        return hasattr(self, 'weight')
+
+    def set_projection(self, feature_dim: int, std: float) -> None:
+        """Draw the hash functions; what the user set goes first.
+
+        Args:
+            feature_dim (int): D where the user gave none.
+            std (float): Standard deviation where the user asked for the
+                teacher's.
+        """
+        dim = self.feature_dim or feature_dim
+        std = std if self.std == 'teacher' else float(self.std)
+        check_positive('std', std)
+        num_hashes = self.num_hashes or 4 * dim
+        weight = random_projection(num_hashes, dim, std, self.seed)
+        self.register_buffer('weight', weight)
+        self.register_buffer('bias', weight.new_zeros(num_hashes))
+        if self.bias_kind != 'zero':
+            # Saved, so that a checkpoint tells what its bias is.
+            kind = weight.new_zeros((), dtype=torch.int64)
+            self.register_buffer('bias_is', kind)
+            self.needs_calibration = True
+
+    def set_bias(self, middle: Tensor) -> None:
+        """Move the hyperplanes to the middle of the teacher's features.
+
+        Args:
+            middle (Tensor): Mean or median of the teacher's projections, (K,).
+        """
+        self.bias.copy_(-middle)
+        self.bias_is.fill_(BIASES.index(self.bias_kind))
+        self.needs_calibration = False
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any
+    ) -> None:
+        """Load; a bias of another kind than this loss has is not taken."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.is_ready:
+            kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
+            if kind != self.bias_kind:
+                self.bias.zero_()
+            self.needs_calibration = self.bias_kind not in ('zero', kind)
+
+    def forward(
+        self,
+        s_feature: Tensor,
+        t_feature: Tensor,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the weighted loss in float32 or better.
+
+        Args:
+            s_feature (Tensor): The student's features, (N, D) or
+                (N, C, H, W): then every location is a sample.
+            t_feature (Tensor): The teacher's features, same shape.
+            sample_weight (Tensor, optional): Weights of the samples, (N,) or
+                (N, H, W).
+
+        Returns:
+            Tensor: ``loss_weight`` times the loss, ().
+        """
+        if not self.is_ready:
+            raise ConfigError(
+                'LSHLoss: has no hash functions yet; give feature_dim and a '
+                'float std, or use it through LSHFMDistiller'
+            )
+        if self.needs_calibration:
+            raise ConfigError(
+                f'LSHLoss.bias: is {self.bias_kind!r} and not calibrated; add '
+                f"dict(type='LSHCalibrationHook') to the custom_hooks of the "
+                f"config, or take bias='zero'"
+            )
+        loss = lsh_loss(
+            s_feature,
+            t_feature,
+            self.weight,
+            self.bias,
+            self.mode,
+            sample_weight,
+        )
+        return self.loss_weight * loss
+
+    def extra_repr(self) -> str:
+        """State the settings in ``print(model)``."""
+        shape = tuple(self.weight.shape) if self.is_ready else None
+        return (
+            f'weight={shape}, std={self.std}, bias={self.bias_kind!r}, '
+            f'mode={self.mode!r}, '
+            f'loss_weight={self.loss_weight}, seed={self.seed}'
+        )

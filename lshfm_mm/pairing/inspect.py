@@ -1,0 +1,213 @@
+"""What there is to mimic in a model, found by a pass over a blank image."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmdet.models import SingleStageDetector
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ..algorithms.roi_mimic import has_rois
+from ..errors import ConfigError
+from ..teachers.loading import unmask
+from ..utils.configs import model_of
+from ..utils.rng import forked_rng
+
+PROBE = 512  # side of the blank image in pixels
+
+
+class Layer(NamedTuple):
+    """A layer that is the same thing in every model, by its name."""
+
+    name: str
+    module: nn.Module
+    shapes: list[tuple[int, ...]]  # of its input, or of a neck's outputs
+
+
+class View(NamedTuple):
+    """What there is to mimic in a model; None where there is no such."""
+
+    kind: str
+    rois: list[Layer]  # the class layers of the stages of a RoI head
+    dense: Layer | None
+    neck: Layer | None
+    pooled: Layer | None
+    one_label: bool = False  # to an image
+    fcs: Sequence[Layer | None] = ()  # of each stage, the last shared FC
+
+
+class Inspected(NamedTuple):
+    """A model, and what there is to mimic in it."""
+
+    config: Config
+    model: BaseModel
+    view: View
+
+
+def inspect_config(field: str, config: Config) -> Inspected:
+    """Build the model of a config and look what there is to mimic in it.
+
+    Args:
+        field (str): Which argument names it, for messages.
+        config (Config): The config.
+
+    Returns:
+        Inspected: The model with its view.
+
+    Raises:
+        ConfigError: If the model does not run on a blank image.
+    """
+    model = build_model(field, config)
+    return Inspected(config, model, inspect_model(field, model))
+
+
+def build_model(field: str, config: Config) -> BaseModel:
+    """Build the model of a config; no weights are loaded.
+
+    Args:
+        field (str): Which argument names it, for messages.
+        config (Config): The config.
+
+    Returns:
+        BaseModel: The model, in eval mode.
+    """
+    with forked_rng():
+        model = MODELS.build(model_of(field, config)).eval()
+    unmask(model)
+    return model
+
+
+@torch.no_grad()
+def inspect_model(field: str, model: BaseModel) -> View:
+    """Find what there is to mimic, by a pass over a blank image.
+
+    Args:
+        field (str): Which argument the model comes from, for messages.
+        model (BaseModel): A detector or classifier.
+
+    Returns:
+        View: What there is; None where there is no such.
+
+    Raises:
+        ConfigError: If the model does not run on such an image.
+    """
+    image = next(model.parameters()).new_zeros(1, 3, PROBE, PROBE)
+    is_dense = isinstance(model, SingleStageDetector)
+    is_classifier = not hasattr(model, 'bbox_head') and (
+        getattr(model, 'head', None) is not None
+    )
+    calls: list[tuple[str, nn.Module, Any, Any]] = []
+    with forked_rng():
+        hooks = [
+            module.register_forward_hook(_log(calls, name))
+            for name, module in model.named_modules()
+            if name == 'neck' or isinstance(module, nn.Linear | nn.Conv2d)
+        ]
+        try:
+            if is_dense or is_classifier:
+                result = model(image, None, mode='tensor')
+            else:
+                result = model.extract_feat(image)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1:]
+            raise ConfigError(
+                f'{field}: {type(model).__name__} does not run on a blank '
+                f'image of {PROBE} x {PROBE} {reason}; write its config by '
+                f'hand, as configs/examples/your_detector.py'
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return View(
+        type(model).__name__,
+        _box_layers(model),
+        _source(calls, _maps(result)) if is_dense else None,
+        _neck(calls),
+        _source(calls, [result]) if is_classifier else None,
+        is_classifier and type(model.head).__name__ == 'LinearClsHead',
+        _last_fcs(model),
+    )
+
+
+def _log(calls: list[Any], name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        calls.append((name, module, inputs, output))
+
+    return hook
+
+
+def _maps(result: Any) -> list[Tensor]:
+    """The class scores of a dense head, the first that it gives."""
+    while isinstance(result, list | tuple) and result:
+        if all(isinstance(part, Tensor) for part in result):
+            return list(result)
+        result = result[0]
+    return []
+
+
+def _source(calls: list[Any], outputs: list[Any]) -> Layer | None:
+    """The one layer that made all of the outputs."""
+    makers = [
+        next((call for call in calls if call[3] is output), None)
+        for output in outputs
+    ]
+    names = {call and call[0] for call in makers}
+    if len(names) != 1 or makers[0] is None:
+        return None
+    shapes = [tuple(call[2][0].shape) for call in makers if call is not None]
+    return Layer(makers[0][0], makers[0][1], shapes)
+
+
+def _neck(calls: list[Any]) -> Layer | None:
+    for name, module, _, output in calls:
+        if name == 'neck':
+            maps = output if isinstance(output, list | tuple) else [output]
+            if all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
+                return Layer(name, module, [tuple(m.shape) for m in maps])
+    return None
+
+
+def _box_heads(model: BaseModel) -> list[tuple[str, nn.Module]]:
+    """The box head of each stage of a RoI head, with its name."""
+    if not has_rois(model):
+        return []
+    heads, name = model.roi_head.bbox_head, 'roi_head.bbox_head'
+    if isinstance(heads, nn.ModuleList):
+        return [(f'{name}.{i}', head) for i, head in enumerate(heads)]
+    return [(name, heads)]
+
+
+def _box_layers(model: BaseModel) -> list[Layer]:
+    """The class layer of each stage of a RoI head."""
+    layers = []
+    for name, head in _box_heads(model):
+        layer = getattr(head, 'fc_cls', None)
+        if not isinstance(layer, nn.Linear):
+            return []
+        layers.append(Layer(f'{name}.fc_cls', layer, []))
+    return layers
+
+
+def _last_fcs(model: BaseModel) -> list[Layer | None]:
+    """The last shared FC of each stage; None where there are not several."""
+    layers: list[Layer | None] = []
+    for name, head in _box_heads(model):
+        fcs = getattr(head, 'shared_fcs', ())
+        last = len(fcs) - 1
+        path = f'{name}.shared_fcs.{last}'
+        layers.append(Layer(path, fcs[last], []) if last > 0 else None)
+    return layers
+
+
+def strides_of(layer: Layer) -> list[int]:
+    """Strides of a layer's maps, in pixels."""
+    return [PROBE // shape[3] for shape in layer.shapes]
+
+
+def class_layers(view: View) -> list[Layer]:
+    """All layers of a model that give class scores."""
+    others = view.dense, view.pooled
+    return [*view.rois, *(layer for layer in others if layer)]

@@ -1,0 +1,297 @@
+"""Where a student mimics a teacher, and by which losses."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mmengine.config import ConfigDict
+from torch import nn
+
+from ..distillers.taps import width_of, window_of_layer
+from ..distillers.widths import connector_config
+from ..errors import ConfigError, check_choice
+from ..export.folding import HEADS
+from .inspect import PROBE, Layer, View, strides_of
+
+MAX_HASHES = 4096
+LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
+PAPER_WEIGHT = 7
+ROI_WEIGHT = 4  # as chosen in docs/results.md; other taps have 1
+
+
+class Pairing(NamedTuple):
+    """A tap that two models have in common."""
+
+    algorithm: str
+    why: str
+    taps: dict[str, str]
+    connectors: dict[str, str]
+    losses: dict[str, list[str]]
+    hashes: str = '4 hashes per channel'  # of LSHLoss
+
+
+def choose_pairing(
+    student: View,
+    teacher: View,
+    tap: str | None = None,
+    loss: str = 'recommended',
+    beta: float | None = None,
+) -> Pairing:
+    """Choose where a student mimics a teacher.
+
+    Args:
+        student (View): The student.
+        teacher (View): The teacher.
+        tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
+            the first that is possible.
+        loss (str): One of ``LOSSES``.
+        beta (float, optional): Weight of the losses; see ``write_config``.
+
+    Returns:
+        Pairing: The tap with its losses.
+
+    Raises:
+        ConfigError: If the models have no such tap in common.
+    """
+    if tap is not None:
+        check_choice('tap', tap, tuple(CHOICES))
+    reasons = []
+    for name in CHOICES if tap is None else (tap,):
+        weight = beta if beta is not None else _weight(name, loss)
+        choice = CHOICES[name](student, teacher, loss, weight)
+        if isinstance(choice, Pairing):
+            if tap is None and name == 'roi' and loss == 'recommended':
+                return _beside_rois(choice, student, teacher, weight)
+            return choice
+        reasons.append(f'{name}: {choice}')
+    raise ConfigError(
+        f'tap: {student.kind} and {teacher.kind} cannot be paired '
+        f'({"; ".join(reasons)}); take another tap or pair'
+    )
+
+
+def add_embedding(
+    model: ConfigDict, student: View, teacher: View
+) -> tuple[int, int] | None:
+    """Give a classifier an embedding as wide as its teacher, if it needs one.
+
+    Unlike a connector it is in the student's own path, so that the classifier
+    behind it can be the teacher's; export folds it away.
+
+    Args:
+        model (ConfigDict): Model config of the student; changed in place.
+        student (View): The student.
+        teacher (View): The teacher.
+
+    Returns:
+        tuple[int, int]: Widths before and after the embedding; None where
+        there is none.
+    """
+    layers = student.pooled, teacher.pooled
+    ours, theirs = (layer and _width(layer) for layer in layers)
+    if ours is None or theirs is None or ours == theirs:
+        return None
+    neck, head = (ConfigDict(model.get(k) or {}) for k in ('neck', 'head'))
+    if (
+        neck.get('type') != 'GlobalAveragePooling'
+        or head.get('type') not in HEADS
+    ):
+        return None
+    model.neck = dict(
+        type='LinearNeck',
+        in_channels=ours,
+        out_channels=theirs,
+        gap_dim=2,
+        norm_cfg=None,
+    )
+    model.head = dict(head, in_channels=theirs)
+    return ours, theirs
+
+
+def _pair_rois(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing | str:
+    if not student.rois or not teacher.rois:
+        lacking = student if not student.rois else teacher
+        return f'{lacking.kind} has no class layer that reads RoIs'
+    stages = list(zip(student.rois, teacher.rois, strict=False))
+    taps, connectors, losses = {}, {}, {}
+    for index, (ours, theirs) in enumerate(stages):
+        name = 'roi' if len(stages) == 1 else f'roi{index}'
+        fcs = student.fcs[index], teacher.fcs[index]
+        if loss == 'recommended' and fcs[0] and fcs[1]:
+            # The better tap (docs/results.md), if it needs no connector.
+            if not _connector(name, fcs[0], fcs[1]):
+                ours, theirs = fcs[0], fcs[1]
+        taps[name] = _tap(ours, theirs)
+        connectors.update(_connector(name, ours, theirs))
+        losses[name] = _losses(loss, weight)
+    return Pairing(
+        'RoIMimicDistill',
+        "both classify RoIs: the teacher pools the student's",
+        taps,
+        connectors,
+        losses,
+    )
+
+
+def _beside_rois(
+    pairing: Pairing, student: View, teacher: View, weight: float
+) -> Pairing:
+    """L2 on the necks, too, where these give maps of the same shapes."""
+    ours, theirs = (v.neck and v.neck.shapes for v in (student, teacher))
+    if not ours or ours != theirs:
+        return pairing
+    neck = {'fpn': "dict(layer='neck', record='output')"}
+    l2 = {'fpn': _losses('relative', weight / ROI_WEIGHT)}
+    return pairing._replace(
+        why=f'{pairing.why}; with L2 on the necks beside it',
+        taps=pairing.taps | neck,
+        losses=pairing.losses | l2,
+    )
+
+
+def _pair_dense(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing | str:
+    ours, theirs = student.dense, teacher.dense
+    if ours is None or theirs is None:
+        lacking = student if ours is None else teacher
+        return f'{lacking.kind} has no one class layer for all levels'
+    if _sizes(ours) != _sizes(theirs):
+        return f'levels differ, {strides_of(ours)} and {strides_of(theirs)}'
+    layers = ours.module, theirs.module
+    windows = [window_of_layer(layer, 'input') for layer in layers]
+    if windows[0] != windows[1]:
+        return f'windows differ, {windows[0]} and {windows[1]}'
+    channels, side = _width(theirs), windows[1]
+    assert channels is not None  # of a convolution
+    entries = channels * side**2
+    hashes = min(4 * entries, MAX_HASHES)
+    return Pairing(
+        'FeatureMimicDistill',
+        f'both classify the locations of strides {strides_of(ours)}',
+        {'cls': _tap(ours, theirs)},
+        _connector('cls', ours, theirs),
+        {'cls': _losses(loss, weight, hashes=hashes)},
+        f'{hashes / entries:.2g} hashes per entry of the {side} x {side} '
+        f'window of {channels} channels',
+    )
+
+
+def _pair_necks(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing | str:
+    ours, theirs = student.neck, teacher.neck
+    if ours is None or theirs is None:
+        lacking = student if ours is None else teacher
+        return f'{lacking.kind} has no neck that gives maps'
+    common = [shape for shape in ours.shapes if shape[2:] in _sizes(theirs)]
+    if not common:
+        return f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
+    partners = {x[2:]: x[1] for x in theirs.shapes}  # sizes -> channels
+    widths = [
+        [x[1] if x[2:] in partners else None for x in ours.shapes],
+        [partners.get(x[2:]) for x in ours.shapes],
+    ]
+    distinct = [{*channels} - {None} for channels in widths]
+    connectors, note = {}, ''
+    dim = None
+    if len(distinct[0]) == len(distinct[1]) == 1:
+        dim = next(iter(distinct[1]))
+        widths = [[*x] for x in distinct]
+    elif loss not in ('recommended', 'l2'):
+        return (
+            f'widths change from level to level, {widths[0]} and {widths[1]}, '
+            f'which no LSH serves'
+        )
+    else:
+        loss = 'l2' if loss == 'l2' else 'relative'
+        note = '; without LSH, since widths change from level to level'
+    if widths[0] != widths[1]:
+        connectors['fpn'] = connector_config(nn.Conv2d(1, 1, 1), *widths)
+    strides = [PROBE // shape[3] for shape in common]
+    return Pairing(
+        'FeatureMimicDistill',
+        f'the necks have strides {strides} in common{note}',
+        {'fpn': "dict(layer='neck', record='output', normalize=True)"},
+        connectors,
+        {'fpn': _losses(loss, weight, dim=dim)},
+    )
+
+
+def _pair_pooled(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing | str:
+    ours, theirs = student.pooled, teacher.pooled
+    if ours is None or theirs is None:
+        lacking = student if ours is None else teacher
+        return f'{lacking.kind} has no linear classifier'
+    tap, why = _tap(ours, theirs), 'both classify a pooled feature'
+    classes = [_width(layer, 'output') for layer in (ours, theirs)]
+    if loss == 'lshl2' and student.one_label and classes[0] == classes[1]:
+        names = f'student={ours.name!r}, teacher={theirs.name!r}'
+        tap = f"dict({names}, weights='correct')"
+        why += ', of which those count that the teacher gets right'
+    return Pairing(
+        'FeatureMimicDistill',
+        why,
+        {'pooled': tap},
+        _connector('pooled', ours, theirs),
+        {'pooled': _losses(loss, weight)},
+    )
+
+
+CHOICES: dict[str, Callable[[View, View, str, float], Pairing | str]] = {
+    'roi': _pair_rois,
+    'dense': _pair_dense,
+    'fpn': _pair_necks,
+    'pooled': _pair_pooled,
+}
+
+
+def _width(layer: Layer, end: str = 'input') -> int | None:
+    return width_of(layer.module, end)
+
+
+def _sizes(layer: Layer) -> list[tuple[int, ...]]:
+    return [shape[2:] for shape in layer.shapes]
+
+
+def _tap(ours: Layer, theirs: Layer) -> str:
+    if ours.name == theirs.name:
+        return repr(ours.name)
+    return f'dict(student={ours.name!r}, teacher={theirs.name!r})'
+
+
+def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
+    widths = [_width(layer) for layer in (ours, theirs)]
+    if widths[0] == widths[1]:
+        return {}
+    return {name: connector_config(theirs.module, *([x] for x in widths))}
+
+
+def _weight(tap: str, loss: str) -> float:
+    """Weight of the losses where none is given."""
+    if loss != 'recommended':
+        return PAPER_WEIGHT
+    return ROI_WEIGHT if tap == 'roi' else 1
+
+
+def _losses(
+    loss: str, weight: float, hashes: int | None = None, dim: int | None = None
+) -> list[str]:
+    """Configs of the losses at a tap, as code."""
+    lsh = ["type='LSHLoss'"]
+    if hashes is not None:
+        lsh.append(f'num_hashes={hashes}')
+    if dim is not None:  # normalised maps: projections of variance 1
+        lsh += [f'feature_dim={dim}', f'std={dim**-0.5:.4g}']
+    kinds = {
+        'recommended': [lsh, ["type='RelativeL2Loss'"]],
+        'relative': [["type='RelativeL2Loss'"]],
+        'lshl2': [lsh, ["type='FeatureL2Loss'"]],
+        'lsh': [lsh],
+        'l2': [["type='FeatureL2Loss'"]],
+    }
+    scale = [] if weight == 1 else [f'loss_weight={weight:g}']
+    return [f'dict({", ".join(kind + scale)})' for kind in kinds[loss]]

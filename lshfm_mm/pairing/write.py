@@ -1,0 +1,232 @@
+"""What two models have in common that one can mimic, as a config.
+
+Looks at both models on a blank image, chooses a tap, and writes the config
+of the distillation: short, readable, a comment per choice.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from mmengine.config import Config
+from mmengine.config.utils import _get_cfg_metainfo, _get_package_and_cfg_path
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS
+from mmengine.utils import get_installed_path
+from mmrazor.registry import MODELS
+
+from ..errors import ConfigError, check_choice, check_loss_weight
+from ..teachers.inherit import inheritable
+from ..utils.configs import imports_of, model_of, read_config
+from ..utils.files import atomic_write
+from ..utils.rng import forked_rng
+from .inspect import Inspected, class_layers, inspect_config, strides_of
+from .pair import LOSSES, add_embedding, choose_pairing
+
+WIDTH = 79  # of a line of code
+
+
+def write_config(
+    teacher: str,
+    student: str,
+    out: str,
+    teacher_ckpt: str | None = None,
+    student_ckpt: str | None = None,
+    tap: str | None = None,
+    loss: str = 'recommended',
+    beta: float | None = None,
+    force: bool = False,
+) -> str:
+    """Write the config that distils a teacher into a student.
+
+    Args:
+        teacher (str): Its config, a file or ``'package::path'``.
+        student (str): The student's, likewise; data and schedule are its.
+        out (str): The file to write, whole or not at all.
+        teacher_ckpt (str, optional): File or URL of the teacher's weights.
+            Defaults to those that the model zoo names for its config.
+        student_ckpt (str, optional): Weights that the student starts from.
+        tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
+            the first of these that the models have in common; to RoIs the
+            recommended recipe then adds the necks.
+        loss (str): One of ``LOSSES``. Defaults to 'recommended'.
+        beta (float, optional): Weight of the losses, and on the necks beside
+            RoIs a quarter of it. Defaults to what the study found
+            (docs/results.md), 4 on RoIs and 1 elsewhere, and for the paper's
+            losses to its 7.
+        force (bool): Whether ``out`` may be overwritten. Defaults to False.
+
+    Returns:
+        str: What was chosen, in a line.
+
+    Raises:
+        ConfigError: If the models have nothing in common to mimic, or an
+            argument is wrong.
+    """
+    target = Path(out)
+    _check_out(target, force, teacher, student)
+    check_choice('loss', loss, LOSSES)
+    if beta is not None:
+        check_loss_weight(beta)
+    teacher_config = read_config('teacher', teacher)
+    student_config = read_config('student', student)
+    if teacher_ckpt is None:
+        teacher_ckpt = _zoo_weights(teacher)
+    theirs = inspect_config('teacher', teacher_config)
+    ours = inspect_config('student', student_config)
+    widths = None
+    if tap in (None, 'pooled'):
+        widths = add_embedding(ours.config.model, ours.view, theirs.view)
+        if widths is not None:
+            ours = inspect_config('student', student_config)
+    pairing = choose_pairing(ours.view, theirs.view, tap, loss, beta)
+    inherit, why_inherit = _inherit(ours, theirs, loss, student_ckpt)
+    text = _render(
+        base=student if '::' in student else _relative(student, target.parent),
+        imports=_imports(teacher_config, student_config),
+        student_name=_stem(student),
+        teacher_name=_stem(teacher),
+        teacher=teacher,
+        teacher_ckpt=teacher_ckpt,
+        student_ckpt=student_ckpt,
+        pairing=pairing,
+        inherit=inherit,
+        why_inherit=why_inherit,
+        widths=widths,
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as partial:
+        partial.write_text(text, 'utf-8')
+        _try_out(partial, theirs.model)
+    return f'{theirs.view.kind} -> {ours.view.kind}: {pairing.why}'
+
+
+def _check_out(target: Path, force: bool, teacher: str, student: str) -> None:
+    if target.suffix != '.py':
+        raise ConfigError(f'out: must end in .py, but got {target}')
+    if target.exists() and not force:
+        raise ConfigError(
+            f'out: {target} exists; give another name or --force to overwrite'
+        )
+    for field, path in (('teacher', teacher), ('student', student)):
+        if target.resolve() == Path(path).resolve():
+            raise ConfigError(
+                f'out: {target} is the config of the {field}; give another '
+                f'name'
+            )
+
+
+def _zoo_weights(path: str) -> str:
+    """URL of the weights that a package's metafile names for a config."""
+    if '::' not in path:
+        raise ConfigError(
+            f'teacher_ckpt: is not given, and {path} is no config of a model '
+            f'zoo; give --teacher-ckpt'
+        )
+    package, name = _get_package_and_cfg_path(path)
+    try:
+        return _get_cfg_metainfo(get_installed_path(package), name)['Weights']
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f'teacher_ckpt: the model zoo names none for {path}; give '
+            f'--teacher-ckpt'
+        ) from error
+
+
+def _inherit(
+    student: Inspected,
+    teacher: Inspected,
+    loss: str,
+    student_ckpt: str | None,
+) -> tuple[bool, str]:
+    """Whether the student shall inherit, and why."""
+    if loss != 'recommended':
+        return False, 'The paper does not inherit.'
+    if student_ckpt is not None:
+        return False, 'The student has weights of its own.'
+    necks = [
+        side.view.neck and strides_of(side.view.neck)
+        for side in (teacher, student)
+    ]
+    if necks[0] != necks[1]:
+        return False, f'The necks differ: strides {necks[0]} and {necks[1]}.'
+    taken, left = inheritable(student.model, teacher.model)
+    if not taken:
+        return False, 'No weight outside the backbones agrees in shape.'
+    known = teacher.model.state_dict()
+    foreign = [
+        key
+        for key in left
+        if key not in known and not key.startswith('neck.fc.')
+    ]
+    if foreign:
+        return False, f'The heads differ: the teacher has no {foreign[0]}.'
+    classes = _classes(student.config)
+    if classes is None or classes != _classes(teacher.config):
+        layers = tuple(layer.name for layer in class_layers(student.view))
+        if not layers or any(key.startswith(layers) for key in taken):
+            return False, 'The data sets may order their classes differently.'
+    total = len(taken) + len(left)
+    return True, (
+        f'{len(taken)} of the {total} tensors outside the backbone are taken.'
+    )
+
+
+def _classes(config: Config) -> list[str] | None:
+    """The classes of the training data in their order, if known."""
+    dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None and 'type' in dataset:
+        with DATASETS.switch_scope_and_registry(
+            config.get('default_scope')
+        ) as registry:
+            known = getattr(registry.get(dataset['type']), 'METAINFO', {})
+        classes = known.get('classes')
+    return None if classes is None else list(classes)
+
+
+def _imports(*configs: Config) -> list[str]:
+    """Modules that a config must import, ours and those of others."""
+    modules = ['lshfm_mm']
+    for config in configs:
+        modules += [x for x in imports_of(config) if x not in modules]
+    return modules
+
+
+def _render(**values: Any) -> str:
+    """Fill in the template; lines too long for the linter say so."""
+    environment = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters['repr'] = repr
+    template = Path(__file__).with_name('config.py.j2').read_text('utf-8')
+    lines = environment.from_string(template).render(values).split('\n')
+    return '\n'.join(
+        f'{line}  # noqa: E501' if len(line) > WIDTH else line
+        for line in lines
+    )
+
+
+def _relative(path: str, folder: Path) -> str:
+    """Name a file from a folder, with slashes as configs have them."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return Path(path).absolute().as_posix()
+
+
+def _stem(path: str) -> str:
+    return Path(path.rpartition('::')[2]).stem
+
+
+def _try_out(path: Path, teacher: BaseModel) -> None:
+    """Build what was written, with the teacher that is at hand."""
+    model = model_of('out', Config.fromfile(path))
+    with forked_rng():
+        MODELS.build(dict(model, teacher=teacher, teacher_ckpt=None))

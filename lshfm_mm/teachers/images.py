@@ -1,0 +1,118 @@
+"""Images as the teacher wants them, from those that the student gets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+
+
+class ImageConverter(nn.Module):
+    """Turn a batch of the student's into one of the teacher's.
+
+    Undoes the student's normalisation and channel order, applies the
+    teacher's, and puts its pad value outside the images. The size of the
+    batch stays, so that maps of equal strides have equal sizes. Where both
+    preprocessors do the same, the batch is given on as it is.
+
+    Args:
+        student (nn.Module): The data preprocessor that made the batch.
+        teacher (nn.Module): The teacher's.
+
+    Attributes:
+        scale (Tensor): Buffer, (3, 1, 1): the teacher's image is the
+            student's, its channels in the teacher's order, times this
+        shift (Tensor): plus this. In no state dict.
+
+    Raises:
+        ConfigError: If a preprocessor does not tell how it normalises.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        super().__init__()
+        student, teacher = _inner(student), _inner(teacher)
+        self.flip = _flips(student) != _flips(teacher)
+        pads = [getattr(x, 'pad_value', 0) for x in (student, teacher)]
+        self.pad_value = pads[1]
+        (s_mean, s_std), (t_mean, t_std) = (
+            _statistics('architecture', student),
+            _statistics('teacher', teacher),
+        )
+        self.same = (
+            not self.flip
+            and pads[0] == pads[1]
+            and torch.equal(s_mean, t_mean)
+            and torch.equal(s_std, t_std)
+        )
+        if self.flip:
+            s_mean, s_std = s_mean.flip(0), s_std.flip(0)
+        shift = (s_mean - t_mean) / t_std
+        for name, value in (('scale', s_std / t_std), ('shift', shift)):
+            self.register_buffer(name, value.float(), persistent=False)
+
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[Any] | None
+    ) -> Tensor:
+        """Convert a batch.
+
+        Args:
+            inputs (Tensor): The student's batch, (N, 3, H, W).
+            data_samples (list): Its annotations, with ``img_shape``: what
+                lies outside is padding. Without, nothing is.
+
+        Returns:
+            Tensor: The teacher's batch, (N, 3, H, W).
+        """
+        if not self.same:
+            if self.flip:
+                inputs = inputs.flip(1)
+            inputs = inputs * self.scale + self.shift
+            for image, sample in zip(inputs, data_samples or (), strict=False):
+                self._pad(image, sample)
+        return inputs
+
+    def _pad(self, image: Tensor, sample: BaseDataElement) -> None:
+        shape = sample.metainfo.get('img_shape')
+        if shape is not None:
+            image[:, shape[0] :] = self.pad_value
+            image[:, :, shape[1] :] = self.pad_value
+
+
+def _inner(preprocessor: nn.Module) -> nn.Module:
+    """What normalises: mmdet's MultiBranchDataPreprocessor wraps it."""
+    return getattr(preprocessor, 'data_preprocessor', preprocessor)
+
+
+def _flips(preprocessor: nn.Module) -> bool:
+    """Whether it turns the channels around: mmengine's and mmpretrain's."""
+    return bool(
+        getattr(preprocessor, '_channel_conversion', False)
+        or getattr(preprocessor, 'to_rgb', False)
+    )
+
+
+def _statistics(field: str, preprocessor: Any) -> tuple[Tensor, Tensor]:
+    """Mean and std, (3, 1, 1), float64 on the CPU; 0 and 1 if it has none."""
+    if hasattr(preprocessor, 'mean'):
+        mean, std = (
+            x.detach().to('cpu', torch.float64).expand(3, 1, 1)
+            for x in (preprocessor.mean, preprocessor.std)
+        )
+        return mean, std
+    knows_none = type(preprocessor) is BaseDataPreprocessor
+    if getattr(preprocessor, '_enable_normalize', not knows_none):
+        raise ConfigError(
+            f'{field}.data_preprocessor: is a {type(preprocessor).__name__} '
+            f'without a mean, so that images cannot be given to the teacher '
+            f'in its own normalisation; use a DetDataPreprocessor or a '
+            f'ClsDataPreprocessor'
+        )
+    zeros = torch.zeros(3, 1, 1, dtype=torch.float64, device='cpu')
+    return zeros, zeros + 1

@@ -1,0 +1,165 @@
+"""The teacher: built, loaded strictly, frozen, and kept out of the student."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmcv.ops import MaskedConv2d
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ..errors import ConfigError, few
+from ..utils.checkpoints import check_finite, read_state_dict
+from ..utils.configs import model_config
+from ..utils.rng import forked_rng
+
+
+class FrozenTeacher:
+    """Holds a module that belongs to nobody's module tree.
+
+    Args:
+        model (nn.Module): The module; it is frozen and set to eval mode.
+        origin (str): Where its weights come from, in words.
+        owned (bool): Whether the module moves with the holder's host.
+
+    Attributes:
+        unneeded (list[nn.Conv2d], optional): Layers that need not run; None
+            where they have not been looked for.
+    """
+
+    unneeded: list[nn.Conv2d] | None = None
+
+    def __init__(
+        self, model: nn.Module, origin: str, owned: bool = True
+    ) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.origin = origin
+        self.owned = owned
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
+        """Share the module: a copy of the host (EMA) needs no second one."""
+        return FrozenTeacher(self.model, self.origin, owned=False)
+
+
+def build_teacher(
+    teacher: Mapping[str, Any] | BaseModel,
+    checkpoint: str | None,
+    strict: bool = True,
+) -> FrozenTeacher:
+    """Build a teacher and load its weights.
+
+    Args:
+        teacher (dict | BaseModel): See :func:`model_config`; or a model that
+            already has its weights.
+        checkpoint (str, optional): File or URL of its weights.
+        strict (bool): Whether missing or misshapen keys are an error.
+
+    Returns:
+        FrozenTeacher: The teacher.
+
+    Raises:
+        ConfigError: If no weights are given, the file is absent or no
+            checkpoint, or its keys do not fit.
+    """
+    origin = 'a model with the weights that it has'
+    if isinstance(teacher, BaseModel):
+        model = teacher
+    else:
+        cfg = model_config('teacher', teacher)
+        if checkpoint is None:
+            raise ConfigError(
+                'teacher_ckpt: is None, the teacher would be random; give '
+                'the file or URL of its weights'
+            )
+        with forked_rng():
+            model = MODELS.build(cfg)
+    if checkpoint is not None:
+        origin = load_teacher(model, checkpoint, strict)
+        print_log(f'teacher: {origin}', 'current')
+    unmask(model)
+    return FrozenTeacher(model, origin)
+
+
+def unmask(model: nn.Module) -> None:
+    """Have guided anchoring's convolutions see all pixels of all images.
+
+    In eval mode they skip pixels to save time, and take one image at a time.
+
+    Args:
+        model (nn.Module): Any model; changed in place.
+    """
+    for layer in model.modules():
+        if isinstance(layer, MaskedConv2d):
+            layer.register_forward_pre_hook(_without_mask, with_kwargs=True)
+
+
+def _without_mask(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args[:1], {}
+
+
+def load_teacher(
+    model: nn.Module, checkpoint: str, strict: bool = True
+) -> str:
+    """Load a teacher's weights.
+
+    Args:
+        model (nn.Module): The teacher.
+        checkpoint (str): File or URL.
+        strict (bool): Whether missing or misshapen keys are an error, or a
+            warning. That none fits is always an error.
+
+    Returns:
+        str: How many keys of which file were loaded.
+
+    Raises:
+        ConfigError: If the file is absent, no checkpoint, does not fit, or
+            has a weight that is no finite number.
+    """
+    state = read_state_dict('teacher_ckpt', checkpoint)
+    check_finite('teacher_ckpt', checkpoint, state)
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    misshapen = [
+        f'{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}'
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or misshapen:
+        message = _misfit(checkpoint, len(own), missing, misshapen, state)
+        if strict or len(missing) + len(misshapen) == len(own):
+            raise ConfigError(message)
+        print_log(message, 'current', level=30)
+    fits = {
+        key: value
+        for key, value in state.items()
+        if key in own and value.shape == own[key].shape
+    }
+    model.load_state_dict(fits, strict=False)
+    left = len(state) - len(fits)
+    return f'loaded {len(fits)} of {len(own)} keys from {checkpoint}' + (
+        f', {left} keys of the file not used' if left else ''
+    )
+
+
+def _misfit(
+    checkpoint: str,
+    total: int,
+    missing: list[str],
+    misshapen: list[str],
+    state: Mapping[str, Tensor],
+) -> str:
+    parts = []
+    if missing:
+        parts.append(f'{len(missing)} missing: {few(missing)}')
+    if misshapen:
+        parts.append(f'{len(misshapen)} misshapen: {few(misshapen)}')
+    fix = 'give the checkpoint of this very teacher config'
+    if any(key.startswith('architecture.') for key in state):
+        fix = 'it is a distillation checkpoint, export its student first'
+    return (
+        f'teacher_ckpt: {checkpoint} does not fit the teacher, of {total} '
+        f'keys {"; ".join(parts)}; {fix}'
+    )

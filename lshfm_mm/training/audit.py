@@ -1,0 +1,267 @@
+"""The audit: what is silently wrong is found before the first update.
+
+It looks at the first batch of the training itself: no second forward pass,
+no random number drawn, nothing changed.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from terminaltables import AsciiTable
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from ..algorithms.student_weights import varied_weights
+from ..distillers.level_pairs import TapObservation
+from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..errors import ConfigError
+from ..utils.listener import Listener
+from .audit_checks import (
+    WAY_OUT,
+    check_gradient,
+    check_in_place,
+    describe_tap,
+    has_samples,
+    is_same,
+    note_versions,
+    share_of_equal_codes,
+)
+
+PATIENCE = 50  # batches in which a loss may be without a sample
+
+
+class Audit:
+    """Audits the first batch, and prints one table.
+
+    An error is a loss that is not computed, that is 0 whatever the student
+    does, or that has no gradient to the student; a feature that a later layer
+    overwrites in place after it was recorded; and a file that gives the
+    student (almost) none of its weights. A loss whose tap has no
+    sample in the first batch is looked at again in the following ones.
+    Weights that are all 0 are taken for a wish: then a warning says that
+    nothing mimics.
+
+    Args:
+        model (FeatureMimicDistill): The distillation; it is watched until
+            all losses have been audited.
+        strict (bool): Whether a fault is an error, or a warning. Defaults to
+            True.
+
+    Attributes:
+        is_off (bool): Whether all weights are 0.
+
+    Raises:
+        ConfigError: If a file gives the student (almost) nothing.
+    """
+
+    def __init__(self, model: Any, strict: bool = True) -> None:
+        self.strict = strict
+        self.is_off = False
+        self._model = model
+        self._batches = 0
+        self._waiting: set[str] | None = None
+        self._taps: list[tuple[str, str]] = []
+        self._losses: dict[str, str] = {}
+        self._versions: list[tuple[str, Tensor, int]] = []
+        self._of_batch: list[Any] = []  # handles
+        self._watches = False
+        self._observer = Listener(self._observe)
+        for fault in model.student_faults:
+            with self._faults():
+                raise ConfigError(f'{fault}, {WAY_OUT}')
+        model.distiller.observers.append(self._observer)
+        self._of_model = [
+            model.register_forward_pre_hook(Listener(self._begin)),
+            model.register_forward_hook(Listener(self._end), always_call=True),
+        ]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a loss that has not been audited."""
+        return self._waiting is None or bool(self._waiting)
+
+    @property
+    def open_losses(self) -> list[str]:
+        """Names of the losses that have not been audited."""
+        return sorted(self._waiting or [])
+
+    def _begin(self, model: Any, *args: Any) -> None:
+        """Watch what is recorded in a forward pass."""
+        self._watches = model.training and torch.is_grad_enabled()
+        if not self._watches:
+            return
+        distiller = model.distiller
+        for owner, network, manager in (
+            ('student', model.student, distiller.student_recorders),
+            ('teacher', model.teacher, distiller.teacher_recorders),
+        ):
+            layers = dict(network.named_modules())
+            for name, recorder in manager.recorders.items():
+                kind = type(recorder).__name__
+                if recorder.source in layers and kind.startswith('Module'):
+                    self._of_batch.append(
+                        note_versions(
+                            layers[recorder.source],
+                            kind == 'ModuleInputsRecorder',
+                            f'recorder {name!r} of the {owner}, at '
+                            f'{recorder.source!r},',
+                            self._versions,
+                        )
+                    )
+
+    def _observe(
+        self, values: dict[str, Tensor], compared: dict[str, TapObservation]
+    ) -> None:
+        if not self._watches:
+            return
+        with self._faults():
+            check_in_place(self._versions)
+        self._audit(self._model.distiller, values, compared)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Raise a fault, or warn of it."""
+        try:
+            yield
+        except ConfigError as error:
+            if self.strict:
+                raise
+            print_log(f'audit: {error}', 'current', level=30)
+
+    def _end(
+        self, model: Any, args: Any, losses: Mapping[str, Any] | None
+    ) -> None:
+        """Report after the first batch; leave when all is audited."""
+        if not self._watches:
+            return
+        self._let_go(self._of_batch)
+        self._versions.clear()
+        if losses is None:  # the batch has failed
+            return
+        if self._batches == 1:
+            self._report(losses)
+        if not self.is_open:
+            self._let_go(self._of_model)
+            model.distiller.observers.remove(self._observer)
+
+    @staticmethod
+    def _let_go(handles: list[Any]) -> None:
+        while handles:
+            handles.pop().remove()
+
+    def _report(self, losses: Mapping[str, Any]) -> None:
+        """Print the table."""
+        model = self._model
+        total = sum(1 for _ in varied_weights(model.student))
+        random = f'random: all of its {total} weight matrices'
+        tasks = {
+            name: torch.stack([x.mean() for x in tree_leaves(value)])
+            .sum()
+            .item()
+            for name, value in losses.items()
+            if 'loss' in name and name.startswith('student.')
+        }
+        rows = [
+            ('audit', 'what there is before the first update'),
+            ('teacher', model.teacher_origin),
+            ('student', '\n'.join(model.student_origins) or random),
+            *self._taps,
+            *((f'distill.{k}', v) for k, v in self._losses.items()),
+            *((k, f'first value {v:.4g}') for k, v in tasks.items()),
+        ]
+        table = AsciiTable(rows)
+        table.inner_row_border = False
+        print_log(f'\n{table.table}', 'current')
+        if not model.student_origins:
+            print_log(
+                'student: no file and no teacher gave it a weight, it starts '
+                'at random; where that is not meant, give its init_cfg or '
+                'load_from',
+                'current',
+                level=30,
+            )
+
+    def _audit(
+        self,
+        distiller: LSHFMDistiller,
+        values: dict[str, Tensor],
+        compared: dict[str, TapObservation],
+    ) -> None:
+        modules = distiller.distill_losses
+        for name in modules:
+            if name not in values:
+                with self._faults():
+                    raise ConfigError(
+                        f'distill_losses.{name}: is never computed; add it '
+                        f'to loss_forward_mappings, remove it, {WAY_OUT}'
+                    )
+        weights = {k: getattr(v, 'loss_weight', 1) for k, v in modules.items()}
+        self.is_off = not any(weights.values())
+        if self._batches == 0:
+            self._taps = [
+                (f'tap {name}', describe_tap(distiller, name))
+                for name in distiller.taps
+            ]
+            if self.is_off:
+                print_log(
+                    'distill_losses: all weights are 0, so nothing mimics: '
+                    'this is plain training',
+                    'current',
+                    level=30,
+                )
+        taps = {x: tap for tap in compared for x in distiller.losses_of(tap)}
+        waiting = set(values) if self._waiting is None else self._waiting
+        self._waiting = set()
+        self._batches += 1
+        for name in sorted(waiting):
+            observation = compared.get(taps.get(name, ''))
+            value, weight = values[name], weights[name]
+            facts = f'weight {weight}, first value {value.item():.4g}'
+            share = share_of_equal_codes(modules[name], observation)
+            if share is not None:
+                facts += f', {share:.1%} of the hash codes are equal'
+            with self._faults():
+                if not has_samples(observation) or not value.isfinite():
+                    facts += (
+                        ', no sample yet' if value == 0 else ', NOT FINITE'
+                    )
+                    self._wait(name)
+                elif not (self.is_off or is_same(observation) or share == 1):
+                    self._check(distiller, name, value, weight, taps.get(name))
+            self._losses[name] = facts
+
+    @staticmethod
+    def _check(
+        distiller: LSHFMDistiller,
+        name: str,
+        value: Tensor,
+        weight: float,
+        tap: str | None,
+    ) -> None:
+        """Raise unless a loss moves the student."""
+        if weight == 0:
+            raise ConfigError(
+                f'distill.{name}: its loss_weight is 0, those of other losses '
+                f'are not; give it a weight, remove the loss, {WAY_OUT}'
+            )
+        entries = distiller.loss_forward_mappings.get(name, {})
+        features = (
+            distiller.records.features(tap)
+            if tap is not None
+            else distiller.records.compared([*entries.values()])
+        )
+        check_gradient(name, value, features)
+
+    def _wait(self, name: str) -> None:
+        if self._batches >= PATIENCE:
+            raise ConfigError(
+                f'distill.{name}: has had no sample that counts, or no '
+                f'finite value, in {PATIENCE} batches; look at its tap, at '
+                f'the weights of its samples and at the annotations, '
+                f'{WAY_OUT}'
+            )
+        assert self._waiting is not None
+        self._waiting.add(name)

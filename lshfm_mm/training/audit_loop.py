@@ -1,0 +1,99 @@
+"""A training loop that audits the first batch and updates nothing."""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop, ValLoop
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from ..errors import ConfigError
+from .audit import PATIENCE, Audit
+
+
+@LOOPS.register_module(name='AuditLoop')
+def audit_loop(
+    runner: Any, dataloader: Any, loop: Mapping[str, Any]
+) -> BaseLoop:
+    """Build a training loop that audits the first batch and updates nothing.
+
+    It also evaluates one batch of the validation set, where there is one.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict | DataLoader): Of the training.
+        loop (dict): Config of the loop whose place it takes.
+
+    Returns:
+        BaseLoop: That loop, with another ``run``.
+    """
+    given = dict(runner=runner, dataloader=dataloader)
+    built = LOOPS.build(loop, default_args=given)
+    built.run = partial(_run_audit, built)
+    return built
+
+
+def _run_audit(loop: BaseLoop) -> nn.Module:
+    loop.runner.call_hook('before_train')
+    for handler in loop.runner.logger.handlers:
+        if handler.level == logging.WARNING:  # the first process's
+            handler.setLevel(logging.INFO)
+    wrapped: Any = loop.runner.model
+    model = wrapped.module if is_model_wrapper(wrapped) else wrapped
+    hooks = (getattr(x, 'audit', None) for x in loop.runner.hooks)
+    audit = next((x for x in hooks if isinstance(x, Audit)), None)
+    audit = audit or Audit(model)
+    model.train()
+    for batch in islice(loop.dataloader, PATIENCE):
+        with loop.runner.optim_wrapper.optim_context(wrapped):
+            losses = model(**model.data_preprocessor(batch, True), mode='loss')
+        for name, value in losses.items():
+            if not all(x.isfinite().all() for x in tree_leaves(value)):
+                raise ConfigError(
+                    f'{name}: is not finite in the first batches; look at '
+                    f'teacher_ckpt, at the weights of the student and at the '
+                    f'images'
+                )
+        if not audit.is_open:
+            break
+    else:
+        raise ConfigError(
+            f'train_dataloader: in {PATIENCE} batches no sample for '
+            f'{audit.open_losses}; look at their taps and the '
+            f'annotations'
+        )
+    if audit.is_off:
+        raise ConfigError(
+            'distill_losses: all their weights are 0, so nothing mimics; give '
+            'one a loss_weight'
+        )
+    if isinstance(loop.runner.val_loop, ValLoop):
+        _try_validation(loop.runner.val_loop)
+    return wrapped
+
+
+def _try_validation(loop: ValLoop) -> None:
+    """Do what the loop does up to its first batch, evaluator included."""
+    try:
+        loop.runner.call_hook('before_val')
+        loop.runner.call_hook('before_val_epoch')
+        loop.runner.model.eval()
+        loop.run_iter(0, next(iter(loop.dataloader)))
+    except Exception:
+        print_log(
+            'val_dataloader: the student cannot be evaluated on its first '
+            'batch; the training would end so at its first evaluation',
+            'current',
+            level=40,
+        )
+        raise
+    print_log(
+        'val_dataloader: one batch passed the student and the evaluator',
+        'current',
+    )

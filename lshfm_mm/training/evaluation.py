@@ -1,0 +1,37 @@
+"""Evaluating a model that is at hand."""
+
+import tempfile
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+
+def validate(
+    model: BaseModel, cfg: Config, log_level: str = 'INFO'
+) -> dict[str, float]:
+    """Evaluate a model on the validation set of a config.
+
+    Args:
+        model (BaseModel): The model, with its weights.
+        cfg (Config): With ``val_dataloader`` and ``val_evaluator``.
+        log_level (str): From which level on MMEngine prints what it does.
+
+    Returns:
+        dict[str, float]: Metrics.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # Not wrapped, which a frozen model cannot be: launcher='none'. The
+        # processes share the images all the same.
+        runner = Runner(
+            model=model,
+            work_dir=folder,
+            val_dataloader=cfg.val_dataloader,
+            val_evaluator=cfg.val_evaluator,
+            val_cfg=cfg.get('val_cfg') or {},
+            default_scope=cfg.get('default_scope', 'mmdet'),
+            experiment_name=f'validate_{Path(folder).name}',
+            log_level=log_level,
+        )
+        return runner.val()

@@ -1,0 +1,80 @@
+"""What a batch with a NaN or infinite loss was like."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from ..distillers.level_pairs import TapObservation
+
+
+def describe_nonfinite(
+    losses: Mapping[str, Any], seen: Mapping[str, TapObservation], batch: Any
+) -> dict[str, Any]:
+    """Describe a batch, in what JSON can hold.
+
+    Args:
+        losses (dict): Losses, tensors or lists of tensors, by name.
+        seen (dict): What the losses of each tap compared.
+        batch (Any): Of the dataloader.
+
+    Returns:
+        dict: ``not_finite``, the names of such losses; ``losses``, all
+        values, not finite ones in words; ``taps``, for each level of each
+        tap statistics of both features; ``images``, their paths.
+    """
+    values = {
+        name: [float(x.detach().mean()) for x in tree_leaves(loss)]
+        for name, loss in losses.items()
+        if 'loss' in name
+    }
+    return dict(
+        not_finite=[
+            name
+            for name, parts in values.items()
+            if not all(map(math.isfinite, parts))
+        ],
+        losses={k: [_said(x) for x in v] for k, v in values.items()},
+        taps={
+            name: [
+                dict(
+                    student=_statistics(level.student),
+                    teacher=_statistics(level.teacher),
+                )
+                for level in tap.levels
+            ]
+            for name, tap in seen.items()
+        },
+        images=_images(batch),
+    )
+
+
+def _statistics(feature: Tensor) -> dict[str, Any]:
+    """Shape, and of the finite values least, greatest and RMS."""
+    feature = feature.detach()
+    finite = feature[feature.isfinite()].double()
+    facts: dict[str, Any] = dict(
+        shape=list(feature.shape),
+        nan=int(feature.isnan().sum()),
+        inf=int(feature.isinf().sum()),
+    )
+    if len(finite):
+        facts['min'] = finite.min().item()
+        facts['max'] = finite.max().item()
+        facts['rms'] = finite.square().mean().sqrt().item()
+    return facts
+
+
+def _images(batch: Any) -> list[str]:
+    return [
+        str(x.metainfo.get('img_path', ''))
+        for x in tree_leaves(batch)
+        if isinstance(x, BaseDataElement)
+    ]
+
+
+def _said(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,200 @@
+"""Files of weights: fetched, read without running them, looked through."""
+
+import re
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.hub import download_url_to_file, get_dir
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from ..errors import NAMED_KEYS, ConfigError, few
+
+REMOTE = ('http://', 'https://')
+# The first digits of the SHA-256; not a date.
+HASH = re.compile(r'-(?!20\d{6}\.)([a-f0-9]{8,})\.')
+
+
+def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
+    """Read a file of weights, never running code of it.
+
+    Whatever ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` says.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): File or URL.
+        map_location (Any): Of ``torch.load``. Defaults to the CPU.
+
+    Returns:
+        Any: What the file holds.
+
+    Raises:
+        ConfigError: If there is no such file, it cannot be read, or it holds
+            what would run.
+    """
+    remote = checkpoint.startswith(REMOTE)
+    if remote:
+        path = download(field, checkpoint)
+    else:
+        path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f'{field}: no such file: {checkpoint}; train it first, or give '
+            f'the path or http(s) URL of a checkpoint'
+        )
+    try:
+        return torch.load(path, map_location, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        code = code_in(path)
+        if code:
+            raise ConfigError(
+                f'{field}: {checkpoint} holds {few(code)}, which would run '
+                f'when loaded, and has not; if you trust it, let the tool '
+                f'that made it save its state_dict alone, as plain tensors'
+            ) from error
+        if isinstance(error, UnpicklingError):  # torch's advice is to run it
+            reason = 'not without running code in it'
+        else:
+            lines = str(error).strip().splitlines()
+            reason = lines[0][:120] if lines else type(error).__name__
+        again = f'delete {path} to fetch it again, or ' if remote else ''
+        raise ConfigError(
+            f'{field}: {checkpoint} is not a readable checkpoint '
+            f'({reason}); {again}give a .pth file saved by MMEngine or '
+            f'torch.save'
+        ) from error
+
+
+def download(field: str, url: str) -> Path:
+    """Download a file into the cache of torch and MMEngine, once.
+
+    It is there whole or not at all, and only if it has the hash in its name.
+    Of several processes of a machine one downloads, and the others wait.
+
+    Args:
+        field (str): Which setting names the URL, for messages.
+        url (str): http or https.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        ConfigError: If it cannot be downloaded, or has another hash.
+    """
+    path = Path(get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    if path.is_file():  # the cache may be read-only
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digits = HASH.search(path.name)
+    with FileLock(f'{path}.lock'):
+        if path.is_file():
+            return path
+        try:
+            download_url_to_file(url, str(path), digits and digits[1])
+        except (OSError, HTTPException) as error:
+            raise ConfigError(
+                f'{field}: {url} could not be downloaded ({error}); fetch it '
+                f'elsewhere and give its path'
+            ) from error
+        except RuntimeError as error:  # of the hash
+            raise ConfigError(
+                f'{field}: {url} is not the file that its name tells '
+                f'({error}); try again, or fetch it elsewhere and give its '
+                f'path'
+            ) from error
+    return path
+
+
+def code_in(path: Path) -> list[str]:
+    """Name what a file of ``torch.save`` would call or build when loaded.
+
+    Args:
+        path (Path): The file; it is not run.
+
+    Returns:
+        list[str]: Functions and classes, as ``module.name``, but for those
+        that torch takes for safe; none of a file in the format before torch
+        1.6, or in another one.
+    """
+    try:
+        return sorted(get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # torch raises many kinds for a broken file
+        return []
+
+
+def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
+    """Read the weights in a checkpoint file, never running code of it.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): File or URL.
+
+    Returns:
+        dict[str, Tensor]: The state dict, on the CPU.
+
+    Raises:
+        ConfigError: If there is no such file or it is no checkpoint.
+    """
+    content = read_checkpoint(field, checkpoint)
+    state = content.get('state_dict', content)
+    if not isinstance(state, Mapping):
+        state = {}
+    weights = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    if not weights:
+        raise ConfigError(
+            f'{field}: {checkpoint} holds no weights; its keys are '
+            f'{list(content)[:NAMED_KEYS]}; give a .pth file saved by '
+            f'MMEngine or torch.save'
+        )
+    return weights
+
+
+def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
+    """Read a checkpoint file, never running code of it.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): File or URL.
+
+    Returns:
+        dict: What the file holds.
+
+    Raises:
+        ConfigError: If there is no such file or it is no checkpoint.
+    """
+    content = load(field, checkpoint)
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f'{field}: {checkpoint} holds a {type(content).__name__}, not a '
+            f'checkpoint; give a .pth file with a state dict'
+        )
+    return dict(content)
+
+
+def check_finite(
+    field: str, checkpoint: str, state: Mapping[str, Any]
+) -> None:
+    """Raise where weights are not finite, as a diverged training leaves them.
+
+    Args:
+        field (str): Which setting names the file, for messages.
+        checkpoint (str): The file.
+        state (dict[str, Tensor]): Its weights.
+
+    Raises:
+        ConfigError: With the first tensor that has such a value.
+    """
+    for key, value in state.items():
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            count = int((~value.isfinite()).sum())
+            raise ConfigError(
+                f'{field}: {checkpoint} has NaN or infinity in {count} of '
+                f'{value.numel()} values of {key}; its training diverged, '
+                f'take an earlier checkpoint'
+            )
