@@ -135,6 +135,8 @@ What is no accident in them:
 - nms on a GPU: mmcv compares the intersection with threshold x union,
   torchvision the quotient with the threshold. Boxes whose IoU is the
   threshold to the last bit may differ. On the CPU both take the quotient.
+- RoIs and offsets that are NaN or infinite: the compiled kernels read memory
+  there, or stop. Here such a RoI pools NaN, and such an offset sees nothing.
 - Gaussian soft-nms: rounding of exp. All of soft-nms and nms_match runs on
   the CPU, as mmcv's does, in numpy, one step a box.
 - roi_pool: mmcv has it on a GPU only, where its bins are rounded after a
