@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..losses.hashing import full_float32, hashes_at_a_time, project
+from ..losses.lsh import LSHLoss
+from .lshfm_distiller import LSHFMDistiller
 
 
 def rows_of(feature: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -165,3 +167,9 @@ def alignment_means(sums: Tensor) -> dict[str, float]:
         if over > 0:
             means[name] = total / over
     return means
+
+
+def lsh_loss_of(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:
+    """The first LSH loss at a tap, whose codes are compared; None without."""
+    losses = [distiller.distill_losses[x] for x in distiller.losses_of(tap)]
+    return next((x for x in losses if isinstance(x, LSHLoss)), None)

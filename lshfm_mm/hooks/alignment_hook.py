@@ -6,10 +6,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..distillers.alignment import alignment_means, alignment_sums
+from ..distillers.alignment import alignment_means, alignment_sums, lsh_loss_of
 from ..distillers.level_pairs import TapObservation
 from ..errors import ConfigError, check_int
-from ..losses.lsh import LSHLoss
 from ..utils.listener import Listener
 from .distillation import distillation_of
 
@@ -60,11 +59,7 @@ class AlignmentHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         for name, tap in seen.items():
-            losses = [
-                self._distiller.distill_losses[x]
-                for x in self._distiller.losses_of(name)
-            ]
-            lsh = next((x for x in losses if isinstance(x, LSHLoss)), None)
+            lsh = lsh_loss_of(self._distiller, name)
             sums = alignment_sums(
                 zip(
                     [x.student for x in tap.levels],

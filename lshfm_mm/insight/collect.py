@@ -16,15 +16,15 @@ from tqdm import tqdm
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..calibration.calibrate import inside_images
-from ..distillers.alignment import angles, equal_codes, rows_of
+from ..distillers.alignment import angles, equal_codes, lsh_loss_of, rows_of
 from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.roi_sampling import jittered_rois
 from ..errors import ConfigError
 from ..export.student import student_state_dict
 from ..losses.hashing import random_projection
-from ..losses.lsh import LSHLoss
 from ..utils.checkpoints import read_state_dict
+from ..utils.configs import model_of
 from .labels import boxes_of, labels_of, labels_of_rois
 
 NUM_ROIS = 128  # of an image
@@ -53,11 +53,8 @@ def build_algorithm(cfg: Config) -> FeatureMimicDistill:
     Raises:
         ConfigError: If the config has no taps.
     """
-    model = copy.deepcopy(cfg.model)
-    model.setdefault('_scope_', 'mmrazor')
-    if 'data_preprocessor' in cfg:  # where mmpretrain keeps it
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    taps = model.distiller.get('taps')
+    model = copy.deepcopy(model_of('model', cfg))
+    taps = model['distiller'].get('taps')
     if not taps:
         raise ConfigError(
             'model.distiller.taps: there are none, so nothing says what to '
@@ -291,12 +288,6 @@ def _joined(parts: list[list[np.ndarray]]) -> Values:
         for x in labels
     ]
     return Values(*(np.concatenate(x) for x in [*columns, padded]))
-
-
-def lsh_loss_of(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:
-    """The first LSH loss of a tap, if it has one."""
-    losses = [distiller.distill_losses[x] for x in distiller.losses_of(tap)]
-    return next((x for x in losses if isinstance(x, LSHLoss)), None)
 
 
 @cache

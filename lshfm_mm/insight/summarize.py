@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
-from .collect import Values, lsh_loss_of
+from ..distillers.alignment import lsh_loss_of
+from .collect import Values
 
 QUANTILES = {'q05': 5, 'q25': 25, 'median': 50, 'q75': 75, 'q95': 95}
 BINS = {
