@@ -1,9 +1,6 @@
 """Whole runs of classifiers: stages, averages, export, plain training."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mmpretrain
@@ -20,6 +17,7 @@ from lshfm_mm.export.student import check_weights, plain_config
 from lshfm_mm.hooks import AverageCheckpointsHook
 
 from .conftest import read_shapes
+from .processes import run_python, run_tool
 from .test_tools import UNMODIFIED
 
 REPO = Path(__file__).parent.parent
@@ -109,24 +107,6 @@ def test_weight_zero_is_plain_mmpretrain_bit_for_bit(task, read):
     assert not torch.equal(start['head.fc.bias'], student['head.fc.bias'])
 
 
-def run(*arguments, cwd='/', code=0):
-    """Run Python, if not said from outside of the repository."""
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            'OMP_NUM_THREADS': '1',
-            'PYTHONPATH': str(cwd) if cwd == REPO else '',
-        },
-        cwd=cwd,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.mark.parametrize(
     'task', ['single', pytest.param('multi', marks=pytest.mark.slow)]
 )
@@ -194,10 +174,11 @@ def test_two_stages_to_a_student_of_unmodified_mmpretrain(
     check_weights(exported, str(out))
     ours = runner.test()
     result = tmp_path / 'metrics.json'
-    text = run(
+    text = run_python(
         *('-c', UNMODIFIED, TEST, out.with_suffix('.py'), out),
         *('--out-item', 'metrics', '--work-dir', tmp_path / 'plain'),
         *('--out', result),
+        cwd='/',
     )
     assert 'NO PLUGIN' in text
     assert 'missing keys' not in text and 'unexpected key' not in text
@@ -217,13 +198,13 @@ def test_resuming_nothing_starts_from_load_from(read, tmp_path):
     path = tmp_path / 'config.py'
     cfg.dump(path)
     line = ('tools/train.py', path, '--resume', '--work-dir', tmp_path / 'run')
-    said = run(*line, cwd=REPO)
+    said = run_tool(*line)
     assert f'Load checkpoint from {start}' in said
-    said = run(*line, cwd=REPO)
+    said = run_tool(*line)
     assert f'from {start}' not in said and 'resumed epoch: 1' in said
     start.unlink()
     path.write_text(path.read_text().replace('start.pth', 'absent.pth'))
-    said = run(*line, cwd=REPO, code=1)
+    said = run_tool(*line, code=1)
     assert said.strip().endswith(
         f'error: load_from: no such file: {tmp_path}/absent.pth; do the '
         f'training before this one, or set it to None'

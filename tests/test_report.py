@@ -30,8 +30,8 @@ from lshfm_mm.insight.curves import read_curves
 from lshfm_mm.insight.report import page
 from lshfm_mm.insight.summarize import BINS, _joint, summarize
 
+from .processes import run_tool
 from .test_analysis import classifier
-from .test_tools import run
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
 VOID = ('meta', 'link', 'br', 'img')
@@ -494,7 +494,7 @@ def test_without_its_connector_a_student_is_left_out(
 @pytest.mark.slow
 def test_the_tool_writes_all(students, tmp_path):
     config, paths = students
-    said = run(
+    said = run_tool(
         *('tools/analyze.py', config, f'one={paths["alone"]}'),
         *('--out', tmp_path / 'out', '--num-images', 2, '--images'),
         *('000001.png',),
@@ -504,7 +504,9 @@ def test_the_tool_writes_all(students, tmp_path):
     for name in ('analysis.json', 'directions.png', 'report.html'):
         assert (tmp_path / 'out' / name).stat().st_size > 10_000
         assert said.count(str(tmp_path / 'out' / name)) == 1
-    said = run(*('tools/analyze.py', config, 'x', '--out', tmp_path), code=1)
+    said = run_tool(
+        *('tools/analyze.py', config, 'x', '--out', tmp_path), code=1
+    )
     assert said.count('\n') == 1 and said.startswith('error: students: ')
 
 

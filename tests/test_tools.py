@@ -1,11 +1,8 @@
 """The command-line tools, each in a process of its own."""
 
 import json
-import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import mmdet
@@ -17,6 +14,8 @@ from lshfm_mm.datasets.check_files import check_data
 from lshfm_mm.datasets.shapes.scene import CLASSES
 from lshfm_mm.errors import ConfigError
 
+from .processes import run_python, run_tool
+
 REPO = Path(__file__).parent.parent
 LOADERS = ('train_dataloader',)
 MMDET_TEST = Path(mmdet.__file__).parent / '.mim/tools/test.py'
@@ -27,19 +26,6 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 print('PLUGIN' if 'lshfm_mm' in sys.modules else 'NO PLUGIN')
 """
-
-
-def run(*args, code=0, cwd=REPO) -> str:
-    """Run Python with arguments; return what it printed."""
-    answer = subprocess.run(
-        [sys.executable, '-W', 'ignore', *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO)},
-    )
-    assert answer.returncode == code, answer.stdout + answer.stderr
-    return answer.stdout + answer.stderr
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
@@ -85,7 +71,7 @@ def trained(configs, tmp_path_factory):
     """A finished training: the folder of a run of tools/train.py."""
     folder = tmp_path_factory.mktemp('trained')
     path = configs['faster_rcnn_recommended']
-    log = run('tools/train.py', path, '--work-dir', folder)
+    log = run_tool('tools/train.py', path, '--work-dir', folder)
     assert 'inherit: the student starts with' in log
     assert 'distill.loss_roi_lsh' in log
     return folder
@@ -97,14 +83,14 @@ def test_the_student_scores_the_same_in_unmodified_mmdet(
     """Ours on the training checkpoint, mmdet's own on the export."""
     ours, theirs = tmp_path / 'ours', tmp_path / 'theirs'
     checkpoint, student = trained / 'epoch_40.pth', tmp_path / 'student.pth'
-    run(
+    run_tool(
         'tools/test.py',
         configs['faster_rcnn_recommended'],
         checkpoint,
         *('--work-dir', ours, '--out', tmp_path / 'ours.pkl'),
     )
-    run('tools/export_student.py', checkpoint, '-o', student)
-    said = run(
+    run_tool('tools/export_student.py', checkpoint, '-o', student)
+    said = run_python(
         *('-c', UNMODIFIED, MMDET_TEST, configs['faster_rcnn_student']),
         *(student, '--work-dir', theirs, '--out', tmp_path / 'theirs.pkl'),
     )
@@ -128,8 +114,8 @@ def test_the_student_scores_the_same_in_unmodified_mmdet(
 def test_the_export_is_tensors_and_plain_python(trained, tmp_path):
     """Loaded by torch alone, in a process without any MM package."""
     out = tmp_path / 'student.pth'
-    run('tools/export_student.py', trained / 'epoch_40.pth', '-o', out)
-    said = run(
+    run_tool('tools/export_student.py', trained / 'epoch_40.pth', '-o', out)
+    said = run_python(
         '-c',
         'import sys, torch; c = torch.load(sys.argv[1], weights_only=True); '
         'print(sorted(c), c["meta"]["dataset_meta"]["classes"][0], '
@@ -150,13 +136,13 @@ def test_an_export_is_not_overwritten_unless_forced(trained, tmp_path):
     out = tmp_path / 'student.pth'
     out.write_text('precious')
     arguments = (trained / 'epoch_40.pth', '-o', out)
-    said = run('tools/export_student.py', *arguments, code=1)
+    said = run_tool('tools/export_student.py', *arguments, code=1)
     assert said == (
         f'error: out: {out} exists; give another name or --force to '
         f'overwrite\n'
     )
     assert out.read_text() == 'precious'
-    run('tools/export_student.py', *arguments, '--force')
+    run_tool('tools/export_student.py', *arguments, '--force')
     assert out.stat().st_size > 1000
     assert [p.name for p in tmp_path.iterdir()] == ['student.pth']
 
@@ -164,13 +150,15 @@ def test_an_export_is_not_overwritten_unless_forced(trained, tmp_path):
 def test_check_audits_and_trains_nothing(trained, configs, tmp_path):
     """Of a teacher that knows the images; no file is left."""
     teacher = tmp_path / 'teacher.pth'
-    run('tools/export_student.py', trained / 'epoch_40.pth', '-o', teacher)
+    run_tool(
+        'tools/export_student.py', trained / 'epoch_40.pth', '-o', teacher
+    )
     options = [
         f'model.teacher.cfg_path={configs["faster_rcnn_student"]}',
         f'model.teacher_ckpt={teacher}',
     ]
     before = sorted(REPO.glob('work_dirs/**/*'))
-    said = run(
+    said = run_tool(
         *('tools/train.py', configs['faster_rcnn_recommended']),
         *('--check', '--check-teacher', '--cfg-options', *options),
     )
@@ -188,7 +176,7 @@ def test_check_audits_and_trains_nothing(trained, configs, tmp_path):
 
 def test_training_resumes(trained, configs, tmp_path):
     """With the checkpoint of MMEngine, on any torch."""
-    said = run(
+    said = run_tool(
         *('tools/train.py', configs['faster_rcnn_recommended']),
         *('--work-dir', tmp_path, '--resume', trained / 'epoch_40.pth'),
         *('--cfg-options', 'train_cfg.max_epochs=41'),
@@ -234,7 +222,7 @@ def test_training_resumes(trained, configs, tmp_path):
     ],
 )
 def test_errors_are_one_line(tool, arguments, message):
-    said = run(f'tools/{tool}.py', *arguments, code=1)
+    said = run_tool(f'tools/{tool}.py', *arguments, code=1)
     (line,) = [x for x in said.splitlines() if x.startswith('error: ')]
     assert line.startswith(message)
     assert 'Traceback' not in said
@@ -351,7 +339,7 @@ def test_where_a_data_set_is_looked_for(dataset, looked_for, tmp_path):
 
 
 def test_a_wrong_teacher_ends_before_any_work(configs, tmp_path):
-    said = run(
+    said = run_tool(
         *('tools/train.py', configs['faster_rcnn_recommended']),
         *('--work-dir', tmp_path),
         *('--cfg-options', 'model.teacher_ckpt=gone.pth'),

@@ -1,0 +1,79 @@
+"""Runs Python as a command line does, in a process of its own."""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+REPO = Path(__file__).parent.parent
+# Processes that begin where this one, which has imported the stack and done
+# nothing else, stands: importing takes 6 s. Where there is no fork there is
+# no such server.
+METHOD = 'forkserver' if hasattr(os, 'fork') else 'spawn'
+SERVER = multiprocessing.get_context(METHOD)
+SERVER.set_forkserver_preload(['lshfm_mm', 'lshfm_mm.cli', 'mmdet.apis'])
+
+
+def run_tool(tool: str, *args: object, code: int = 0) -> str:
+    """Run a file of the repository with arguments, from its root.
+
+    Args:
+        tool (str): Its path there.
+        args: Its arguments.
+        code (int): Exit status that is expected.
+
+    Returns:
+        str: What it printed, errors included.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder, name) for name in ('stdout', 'stderr')]
+        process = SERVER.Process(target=_run_file, args=(said, tool, *args))
+        process.start()
+        process.join()
+        text = ''.join(path.read_text('utf-8') for path in said)
+    assert process.exitcode == code, text
+    return text
+
+
+def _run_file(said: list[Path], tool: str, *args: object) -> None:
+    """What the new process does."""
+    for stream, path in enumerate(said, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    warnings.simplefilter('ignore')
+    torch.set_num_threads(1)
+    os.chdir(REPO)
+    sys.argv = [tool, *map(str, args)]
+    runpy.run_path(tool, run_name='__main__')
+
+
+def run_python(*args: object, code: int = 0, cwd: Path | str = REPO) -> str:
+    """Run a new Python, in which nothing is imported.
+
+    Args:
+        args: Its arguments.
+        code (int): Exit status that is expected.
+        cwd (Path | str): Folder to start it in. From the repository it
+            imports the package there.
+
+    Returns:
+        str: What it printed, errors included.
+    """
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PYTHONPATH': str(REPO) if cwd == REPO else '',
+        },
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
