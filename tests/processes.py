@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -31,23 +32,53 @@ def run_tool(tool: str, *args: object, code: int = 0) -> str:
     Returns:
         str: What it printed, errors included.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        said = [Path(folder, name) for name in ('stdout', 'stderr')]
-        process = SERVER.Process(target=_run_file, args=(said, tool, *args))
-        process.start()
-        process.join()
-        text = ''.join(path.read_text('utf-8') for path in said)
-    assert process.exitcode == code, text
+    (exit_status,), text = _in_processes([(_run_file, tool, *args)])
+    assert exit_status == code, text
     return text
 
 
-def _run_file(said: list[Path], tool: str, *args: object) -> None:
-    """What the new process does."""
+def run_each(*calls: tuple, timeout: float) -> None:
+    """Call functions at the same time, each in a process of its own.
+
+    Args:
+        calls (tuple): A function and its arguments, a process each.
+        timeout (float): Seconds after which all are killed.
+    """
+    exit_status, text = _in_processes(calls, timeout)
+    assert not any(exit_status), text
+
+
+def _in_processes(
+    calls: Sequence[tuple], timeout: float | None = None
+) -> tuple[list[int | None], str]:
+    """Exit status of each, and all that was printed, errors last."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder, name) for name in ('stdout', 'stderr')]
+        processes = [
+            SERVER.Process(target=_call, args=(said, *call)) for call in calls
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout)
+            process.kill()
+            process.join()
+        text = ''.join(path.read_text('utf-8') for path in said)
+    return [process.exitcode for process in processes], text
+
+
+def _call(said: list[Path], function: Callable, *args: object) -> None:
+    """What a new process does."""
     for stream, path in enumerate(said, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        os.dup2(os.open(path, flags), stream)
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     os.chdir(REPO)
+    function(*args)
+
+
+def _run_file(tool: str, *args: object) -> None:
     sys.argv = [tool, *map(str, args)]
     runpy.run_path(tool, run_name='__main__')
 

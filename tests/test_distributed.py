@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,8 @@ from torch import is_tensor
 from torch.utils._pytree import tree_map
 
 from .conftest import read_shapes
-from .two_processes import train
+from .processes import run_each
+from .two_processes import main, train
 
 scope = DefaultScope.overwrite_default_scope
 REPO = Path(__file__).parent.parent
@@ -224,24 +222,9 @@ def cascade(cfg):
 
 def start(folder, backend):
     """Two processes that train from the configs in a folder."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-m', 'tests.two_processes']
-            + [str(folder), str(rank), backend],
-            env={**os.environ, 'OMP_NUM_THREADS': '1'},
-            cwd=REPO,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [x.communicate(timeout=TIMEOUT)[1] for x in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [x.returncode for x in processes] == [0, 0], '\n'.join(errors)
+    run_each(
+        *((main, folder, rank, backend) for rank in range(2)), timeout=TIMEOUT
+    )
 
 
 def in_two(folder, configs, backend='gloo'):

@@ -1,11 +1,6 @@
-"""Trainings that tests run in one process and in two, and compare.
-
-As a program it is one of the processes: folder of the configs, rank, backend
-of torch.distributed.
-"""
+"""Trainings that tests run in one process and in two, and compare."""
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -90,7 +85,3 @@ def main(folder, rank, backend):
         cfg.merge_from_dict(cfg.get(f'of_rank_{rank}') or {})
         torch.save(train(cfg), f'{folder}/{path.stem}_{rank}.pth')
     torch.distributed.destroy_process_group()
-
-
-if __name__ == '__main__':
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
