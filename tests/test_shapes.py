@@ -158,6 +158,14 @@ def test_what_counts_as_seen(seen, area, clear):
     assert is_clear(mask.T, area, OBJECT_SHARE) == clear
 
 
+@pytest.mark.parametrize(('side', 'clear'), [(7, False), (8, True)])
+def test_of_a_slanting_form_pixels_count(side, clear):
+    """A triangle in a box that is wide enough: 28 or 36 pixels."""
+    mask = np.tri(side, dtype=bool)
+    assert mask.sum() == side * (side + 1) / 2
+    assert is_clear(np.pad(mask, 3), mask.sum(), OBJECT_SHARE) == clear
+
+
 def test_mask_is_what_changes_when_the_object_is_left_out():
     clipped = hidden = 0
     for index in range(40):
