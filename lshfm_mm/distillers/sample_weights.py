@@ -81,20 +81,14 @@ def level_weights(
             else x.new_ones((1, len(x)), dtype=torch.bool)
             for x, shape in zip(features, shapes, strict=True)
         ]
-    columns = [valid, foreground, confidence]
+    others = foreground, confidence
     if together:
-        joined = [None if x is None else torch.cat(x, 1) for x in columns]
-        assert joined[0] is not None
+        joined = [None if x is None else torch.cat(x, 1) for x in others]
         sizes = [x.shape[1] for x in valid]
-        parts = sample_weights(joined[0], *joined[1:]).split(sizes, dim=1)
+        parts = sample_weights(torch.cat(valid, 1), *joined).split(sizes, 1)
     else:
-        parts = tuple(
-            sample_weights(level[0], *level[1:])
-            for level in zip(
-                *([None] * len(valid) if x is None else x for x in columns),
-                strict=True,
-            )
-        )
+        columns: Any = [x or [None] * len(valid) for x in others]
+        parts = tuple(map(sample_weights, valid, *columns))
     return [x.reshape(y) for x, y in zip(parts, shapes, strict=True)]
 
 
@@ -145,8 +139,7 @@ def class_confidence(logits: Tensor, loss: Any, num_classes: int) -> Tensor:
     Args:
         logits (Tensor): Of RoIs, (N, classes and what else the loss has); or
             of maps, (B, anchors * classes, H, W).
-        loss (nn.Module): The classification loss, which knows what logits
-            mean.
+        loss (nn.Module): The classification loss: it knows what logits mean.
         num_classes (int): Foreground classes, which come first.
 
     Returns:
@@ -181,4 +174,4 @@ def correctly_classified(logits: Tensor, labels: Tensor) -> Tensor:
 def _to_one(weights: Tensor) -> Tensor:
     """Scale each row of (B, S) to the sum 1; rows of 0 stay."""
     total = weights.sum(dim=1, keepdim=True)
-    return weights / torch.where(total > 0, total, torch.ones_like(total))
+    return weights / torch.where(total > 0, total, 1)

@@ -49,13 +49,10 @@ class TapWeights:
         self._scores: dict[str, tuple[nn.Module, int]] = {}
 
     def prepare_from_student(self, model: nn.Module) -> None:
-        """Have recorded what the student's own losses get.
+        """Have recorded what the losses of the student get.
 
-        Args:
-            model (nn.Module): The student; its recorders are not attached.
-
-        Raises:
-            ConfigError: If a kind of weights is not for its head.
+        It comes before the student's recorders are attached. Raises
+        ConfigError if a kind of weights is not for its head.
         """
         for name, tap in self.records.taps.items():
             source = loss_layer(model, tap.student)
@@ -74,14 +71,7 @@ class TapWeights:
                 )
 
     def prepare_from_teacher(self, model: nn.Module) -> None:
-        """Look how the teacher's logits become scores.
-
-        Args:
-            model (nn.Module): The teacher.
-
-        Raises:
-            ConfigError: If that cannot be told.
-        """
+        """Look how the teacher's logits become scores."""
         for name, tap in self.records.taps.items():
             if tap.weights == 'confidence':
                 self._scores[name] = _scores_at(name, tap.teacher, model)
@@ -89,12 +79,7 @@ class TapWeights:
     def of(
         self, name: str, levels: Sequence[Level], batch: Batch
     ) -> list[Tensor] | None:
-        """Weights of the samples of each level.
-
-        Args:
-            name (str): Name of the tap.
-            levels (list[Level]): What is compared there.
-            batch (Batch): The batch.
+        """Weights of the samples of each level that a tap compares.
 
         Returns:
             list[Tensor]: (N,) or (B, H, W); None where all count alike.
@@ -141,12 +126,7 @@ class TapWeights:
     def foreground(self, name: str) -> Tensor | None:
         """Which of the student's RoIs at a tap are foreground to its loss.
 
-        Args:
-            name (str): Name of the tap.
-
-        Returns:
-            Tensor: bool, (R,); None where the head of the tap, if it has
-            one, does not tell.
+        It is bool, (R,); None where the head of the tap does not tell.
         """
         calls = self.records.labels(name)
         labels = calls[-1][0] if calls else None
