@@ -68,9 +68,6 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
 def check_weights_files(cfg: Config) -> None:
     """Read the local files that a training starts from.
 
-    Args:
-        cfg (Config): The config.
-
     Raises:
         ConfigError: If ``load_from`` or the checkpoint of an ``init_cfg`` is
             absent, no checkpoint, holds what would run, or has weights that

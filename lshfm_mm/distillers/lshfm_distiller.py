@@ -174,7 +174,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         super().prepare_from_student(model)
 
     def prepare_from_teacher(self, model: nn.Module) -> None:
-        """Attach the teacher's recorders; take widths and std from it.
+        """Attach recorders to the loaded teacher; take widths and std from it.
 
         Raises:
             ConfigError: If a recorder names a layer that is not there, or

@@ -104,12 +104,9 @@ class Records:
     def record_rois(
         self, model: nn.Module, stage: int | None, source: str
     ) -> None:
-        """Record the boxes that a stage of the student pools.
+        """Record the boxes that the student's RoI extractor ``source`` gets.
 
-        Args:
-            model (nn.Module): The student.
-            stage (int, optional): None where there is but one.
-            source (str): Name of its RoI extractor.
+        The stage is that of a cascade, None where there is one.
         """
         recorder = ModuleInputsRecorder(source)
         recorder.initialize(model)

@@ -6,6 +6,7 @@ all alike, but for locations that the student's own loss ignores.
 Legend: B groups (images, or one for all RoIs), S samples of a group.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def level_weights(
     foreground: list[Tensor] | None = None,
     confidence: list[Tensor] | None = None,
 ) -> list[Tensor]:
-    """:func:`sample_weights` of the features of several levels.
+    """:func:`sample_weights` of each of several levels, (N,) or (B, H, W).
 
     Args:
         features (list[Tensor]): RoI features, (N, D), which are one group,
@@ -68,10 +69,6 @@ def level_weights(
             to all.
         foreground (list[Tensor], optional): Of each level, (B, S).
         confidence (list[Tensor], optional): Of each level, (B, S).
-
-    Returns:
-        list[Tensor]: Weights of the samples of each level, (N,) or
-        (B, H, W).
     """
     shapes = [x.shape[:1] + x.shape[2:] for x in features]
     if valid is None:
@@ -93,18 +90,15 @@ def level_weights(
 
 
 def in_boxes(
-    boxes: list[Tensor], size: tuple[int, int], image: tuple[int, int]
+    boxes: list[Tensor], size: Sequence[int], image: Sequence[int]
 ) -> Tensor:
-    """Locations of a map whose centre lies in a box.
+    """Locations of a map whose centre lies in a box, bool, (B, H * W).
 
     Args:
         boxes (list[Tensor]): Boxes of each image, (x1, y1, x2, y2) in
             pixels of the network's input, (G, 4).
         size (tuple): Height and width of the map.
         image (tuple): Height and width of the network's input.
-
-    Returns:
-        Tensor: bool, (B, H * W).
     """
     maps = []
     for image_boxes in boxes:
@@ -120,30 +114,24 @@ def in_boxes(
 
 
 def not_ignored(label_weights: Tensor, size: tuple[int, int]) -> Tensor:
-    """Locations of a map with an anchor that the student's loss counts.
+    """Locations with an anchor that the student's loss counts, bool, (B, S).
 
     Args:
         label_weights (Tensor): Weights of the anchors in the loss, image by
             image and location by location, any shape.
-        size (tuple): B and H * W.
-
-    Returns:
-        Tensor: bool, (B, H * W).
+        size (tuple): B and S.
     """
     return (label_weights.reshape(*size, -1) > 0).any(dim=2)
 
 
 def class_confidence(logits: Tensor, loss: Any, num_classes: int) -> Tensor:
-    """Score of the best foreground class.
+    """Score of the best foreground class, (1, N) or (B, H * W).
 
     Args:
         logits (Tensor): Of RoIs, (N, classes and what else the loss has); or
             of maps, (B, anchors * classes, H, W).
         loss (nn.Module): The classification loss: it knows what logits mean.
         num_classes (int): Foreground classes, which come first.
-
-    Returns:
-        Tensor: (1, N), or (B, H * W).
     """
     if logits.dim() == 4:  # dense heads of mmdet with one score per class
         return logits.sigmoid().amax(dim=1).flatten(1)

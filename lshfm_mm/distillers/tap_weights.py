@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -58,8 +59,7 @@ class TapWeights:
             source = loss_layer(model, tap.student)
             if source is not None:
                 loss_head = model.get_submodule(source.rpartition('.')[0])
-                count = getattr(loss_head, 'num_classes', 0)
-                self._num_classes[name] = count
+                self._num_classes[name] = getattr(loss_head, 'num_classes', 0)
                 self.records.record_labels(name, source)
             head = model.get_submodule(tap.student.rpartition('.')[0])
             kinds = {x.__name__ for x in type(head).__mro__}
@@ -142,10 +142,9 @@ class TapWeights:
                 return mask[batch.rows.get(name, slice(None))][None]
         elif batch.image is not None and batch.samples is not None:
             if all('gt_instances' in x for x in batch.samples):
-                boxes = [x.gt_instances.bboxes for x in batch.samples]
-                boxes = [getattr(x, 'tensor', x) for x in boxes]
-                height, width = feature.shape[2:]
-                return in_boxes(boxes, (height, width), batch.image)
+                instances = [x.gt_instances for x in batch.samples]
+                boxes = [get_box_tensor(x.bboxes) for x in instances]
+                return in_boxes(boxes, feature.shape[2:], batch.image)
         raise ConfigError(
             f"taps.{name}.weights: 'balanced' needs boxes or the labels of "
             f"RoIs, and this batch has none; use 'uniform'"

@@ -71,14 +71,14 @@ def generate(
         check_int(f'num_{split}', count, 1)
     check_int('size', size, MIN_SIZE)
     check_int('seed', seed, 0)
-    info = {
-        'description': 'shapes',
-        'version': VERSION,
-        'num_train': num_train,
-        'num_val': num_val,
-        'size': size,
-        'seed': seed,
-    }
+    info = dict(
+        description='shapes',
+        version=VERSION,
+        num_train=num_train,
+        num_val=num_val,
+        size=size,
+        seed=seed,
+    )
     root = Path(root)
     if _holds(root, info):
         return
@@ -90,16 +90,16 @@ def generate(
             for split, count in counts.items()
         }
     for split, content in contents.items():
-        for view, labels in (
-            ('labels', _labels_of_images(content)),
-            ('crops', _labels_of_crops(content)),
-        ):
-            text = json.dumps(
-                {'metainfo': {'classes': CLASSES}, 'data_list': labels}
+        for view, labels_of in VIEWS.items():
+            _write_json(
+                _annotation_file(root, f'{split}_{view}'),
+                {
+                    'metainfo': {'classes': CLASSES},
+                    'data_list': labels_of(content),
+                },
             )
-            _write_whole(_annotation_file(root, f'{split}_{view}'), text)
     for split, content in contents.items():
-        _write_whole(_annotation_file(root, split), json.dumps(content))
+        _write_json(_annotation_file(root, split), content)
 
 
 def crop(
@@ -183,6 +183,9 @@ def _labels_of_crops(content: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+VIEWS = {'labels': _labels_of_images, 'crops': _labels_of_crops}
+
+
 def _annotation(number: int, image_id: int, item: Shape) -> dict[str, Any]:
     """COCO's record of an object."""
     rle = coco_mask.encode(np.asfortranarray(item.mask, np.uint8))
@@ -210,7 +213,7 @@ def _holds(root: Path, info: dict[str, Any]) -> bool:
     views = [
         _annotation_file(root, f'{split}_{view}')
         for split in SPLITS
-        for view in ('labels', 'crops')
+        for view in VIEWS
     ]
     for path in filter(Path.exists, paths):
         try:
@@ -234,6 +237,6 @@ def _describe(held: Any, info: dict[str, Any]) -> str:
     return f'{held["description"]} ({", ".join(arguments)})'
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     with atomic_write(path) as partial:
-        partial.write_text(text, encoding='utf-8')
+        partial.write_text(json.dumps(content), encoding='utf-8')
