@@ -244,7 +244,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
     ) -> None:
         """Run the student under its recorders, and leave it as it is.
 
-        Arguments as in :meth:`record_teacher`; the student finds RoIs itself.
+        Arguments as in :meth:`record_teacher`; RoIs default to its own.
         """
         training = [x for x in self.student.modules() if x.training]
         self.student.eval()

@@ -92,8 +92,7 @@ def check_weights_files(cfg: Config) -> None:
 
 def _is_first() -> bool:
     """Whether this is the process that looks into files for all others."""
-    ranks = (os.environ.get(x, '0') for x in ('RANK', 'SLURM_PROCID'))
-    return all(x == '0' for x in ranks)
+    return {os.environ.get(x, '0') for x in ('RANK', 'SLURM_PROCID')} == {'0'}
 
 
 def _datasets(

@@ -139,15 +139,12 @@ def alignment_means(sums: Tensor) -> dict[str, float]:
         is left out.
     """
     angle, count, student, teacher, codes, coded = sums.tolist()
-    means = {}
-    for name, total, over in (
-        ('angle', angle, count),
-        ('norm_ratio', student, teacher),
-        ('equal_codes', codes, coded),
-    ):
-        if over > 0:
-            means[name] = total / over
-    return means
+    ratios = dict(
+        angle=(angle, count),
+        norm_ratio=(student, teacher),
+        equal_codes=(codes, coded),
+    )
+    return {name: x / over for name, (x, over) in ratios.items() if over > 0}
 
 
 def lsh_loss_of(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:

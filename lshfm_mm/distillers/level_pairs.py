@@ -54,12 +54,8 @@ class LevelPairs:
         """Levels at a tap, after its connector, in float32 or better.
 
         They go from fine to coarse. Where a stage of a cascade got no RoI
-        there are none.
-
-        Args:
-            name (str): Name of the tap.
-            rows (Tensor, optional): Which of the student's samples the
-                teacher has seen. Defaults to all.
+        there are none. ``rows`` are the student's samples that the teacher
+        has seen, None if all.
 
         Raises:
             ConfigError: If a layer does not run, or no level fits another.

@@ -52,8 +52,8 @@ class TapWeights:
     def prepare_from_student(self, model: nn.Module) -> None:
         """Have recorded what the losses of the student get.
 
-        It comes before the student's recorders are attached. Raises
-        ConfigError if a kind of weights is not for its head.
+        Its recorders must not be attached yet. Raises ConfigError if a kind
+        of weights is not for its head.
         """
         for name, tap in self.records.taps.items():
             source = loss_layer(model, tap.student)

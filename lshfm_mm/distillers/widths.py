@@ -151,11 +151,7 @@ def recorded_layer(
 ) -> tuple[nn.Module, str]:
     """The teacher's layer whose 'input' or 'output' a long-form loss gets.
 
-    Args:
-        name (str): Name of the loss, for messages.
-        entries (list[dict]): Its ``loss_forward_mappings``.
-        recorders (RecorderManager): Those of the teacher.
-        teacher (nn.Module): The teacher.
+    The entries are those of its ``loss_forward_mappings``.
 
     Raises:
         ConfigError: If there is none.

@@ -179,8 +179,8 @@ def samples_of(
             is the zero-padded window around a location.
         weight (Tensor): Weights, (K, D).
         keep (Tensor, optional): Which samples are wanted, bool, (N,), for
-            maps (N, H, W).
-        size (int): How many rows are given at a time.
+            maps (N, H, W). Defaults to all.
+        size (int): How many.
     """
     if feature.dim() == 2:
         yield from (feature if keep is None else feature[keep]).split(size)

@@ -57,15 +57,10 @@ class ImageConverter(nn.Module):
     def forward(
         self, inputs: Tensor, data_samples: Sequence[Any] | None
     ) -> Tensor:
-        """Convert a batch.
+        """Convert a batch of images, (N, 3, H, W).
 
-        Args:
-            inputs (Tensor): The student's batch, (N, 3, H, W).
-            data_samples (list): Its annotations, with ``img_shape``: what
-                lies outside is padding. Without, nothing is.
-
-        Returns:
-            Tensor: The teacher's batch, (N, 3, H, W).
+        What lies outside of the ``img_shape`` of their annotations is padding;
+        without these nothing is.
         """
         if not self.same:
             if self.flip:

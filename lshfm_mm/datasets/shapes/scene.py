@@ -34,18 +34,14 @@ class Shape(NamedTuple):
 def render(
     rng: np.random.Generator, size: int
 ) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
-    """Draw one image with its objects.
-
-    Args:
-        rng (np.random.Generator): Source of all randomness.
-        size (int): Side of the image in pixels, at least :data:`MIN_SIZE`.
+    """Draw one image of ``size`` pixels a side, with its objects.
 
     Returns:
         tuple[np.ndarray, list[Shape]]: The image, uint8, BGR, (H, W, 3), and
         its 1 to :data:`MAX_OBJECTS` objects from back to front.
 
     Raises:
-        ConfigError: If ``size`` is too small.
+        ConfigError: If ``size`` is less than :data:`MIN_SIZE`.
 
     Example:
         >>> image, objects = render(np.random.default_rng(0), 160)
