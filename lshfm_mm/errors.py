@@ -94,7 +94,7 @@ def check_bools(values: Mapping[str, object]) -> None:
             )
 
 
-def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
+def check_choice(field: str, value: object, choices: Sequence[Any]) -> None:
     """Raise ConfigError unless a value is one of some."""
     if value not in choices:
         raise ConfigError(

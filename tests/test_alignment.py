@@ -14,7 +14,6 @@ from lshfm_mm.distillers.alignment import (
     alignment_sums,
     angles,
     equal_codes,
-    norm_ratio,
     rows_of,
 )
 from lshfm_mm.errors import ConfigError
@@ -58,14 +57,6 @@ def test_small_and_large_angles_are_exact(degrees):
 def test_a_feature_of_zero_has_no_angle():
     found = angles(torch.zeros(1, 3), torch.ones(1, 3))
     assert found.isnan().all()
-
-
-def test_norm_ratio_is_that_of_the_mean_norms():
-    student = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
-    teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert norm_ratio(student, teacher).item() == pytest.approx(5 / 2)
-    assert norm_ratio(student, 0 * teacher).isnan()
-    assert norm_ratio(student[:0], teacher[:0]).isnan()
 
 
 @pytest.mark.parametrize('block', [1, 2**21])

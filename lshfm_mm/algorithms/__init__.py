@@ -3,7 +3,4 @@
 from .feature_mimic import FeatureMimicDistill
 from .roi_mimic import RoIMimicDistill
 
-__all__ = [
-    'FeatureMimicDistill',
-    'RoIMimicDistill',
-]
+__all__ = ['FeatureMimicDistill', 'RoIMimicDistill']

@@ -244,11 +244,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
     ) -> None:
         """Run the student under its recorders, and leave it as it is.
 
-        Args:
-            inputs (Tensor): Preprocessed images, (N, C, H, W).
-            data_samples (list): Their annotations.
-            rois (Tensor, optional): Boxes to pool, (R, 5). Defaults to those
-                that the student finds.
+        Arguments as in :meth:`record_teacher`; RoIs default to its own.
         """
         training = [x for x in self.student.modules() if x.training]
         self.student.eval()

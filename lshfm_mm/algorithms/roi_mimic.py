@@ -114,7 +114,8 @@ class RoIMimicDistill(FeatureMimicDistill):
     def _all_ran(self) -> bool:
         """Without RoIs mmdet has no loss of classes, nor a later stage."""
         records = self.distiller.records
-        return all(_is_some(records.rois(x)) for x in records.stages)
+        rois = [records.rois(stage) for stage in records.stages]
+        return all(x is not None and len(x) > 0 for x in rois)
 
     def _pick(self, rois: Tensor, max_rois: int, taps: list[str]) -> Tensor:
         if not len(rois):
@@ -177,10 +178,6 @@ class RoIMimicDistill(FeatureMimicDistill):
                 records.on_rois.add(name)
 
 
-def _is_some(rois: Tensor | None) -> bool:
-    return rois is not None and len(rois) > 0
-
-
 def has_rois(model: nn.Module) -> bool:
     """Whether a model pools its boxes from its features, whatever they are.
 
@@ -189,9 +186,8 @@ def has_rois(model: nn.Module) -> bool:
     evaluation.
     """
     head = getattr(model, 'roi_head', None)
-    return isinstance(
-        head, StandardRoIHead | CascadeRoIHead
-    ) and not isinstance(head, SparseRoIHead | TridentRoIHead)
+    pools = isinstance(head, StandardRoIHead | CascadeRoIHead)
+    return pools and not isinstance(head, SparseRoIHead | TridentRoIHead)
 
 
 def _context(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -17,15 +17,9 @@ FEW = 0.1  # of a model's weights; a file that gives fewer is another model's
 def count_fitting(
     state: Mapping[str, Any], prefix: str, student: nn.Module
 ) -> str:
-    """Count what of a checkpoint fits a student.
+    """Count, in words, what of a state dict fits a student.
 
-    Args:
-        state (dict): The checkpoint's state dict.
-        prefix (str): What stands before the student's keys in it.
-        student (nn.Module): The student.
-
-    Returns:
-        str: The count, in words.
+    The student's keys have a prefix there.
 
     Raises:
         ConfigError: If (almost) nothing fits.
@@ -53,12 +47,9 @@ def count_fitting(
 
 
 def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
-    """Where the weights of a model come from: its pretrained files.
+    """Look which pretrained files gave an initialised model its weights.
 
     Compared are values, not names: some backbones rename what they load.
-
-    Args:
-        student (nn.Module): The model, initialised.
 
     Returns:
         tuple[list[str], list[str]]: A line for each file that gave weights,
@@ -74,17 +65,10 @@ def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
                 continue
             done.append(name)
             path = cfg['checkpoint']
-            content = CheckpointLoader.load_checkpoint(path, 'cpu')
-            given: dict[torch.Size, list[Tensor]] = {}
-            for value in tree_leaves(content.get('state_dict', content)):
-                if isinstance(value, Tensor):
-                    given.setdefault(value.shape, []).append(value)
+            given = CheckpointLoader.load_checkpoint(path, 'cpu')
+            leaves = tree_leaves(given.get('state_dict', given))
             own = [x.cpu() for x in varied_weights(module)]
-            held = sum(
-                any(torch.equal(x, y.to(x.dtype)) for y in given[shape])
-                for x in own
-                if (shape := x.shape) in given
-            )
+            held = sum(any(_is_same(x, y) for y in leaves) for x in own)
             field = f'{name}.init_cfg'.lstrip('.')
             if held < FEW * len(own):
                 faults.append(
@@ -97,6 +81,12 @@ def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
                     f'{field}: {held} of {len(own)} weights from {path}'
                 )
     return origins, faults
+
+
+def _is_same(weight: Tensor, given: Any) -> bool:
+    """Whether a file gave a weight, maybe in another precision."""
+    same_shape = isinstance(given, Tensor) and given.shape == weight.shape
+    return same_shape and torch.equal(weight, given.to(weight.dtype))
 
 
 def varied_weights(module: nn.Module) -> Iterator[Tensor]:

@@ -36,16 +36,9 @@ def is_under(name: str, parts: Sequence[str]) -> bool:
 
 
 def in_step(model: nn.Module, losses: dict[str, Any]) -> dict[str, Any]:
-    """Give layers that did not run a gradient, of zeros.
+    """Give layers that did not run a gradient, of zeros, with the losses.
 
     The other ranks wait for it: DDP knows no rank that leaves one out.
-
-    Args:
-        model (nn.Module): What is trained.
-        losses (dict): Its losses; changed in place.
-
-    Returns:
-        dict: The losses.
     """
     if dist.is_distributed():
         trained = [x.sum() for x in model.parameters() if x.requires_grad]

@@ -2,7 +2,4 @@
 
 from . import cifar, necks
 
-__all__ = [
-    'cifar',
-    'necks',
-]
+__all__ = ['cifar', 'necks']

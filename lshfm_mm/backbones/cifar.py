@@ -5,8 +5,6 @@ Isola; ICLR 2020; github.com/HobbitLong/RepDistiller). Each takes images of
 32 x 32 pixels and gives its last map, after the last ReLU; the mean over the
 map is the feature that the linear classifier reads. The benchmark's ResNet50
 is mmpretrain's ``ResNet_CIFAR`` with ``zero_init_residual=False``.
-
-Long because the benchmark has networks of six kinds.
 """
 
 from collections import OrderedDict
@@ -19,23 +17,17 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.shufflenetv2 import InvertedResidual as ShuffleUnitV2
-from torchvision.models.shufflenetv2 import channel_shuffle
 from torchvision.ops import Conv2dNormActivation as ConvNorm
 
 from ..errors import ConfigError
 
 KAIMING = dict(type='Kaiming', layer='Conv2d')  # normal, by the fan out
-SHUFFLE_STEM = 24  # channels of ShuffleNet's first layer
+STEM = 24  # channels of a ShuffleNet's first layer
 Block = Callable[[int, int, int], nn.Module]  # of channels in, out, stride
 
 
 class Chain(Sequential):
-    """Layers one after the other, of which the last map is given.
-
-    Args:
-        init_cfg (dict, optional): MMEngine's config of the initialisation.
-        layers (nn.Module): The layers by their names.
-    """
+    """Layers by their names, one after the other; gives the last map."""
 
     def __init__(
         self, init_cfg: dict[str, Any] | None, **layers: nn.Module
@@ -43,14 +35,7 @@ class Chain(Sequential):
         super().__init__(OrderedDict(layers), init_cfg=init_cfg)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Compute the last map.
-
-        Args:
-            images (Tensor): Images, (N, 3, H, W).
-
-        Returns:
-            tuple[Tensor]: The map, (N, C, H / stride, W / stride).
-        """
+        """Map (N, 3, H, W) to (N, C, H / stride, W / stride)."""
         return (super().forward(images),)
 
 
@@ -166,17 +151,12 @@ class CIFARMobileNetV2(Chain):
         stem, first, *stages = (
             int(x * widen_factor) for x in (32, 16, 24, 32, 64, 96, 160, 320)
         )
+        counts, strides = (2, 3, 4, 3, 3, 1), (1, 2, 2, 1, 2, 1)
         super().__init__(
             init_cfg,
             stem=ConvNorm(3, stem, stride=2),
             first=InvertedResidual(stem, first, 1, expansion=1),
-            **_stages(
-                InvertedResidual,
-                first,
-                stages,
-                (2, 3, 4, 3, 3, 1),
-                (1, 2, 2, 1, 2, 1),
-            ),
+            **_stages(InvertedResidual, first, stages, counts, strides),
             last=ConvNorm(stages[-1], int(1280 * max(widen_factor, 1)), 1),
         )
 
@@ -196,13 +176,9 @@ class CIFARShuffleNetV1(Chain):
     def __init__(self, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(
             init_cfg,
-            stem=ConvNorm(3, SHUFFLE_STEM, 1),
+            stem=ConvNorm(3, STEM, 1),
             **_stages(
-                ShuffleUnitV1,
-                SHUFFLE_STEM,
-                (240, 480, 960),
-                (4, 8, 4),
-                (2, 2, 2),
+                ShuffleUnitV1, STEM, (240, 480, 960), (4, 8, 4), [2] * 3
             ),
         )
 
@@ -221,13 +197,9 @@ class CIFARShuffleNetV2(Chain):
     def __init__(self, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(
             init_cfg,
-            stem=ConvNorm(3, SHUFFLE_STEM, 1),
+            stem=ConvNorm(3, STEM, 1),
             **_stages(
-                ShuffleUnitV2,
-                SHUFFLE_STEM,
-                (116, 232, 464),
-                (4, 8, 4),
-                (2, 2, 2),
+                ShuffleUnitV2, STEM, (116, 232, 464), (4, 8, 4), [2] * 3
             ),
             last=ConvNorm(464, 1024, 1),
         )
@@ -237,11 +209,6 @@ class PreActBlock(nn.Module):
     """Residual block with BN and ReLU before each convolution.
 
     Where the width changes, the shortcut starts after the first of them.
-
-    Args:
-        ins (int): Channels of the input.
-        outs (int): Channels of the output.
-        stride (int): Stride.
     """
 
     def __init__(self, ins: int, outs: int, stride: int) -> None:
@@ -251,11 +218,9 @@ class PreActBlock(nn.Module):
             ConvNorm(ins, outs, stride=stride),
             nn.Conv2d(outs, outs, 3, padding=1, bias=False),
         )
-        self.shortcut = (
-            None
-            if ins == outs
-            else nn.Conv2d(ins, outs, 1, stride, bias=False)
-        )
+        self.shortcut: nn.Module | None = None
+        if ins != outs:
+            self.shortcut = nn.Conv2d(ins, outs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, ins, H, W) to (N, outs, H / stride, W / stride)."""
@@ -267,12 +232,7 @@ class PreActBlock(nn.Module):
 class InvertedResidual(nn.Module):
     """Block of MobileNetV2: widen, depthwise convolution, narrow.
 
-    Args:
-        ins (int): Channels of the input.
-        outs (int): Channels of the output.
-        stride (int): Stride.
-        expansion (int): Channels between over those of the input. Defaults
-            to 6.
+    Between are ``expansion`` times the channels of the input.
     """
 
     def __init__(
@@ -293,44 +253,23 @@ class InvertedResidual(nn.Module):
         return x + branch if self.is_residual else branch
 
 
-class ChannelShuffle(nn.Module):
-    """torchvision's; that of torch 2.1 does not run on a GPU."""
-
-    def __init__(self, groups: int) -> None:
-        super().__init__()
-        self.groups = groups
-
-    def forward(self, feature: Tensor) -> Tensor:
-        """Mix the groups of (N, C, H, W)."""
-        return channel_shuffle(feature, self.groups)
-
-
 class ShuffleUnitV1(nn.Module):
     """Unit of ShuffleNet: grouped 1x1, shuffle, depthwise, grouped 1x1.
 
     With stride 2 the input is pooled and stands beside the result, with
-    stride 1 it is added.
-
-    Args:
-        ins (int): Channels of the input.
-        outs (int): Channels of the output.
-        stride (int): 1 or 2.
-        groups (int): Groups of the 1x1 convolutions, but for the network's
-            first. Defaults to 3.
+    stride 1 it is added. The first 1x1 of a network has no groups.
     """
 
-    def __init__(
-        self, ins: int, outs: int, stride: int, groups: int = 3
-    ) -> None:
+    def __init__(self, ins: int, outs: int, stride: int) -> None:
         super().__init__()
         own = outs if stride == 1 else outs - ins
         narrow = own // 4
-        first = 1 if ins == SHUFFLE_STEM else groups
+        first = 1 if ins == STEM else 3
         self.branch = nn.Sequential(
             ConvNorm(ins, narrow, 1, groups=first),
-            ChannelShuffle(first),
+            nn.ChannelShuffle(first),
             ConvNorm(narrow, narrow, stride=stride, groups=narrow),
-            ConvNorm(narrow, own, 1, groups=groups, activation_layer=None),
+            ConvNorm(narrow, own, 1, groups=3, activation_layer=None),
         )
         self.pool = None if stride == 1 else nn.AvgPool2d(3, stride, 1)
 
@@ -372,15 +311,10 @@ def _stages(
 
 
 def _residual(ins: int, outs: int, stride: int) -> nn.Module:
-    same = stride == 1 and ins == outs
-    return BasicBlock(
-        ins,
-        outs,
-        stride,
-        None
-        if same
-        else ConvNorm(ins, outs, 1, stride, activation_layer=None),
-    )
+    shortcut = None
+    if stride != 1 or ins != outs:
+        shortcut = ConvNorm(ins, outs, 1, stride, activation_layer=None)
+    return BasicBlock(ins, outs, stride, shortcut)
 
 
 def _pool_conv(ins: int, outs: int, stride: int) -> nn.Module:

@@ -32,14 +32,7 @@ class GlobalMaxPooling(BaseModule):
             self.fc = nn.Linear(in_channels, out_channels)
 
     def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor]:
-        """Pool the last of the maps.
-
-        Args:
-            inputs (Tensor | tuple[Tensor]): (B, C, H, W), or several.
-
-        Returns:
-            tuple[Tensor]: (B, C) or, with an embedding, (B, out_channels).
-        """
+        """Pool the last map, (B, C, H, W), to (B, C) or (B, out_channels)."""
         if isinstance(inputs, tuple):
             inputs = inputs[-1]
         pooled = F.adaptive_max_pool2d(inputs, 1).flatten(1)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmdet.structures.bbox import get_box_tensor
 from mmengine import dist
 from mmengine.logging import print_log
 from mmrazor.models.algorithms import BaseAlgorithm
@@ -62,8 +63,7 @@ def calibrate(
     rank, ranks = dist.get_dist_info()
     generator = torch.Generator('cpu').manual_seed(1_000_003 * seed + rank)
     levels: dict[str, list[int]] | None = None
-    progress = tqdm(batches, 'calibration', total, disable=rank > 0)
-    for batch in progress:
+    for batch in tqdm(batches, 'calibration', total, disable=rank > 0):
         data = preprocess(batch, True)
         inputs, samples = data['inputs'], data.get('data_samples')
         rois = None
@@ -109,10 +109,8 @@ def _levels(
     if max(counts.values()) > 1:
         algorithm.record_student(inputs, samples)
     return {
-        loss: (
-            distiller.teacher_levels(loss) if count > 1 else list(range(count))
-        )
-        for loss, count in counts.items()
+        x: distiller.teacher_levels(x) if count > 1 else [*range(count)]
+        for x, count in counts.items()
     }
 
 
@@ -130,8 +128,7 @@ def _draw_rois(
             'train_dataloader: gives images without gt_instances, around '
             "which boxes are drawn for the bias; use bias='zero'"
         )
-    boxes = [x.gt_instances.bboxes for x in samples]
-    boxes = [getattr(x, 'tensor', x) for x in boxes]
+    boxes = [get_box_tensor(x.gt_instances.bboxes) for x in samples]
     sizes = [tuple(x.img_shape[:2]) for x in samples]
     return jittered_rois(boxes, sizes, num_rois, generator)
 
@@ -139,15 +136,12 @@ def _draw_rois(
 def inside_images(
     samples: list[Any] | None, image: tuple[int, int], feature: Tensor
 ) -> Tensor | None:
-    """Find the locations of a feature that lie inside their image.
+    """Find the locations of maps (B, C, H, W) that lie inside their image.
 
-    Args:
-        samples (list): Annotations of the images.
-        image (tuple): Height and width of the network's input.
-        feature (Tensor): Features, (N, D), or maps, (B, C, H, W).
+    The network's input has height and width ``image``.
 
     Returns:
-        Tensor: bool, (B, H, W); None if all samples of it do.
+        Tensor: bool, (B, H, W); None if all samples do, as of (N, D).
     """
     if feature.dim() == 2 or len(samples or ()) != len(feature):
         return None
@@ -156,9 +150,8 @@ def inside_images(
         feature.new_tensor([[0, 0, width, height]])
         for height, width, *_ in shapes
     ]
-    height, width = feature.shape[2:]
-    inside = in_boxes(frames, (height, width), image)
-    return inside.view(-1, height, width)
+    size = feature.shape[2:]
+    return in_boxes(frames, size, image).view(-1, *size)
 
 
 def _merged(sketch: MeanSketch | MedianSketch, num_hashes: int) -> Tensor:

@@ -14,24 +14,14 @@ ROWS = 256  # streams that are sorted at a time
 
 
 class MeanSketch:
-    """Running mean in float64.
-
-    Args:
-        num_streams (int): K.
-    """
+    """Running mean of K streams in float64."""
 
     def __init__(self, num_streams: int) -> None:
         self.count = 0
-        self.total = torch.zeros(
-            num_streams, dtype=torch.float64, device='cpu'
-        )
+        self.total = torch.zeros(num_streams, device='cpu').double()
 
     def update(self, values: Tensor) -> None:
-        """Take in values.
-
-        Args:
-            values (Tensor): A batch, (K, n).
-        """
+        """Take in a batch of values, (K, n)."""
         self.total += values.double().sum(dim=1).cpu()
         self.count += values.shape[1]
 
@@ -94,53 +84,33 @@ class MedianSketch:
         self.steps = [[0, 0]]
 
     def update(self, values: Tensor) -> None:
-        """Take in values; they go to the CPU.
-
-        Args:
-            values (Tensor): A batch, (K, n).
-        """
+        """Take in a batch of values, (K, n); they go to the CPU."""
         self.count += values.shape[1]
-        values = values.to('cpu', torch.float32)
-        while values.shape[1]:
-            room = self.size - self._held(0)
-            self._put(0, values[:, :room].contiguous())
-            values = values[:, room:]
+        self._put(0, values.to('cpu', torch.float32))
 
     def merge(self, other: 'MedianSketch') -> None:
-        """Take in all that another sketch has seen.
-
-        Args:
-            other (MedianSketch): Of the same streams and size; it is left
-                as it is.
-        """
+        """Take in all that a sketch of the same streams and size has seen."""
         self.count += other.count
         for level, parts in enumerate(other.levels):
             self._grow(level)
             for start, steps in enumerate(other.steps[level]):
                 self.steps[level][start] += steps
             for part in parts:
-                while part.shape[1]:
-                    room = self.size - self._held(level)
-                    self._put(level, part[:, :room])
-                    part = part[:, room:]
+                self._put(level, part)
 
     def result(self) -> Tensor:
         """The lower median, float32, (K,)."""
         _check_count(self.count)
-        held = [
-            (part, 2**level)
-            for level, parts in enumerate(self.levels)
-            for part in parts
-        ]
+        held = [part for parts in self.levels for part in parts]
         weights = torch.cat(
             [
-                part.new_full((part.shape[1],), weight, dtype=torch.int64)
-                for part, weight in held
+                torch.full((self._held(level),), 2**level, device='cpu')
+                for level in range(len(self.levels))
             ]
         )
         medians = []
         for rows in self._blocks():
-            values = torch.cat([part[rows] for part, _ in held], dim=1)
+            values = torch.cat([part[rows] for part in held], dim=1)
             values, order = values.sort(dim=1)
             ranks = weights[order].cumsum(dim=1)
             index = (2 * ranks < ranks[:, -1:]).sum(dim=1, keepdim=True)
@@ -168,14 +138,14 @@ class MedianSketch:
             self.steps.append([0, 0])
 
     def _put(self, level: int, values: Tensor) -> None:
-        """Put values that there is room for, and send up what gets full."""
+        """Put values into a level, and send up what gets full."""
         self._grow(level)
-        self.levels[level].append(values)
-        while self._held(level) == self.size:
-            half = self._half(level)
-            level += 1
-            self._grow(level)
-            self.levels[level].append(half)
+        while values.shape[1]:
+            room = self.size - self._held(level)
+            self.levels[level].append(values[:, :room].contiguous())
+            values = values[:, room:]
+            if self._held(level) == self.size:
+                self._put(level + 1, self._half(level))
 
     def _half(self, level: int) -> Tensor:
         """Empty a level, and give every other value of it, in order."""

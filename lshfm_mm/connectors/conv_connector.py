@@ -64,21 +64,15 @@ class ConvConnector(BaseConnector):
     @property
     def own(self) -> list[int]:
         """Indices of the levels with a convolution of their own."""
-        if not self.per_level:
-            return []
-        return [
-            i for i, x in enumerate(self.convs) if isinstance(x, nn.Conv2d)
-        ]
+        convs = self.convs if self.per_level else ()
+        return [i for i, x in enumerate(convs) if isinstance(x, nn.Conv2d)]
 
     def set_widths(
         self, student: list[int] | None, teacher: list[int] | None
     ) -> None:
         """Fill in what the config does not give.
 
-        Args:
-            student (list[int], optional): Channels of the student's levels;
-                None where its layer does not tell.
-            teacher (list[int], optional): Those of the teacher's.
+        Layers give the channels of each level, or None where they do not tell.
 
         Raises:
             ConfigError: If channels cannot be known, or the numbers of
@@ -122,22 +116,13 @@ class ConvConnector(BaseConnector):
         return widths
 
     def forward_levels(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Map all levels.
-
-        Args:
-            features (list[Tensor]): Maps of the student, of each level
-                (N, in_channels, H, W).
-
-        Returns:
-            list[Tensor]: Of each level (N, out_channels, H, W).
+        """Map levels, (N, in_channels, H, W) -> (N, out_channels, H, W).
 
         Raises:
             ConfigError: If each level has a convolution of its own, and
                 there are more or fewer of them.
         """
-        convs = [*self.convs]
-        if not self.per_level:
-            convs *= len(features)
+        convs = [*self.convs] * (1 if self.per_level else len(features))
         if len(convs) != len(features):
             raise ConfigError(
                 f'ConvConnector: has widths for {len(convs)} levels, but the '

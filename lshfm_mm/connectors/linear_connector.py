@@ -52,10 +52,7 @@ class LinearConnector(BaseConnector):
     ) -> None:
         """Fill in what the config does not give.
 
-        Args:
-            student (list[int], optional): Width of the student's feature,
-                one for each level; None where its layer does not tell.
-            teacher (list[int], optional): That of the teacher's.
+        Layers give the width of each level, or None where they do not tell.
 
         Raises:
             ConfigError: If a width cannot be known.
@@ -67,12 +64,14 @@ class LinearConnector(BaseConnector):
             (student, teacher),
             strict=True,
         ):
-            if width is None and (levels is None or len({*levels}) != 1):
+            if width is None and levels and len({*levels}) == 1:
+                width = levels[0]
+            if width is None:
                 raise ConfigError(
                     f'LinearConnector.{field}: cannot be read off the tapped '
                     f'layer; give it'
                 )
-            found.append(width or (levels or [0])[0])
+            found.append(width)
         self.linear = nn.Linear(found[0], found[1], self.bias)
 
     def forward_train(self, feature: Tensor) -> Tensor:

@@ -44,17 +44,16 @@ def check_annotations(
         kind (type): Its class; files of other formats than COCO's instances
             and OpenMMLab's are not looked into.
         boxes (bool): Whether there must be any: a test that only writes what
-            it finds needs none. Defaults to True.
+            it finds needs none.
 
     Raises:
         ConfigError: If the file cannot be read, its classes, boxes or
             entries cannot be trained on, or an image is absent.
     """
     load = getattr(kind, 'load_data_list', None)
-    if (
-        load is CocoDataset.load_data_list
-        and kind.parse_data_info is CocoDataset.parse_data_info
-    ):
+    parse = getattr(kind, 'parse_data_info', None)
+    coco = CocoDataset.load_data_list, CocoDataset.parse_data_info
+    if (load, parse) == coco:
         lists = [x for x in NEEDED if boxes or x != 'annotations']
         content = _read(field, path, lists)
         classes = (dataset.get('metainfo') or {}).get('classes')
@@ -115,12 +114,12 @@ def _check_classes(
     """Raise unless mmdet numbers the categories as the config does."""
     names = [x['name'] for x in content['categories']]
     where = field.rpartition('.')[0] + '.metainfo.classes'
-    if isinstance(classes, str) and not Path(classes).is_file():
-        raise ConfigError(
-            f'{where}: must be a tuple of names, but got {classes!r}; write '
-            f'{(classes,)}'
-        )
     if isinstance(classes, str):
+        if not Path(classes).is_file():
+            raise ConfigError(
+                f'{where}: must be a tuple of names, but got {classes!r}; '
+                f'write {(classes,)}'
+            )
         classes = Path(classes).read_text(encoding='utf-8').split('\n')
         classes = [x.rstrip('\r') for x in classes if x.strip()]
     default = '' if classes else f' (the default of {kind.__name__})'
@@ -146,14 +145,10 @@ def _check_boxes(field: str, path: Path, content: Mapping[str, Any]) -> None:
     usable = 0
     for entry in content['annotations']:
         box = entry['bbox']
-        if (
-            not isinstance(box, list)
-            or len(box) != 4
-            or not all(
-                isinstance(x, int | float) and math.isfinite(x) for x in box
-            )
-            or min(box[2:]) < 0
-        ):
+        numbers = isinstance(box, list) and all(
+            isinstance(x, int | float) and math.isfinite(x) for x in box
+        )
+        if not numbers or len(box) != 4 or min(box[2:]) < 0:
             raise ConfigError(
                 f'{field}: annotation {entry["id"]} of {path} has the box '
                 f'{box}; write [x, y, width, height] in pixels, or remove it'

@@ -68,9 +68,6 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
 def check_weights_files(cfg: Config) -> None:
     """Read the local files that a training starts from.
 
-    Args:
-        cfg (Config): The config.
-
     Raises:
         ConfigError: If ``load_from`` or the checkpoint of an ``init_cfg`` is
             absent, no checkpoint, holds what would run, or has weights that
@@ -95,8 +92,7 @@ def check_weights_files(cfg: Config) -> None:
 
 def _is_first() -> bool:
     """Whether this is the process that looks into files for all others."""
-    ranks = (os.environ.get(x, '0') for x in ('RANK', 'SLURM_PROCID'))
-    return all(x == '0' for x in ranks)
+    return {os.environ.get(x, '0') for x in ('RANK', 'SLURM_PROCID')} == {'0'}
 
 
 def _datasets(

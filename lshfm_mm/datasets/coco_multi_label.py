@@ -39,12 +39,7 @@ class CocoMultiLabel(MultiLabelDataset):
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the images and the classes in them.
-
-        Returns:
-            list[dict]: Of each image ``img_path`` and ``gt_label``, the
-            ascending list of the classes present.
-        """
+        """Read images: ``img_path``, and ``gt_label``, ascending classes."""
         if not Path(self.ann_file).is_file():
             raise ConfigError(
                 f'ann_file: no such file: {self.ann_file}; set data_root'
@@ -81,11 +76,7 @@ class CocoMultiLabel(MultiLabelDataset):
         ]
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leave out images without annotations, unless they shall stay.
-
-        Returns:
-            list[dict]: What remains of ``data_list``.
-        """
+        """Leave out images without annotations, unless they shall stay."""
         remaining = self.data_list
         if (self.filter_cfg or {}).get('filter_empty_gt', True):
             remaining = [x for x in remaining if x['gt_label']]

@@ -2,6 +2,4 @@
 
 from .lshfm_distiller import LSHFMDistiller
 
-__all__ = [
-    'LSHFMDistiller',
-]
+__all__ = ['LSHFMDistiller']

@@ -5,6 +5,7 @@ functions.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,15 +16,12 @@ from .lshfm_distiller import LSHFMDistiller
 
 
 def rows_of(feature: Tensor, keep: Tensor | None = None) -> Tensor:
-    """The samples of a feature, a location of a map being one.
+    """The samples of features or maps, in float32 or better, (N, D).
 
     Args:
-        feature (Tensor): Features, (N, D), or maps, (B, C, H, W).
+        feature (Tensor): (N, D), or (B, C, H, W): each location is a sample.
         keep (Tensor, optional): Which samples count, bool, (N,), for maps
             (B, H, W). Defaults to all.
-
-    Returns:
-        Tensor: float32 or better, (N, D).
     """
     feature = feature.detach().movedim(1, -1)
     rows = feature.flatten(0, -2) if keep is None else feature[keep]
@@ -56,21 +54,6 @@ def angles(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.rad2deg(2 * torch.atan2(apart, along))
 
 
-def norm_ratio(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean norm of the student's features over that of the teacher's.
-
-    Args:
-        student (Tensor): The student's features, (N, D).
-        teacher (Tensor): The teacher's features, (N, D).
-
-    Returns:
-        Tensor: The ratio, (); NaN without samples or for a teacher of 0.
-    """
-    norms = [torch.linalg.vector_norm(x, dim=1) for x in (student, teacher)]
-    ratio = norms[0].sum() / norms[1].sum()
-    return torch.where(norms[1].sum() > 0, ratio, torch.nan)
-
-
 def equal_codes(
     student: Tensor,
     teacher: Tensor,
@@ -95,7 +78,7 @@ def equal_codes(
     common = torch.promote_types(student.dtype, weight.dtype)
     student, teacher = student.detach().to(common), teacher.to(common)
     step = hashes_at_a_time(student)
-    total: Tensor | float = 0.0
+    total: Any = 0
     with full_float32(student.device):
         for w, b in zip(
             weight.to(common).split(step),
@@ -103,9 +86,8 @@ def equal_codes(
             strict=True,
         ):
             sides = [project(x, w, b) > 0 for x in (student, teacher)]
-            total = total + (sides[0] == sides[1]).sum(dim=1)
+            total += (sides[0] == sides[1]).sum(dim=1)
     shares = total / len(weight)
-    assert isinstance(shares, Tensor)
     return shares.flatten() if keep is None else shares[keep]
 
 
@@ -124,9 +106,8 @@ def alignment_sums(
         bias (Tensor, optional): Their biases, (K,).
 
     Returns:
-        Tensor: Angles in degrees and how many there are, norms of the
-        student and of the teacher, shares of equal codes and how many there
-        are, float64, (6,).
+        Tensor: Angles (degrees) and their count, norms of student and
+        teacher, shares of equal codes and their count, float64, (6,).
     """
     parts = []
     for student, teacher, keep in levels:
@@ -158,15 +139,12 @@ def alignment_means(sums: Tensor) -> dict[str, float]:
         is left out.
     """
     angle, count, student, teacher, codes, coded = sums.tolist()
-    means = {}
-    for name, total, over in (
-        ('angle', angle, count),
-        ('norm_ratio', student, teacher),
-        ('equal_codes', codes, coded),
-    ):
-        if over > 0:
-            means[name] = total / over
-    return means
+    ratios = dict(
+        angle=(angle, count),
+        norm_ratio=(student, teacher),
+        equal_codes=(codes, coded),
+    )
+    return {name: x / over for name, (x, over) in ratios.items() if over > 0}
 
 
 def lsh_loss_of(distiller: LSHFMDistiller, tap: str) -> LSHLoss | None:

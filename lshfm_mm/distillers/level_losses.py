@@ -17,7 +17,7 @@ def loss_over_levels(
     weights: Sequence[Tensor] | None,
     one_set: bool,
 ) -> Tensor:
-    """Compute a loss of all levels.
+    """Compute a loss of all levels, (); without samples 0 with a gradient.
 
     Args:
         loss (nn.Module): Of two features, and of weights if it takes some.
@@ -26,9 +26,6 @@ def loss_over_levels(
             level, (N,) or (B, H, W); None where all count alike.
         one_set (bool): Whether the levels are one set of samples, whose mean
             is the loss, or many, whose losses add up.
-
-    Returns:
-        Tensor: The loss, (). Without samples it is 0 with a gradient.
     """
     if not levels:
         return torch.zeros((), requires_grad=True)

@@ -51,16 +51,11 @@ class LevelPairs:
         self._warned: set[str] = set()
 
     def of(self, name: str, rows: Tensor | None) -> list[Level]:
-        """Features at a tap, after its connector, in float32 or better.
+        """Levels at a tap, after its connector, in float32 or better.
 
-        Args:
-            name (str): Name of the tap.
-            rows (Tensor, optional): Which of the student's samples the
-                teacher has seen. Defaults to all.
-
-        Returns:
-            list[Level]: The levels, fine to coarse; none where a stage of a
-            cascade got no RoI.
+        They go from fine to coarse. Where a stage of a cascade got no RoI
+        there are none. ``rows`` are the student's samples that the teacher
+        has seen, None if all.
 
         Raises:
             ConfigError: If a layer does not run, or no level fits another.
@@ -135,17 +130,10 @@ class LevelPairs:
 def pair_by_shape(
     students: Sequence[tuple[int, ...]], teachers: Sequence[tuple[int, ...]]
 ) -> list[tuple[int, int]]:
-    """Pair the levels of two pyramids that have the same shape.
+    """Pair the levels of two pyramids by shape; give ascending indices.
 
     Of several levels of one size, which small images have, the finest come
     first.
-
-    Args:
-        students (list[tuple]): Shapes of the student's levels.
-        teachers (list[tuple]): Shapes of the teacher's.
-
-    Returns:
-        list[tuple[int, int]]: Indices of both, ascending.
 
     Example:
         >>> pair_by_shape([(8, 8), (4, 4), (2, 2)], [(4, 4), (2, 2), (1, 1)])

@@ -21,12 +21,7 @@ from ..losses.l2 import FeatureL2Loss
 from ..losses.lsh import LSHLoss
 from ..utils.rng import forked_rng
 from .level_losses import loss_over_levels
-from .level_pairs import (
-    Level,
-    LevelPairs,
-    TapObservation,
-    root_mean_square,
-)
+from .level_pairs import LevelPairs, TapObservation, root_mean_square
 from .records import Records, logits_recorder
 from .tap_weights import Batch, TapWeights
 from .taps import (
@@ -121,21 +116,16 @@ class LSHFMDistiller(ConfigurableDistiller):
                 "head waits for the student's boxes; remove them"
             )
         self._tap_losses: dict[str, list[str]] = {}
-        recorders: dict[str, dict[str, dict]] = {
-            'student_recorders': {},
-            'teacher_recorders': {},
-        }
+        students = dict(kwargs.pop('student_recorders', None) or {})
+        teachers = dict(kwargs.pop('teacher_recorders', None) or {})
         distill_losses = dict(kwargs.pop('distill_losses', None) or {})
         for name, tap in self.taps.items():
             kind = RECORDS[tap.record]
-            for owner, source in (
-                ('student_recorders', tap.student),
-                ('teacher_recorders', tap.teacher),
-            ):
-                recorders[owner][name] = dict(type=kind, source=source)
+            students[name] = dict(type=kind, source=tap.student)
+            teachers[name] = dict(type=kind, source=tap.teacher)
             if tap.needs_logits:
-                recorders['teacher_recorders'][logits_recorder(name)] = dict(
-                    type='ModuleOutputs', source=tap.teacher
+                teachers[logits_recorder(name)] = dict(
+                    type=RECORDS['output'], source=tap.teacher
                 )
             named = named_losses(
                 name, tap.weights, losses.get(name), distill_losses
@@ -147,11 +137,13 @@ class LSHFMDistiller(ConfigurableDistiller):
                 'taps: none is active and there are no distill_losses, so '
                 'that nothing would be mimicked; add a tap with losses'
             )
-        for owner, recorder in recorders.items():
-            kwargs[owner] = {**(kwargs.get(owner) or {}), **recorder}
         with forked_rng():
             super().__init__(
-                connectors=connectors, distill_losses=distill_losses, **kwargs
+                student_recorders=students,
+                teacher_recorders=teachers,
+                connectors=connectors,
+                distill_losses=distill_losses,
+                **kwargs,
             )
         self.records = Records(
             self.taps, self.student_recorders, self.teacher_recorders
@@ -169,9 +161,6 @@ class LSHFMDistiller(ConfigurableDistiller):
     def prepare_from_student(self, model: BaseModel) -> None:
         """Attach the student's recorders.
 
-        Args:
-            model (BaseModel): The student.
-
         Raises:
             ConfigError: If a recorder names a layer that is not there.
         """
@@ -185,10 +174,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         super().prepare_from_student(model)
 
     def prepare_from_teacher(self, model: nn.Module) -> None:
-        """Attach the teacher's recorders; take widths and std from it.
-
-        Args:
-            model (nn.Module): The teacher, its weights loaded.
+        """Attach recorders to the loaded teacher; take widths and std from it.
 
         Raises:
             ConfigError: If a recorder names a layer that is not there, or
@@ -247,23 +233,15 @@ class LSHFMDistiller(ConfigurableDistiller):
             levels = self.pairs.of(name, batch.rows.get(name))
             weights = self.weights.of(name, levels, batch)
             compared[name] = TapObservation(levels, weights)
-            values.update(self._losses_at(name, *compared[name]))
+            one_set = self.records.is_one_set(name)
+            for loss in self.losses_of(name):
+                values[loss] = loss_over_levels(
+                    self.distill_losses[loss], levels, weights, one_set
+                )
         for observe in self.observers:
             observe(values, compared)
         self.records.empty()
         return values
-
-    def _losses_at(
-        self, name: str, levels: list[Level], weights: list[Tensor] | None
-    ) -> dict[str, Tensor]:
-        """The losses at a tap, by name."""
-        one_set = self.records.is_one_set(name)
-        return {
-            loss_name: loss_over_levels(
-                self.distill_losses[loss_name], levels, weights, one_set
-            )
-            for loss_name in self._tap_losses[name]
-        }
 
     def uncalibrated(self) -> dict[str, LSHLoss]:
         """Losses whose bias waits for the teacher's features, by name."""
@@ -274,14 +252,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         }
 
     def teacher_levels(self, loss: str) -> list[int]:
-        """Which of the teacher's features a loss compares with the student.
-
-        Args:
-            loss (str): Name of a loss at a tap.
-
-        Returns:
-            list[int]: Indices, ascending.
-        """
+        """Ascending indices of the teacher's features that a loss compares."""
         return [x.t_index for x in self.pairs.of(self.tap_of(loss), None)]
 
     def teacher_samples(
@@ -319,17 +290,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         return self._tap_losses[tap]
 
     def tap_of(self, loss: str) -> str:
-        """Name of the tap that a loss is at.
-
-        Args:
-            loss (str): Name of the loss.
-
-        Returns:
-            str: The tap.
-
-        Raises:
-            ConfigError: If it is a loss of the long form.
-        """
+        """Name of the tap that a loss is at; one of the long form is wrong."""
         for tap, losses in self._tap_losses.items():
             if loss in losses:
                 return tap

@@ -45,23 +45,14 @@ class Records:
         self.stages: list[int | None] = []
 
     def record_labels(self, tap: str, source: str) -> None:
-        """Record what a loss module of the student gets.
-
-        Args:
-            tap (str): Name of the tap whose samples it is a loss of.
-            source (str): Name of the module.
-        """
+        """Record what a loss module of the student, ``source``, gets."""
         self.student.recorders[_labels(tap)] = LabelsRecorder(source)
 
     def calls(self, recorder: str, student: bool = True) -> list[Any]:
-        """What a recorder holds, of each call of its layer.
+        """What a recorder on a model holds, of each call of its layer.
 
-        Args:
-            recorder (str): Its name; that of a tap is the tap's.
-            student (bool): Whether it is on the student. Defaults to True.
-
-        Returns:
-            list: Nothing where there is no such recorder.
+        The recorder of a tap has the tap's name; of one that is not there
+        there are no calls.
         """
         manager = self.student if student else self.teacher
         if recorder not in manager.recorders:
@@ -70,17 +61,10 @@ class Records:
         return calls[-1:] if recorder in self.on_rois else calls
 
     def features(self, tap: str, student: bool = True) -> list[Tensor]:
-        """Features of a model at a tap: of each call and of its levels.
+        """Features of a model at a tap, as its layer had them.
 
-        Args:
-            tap (str): Name of the tap.
-            student (bool): Whether those of the student. Defaults to True.
-
-        Returns:
-            list[Tensor]: As its layer gave them.
-
-        Raises:
-            ConfigError: If the layer got them by keyword alone.
+        They are those of each call, and of each of its levels; raises
+        ConfigError if the layer got them by keyword alone.
         """
         features: list[Tensor] = []
         for call in self.calls(tap, student):
@@ -120,12 +104,9 @@ class Records:
     def record_rois(
         self, model: nn.Module, stage: int | None, source: str
     ) -> None:
-        """Record the boxes that a stage of the student pools.
+        """Record the boxes that the student's RoI extractor ``source`` gets.
 
-        Args:
-            model (nn.Module): The student.
-            stage (int, optional): Of a cascade; None where there is one.
-            source (str): Name of its RoI extractor.
+        The stage is that of a cascade, None where there is one.
         """
         recorder = ModuleInputsRecorder(source)
         recorder.initialize(model)
@@ -133,14 +114,9 @@ class Records:
         self.stages.append(stage)
 
     def rois(self, stage: int | None) -> Tensor | None:
-        """The student's RoIs, (R, 5).
+        """The student's RoIs, (R, 5); None if a stage before left no box.
 
-        Args:
-            stage (int, optional): Of a cascade.
-
-        Returns:
-            Tensor: Those of the last call: samplers may have run the head
-            before. None if a stage before left no box.
+        Those of the last call count: samplers may have run the head before.
         """
         calls = self.calls(_rois(stage))
         return calls[-1][1] if calls else None
@@ -158,14 +134,7 @@ class Records:
                 recorder.reset_data_buffer()
 
     def check_long_form(self, mappings: Mapping[str, Mapping]) -> None:
-        """Raise if a recorder of the long form has seen nothing.
-
-        Args:
-            mappings (dict): ``loss_forward_mappings``.
-
-        Raises:
-            ConfigError: With its name.
-        """
+        """Raise if a recorder in ``loss_forward_mappings`` saw nothing."""
         for loss, arguments in mappings.items():
             for entry in arguments.values():
                 student = entry['from_student']
@@ -179,14 +148,7 @@ class Records:
                     )
 
     def compared(self, entries: Sequence[Mapping]) -> list[Tensor]:
-        """The student's tensors that a loss of the long form gets.
-
-        Args:
-            entries (list[dict]): Its ``loss_forward_mappings``.
-
-        Returns:
-            list[Tensor]: All tensors in the records.
-        """
+        """The student's tensors that ``loss_forward_mappings`` give a loss."""
         calls = [
             self.calls(x['recorder']) for x in entries if x['from_student']
         ]

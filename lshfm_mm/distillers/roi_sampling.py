@@ -55,43 +55,33 @@ def jittered_rois(
     Returns:
         Tensor: Index of the image and box, float32, (R, 5).
     """
-    with torch.device('cpu'):  # that of the generator
-        return _jittered(boxes, sizes, num_rois, generator)
 
-
-def _jittered(
-    boxes: list[Tensor],
-    sizes: list[tuple[int, int]],
-    num_rois: int,
-    generator: torch.Generator,
-) -> Tensor:
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        draw = torch.rand(shape, generator=generator)
+    def uniform(low: float, high: float) -> Tensor:
+        draw = torch.rand(num_rois, 2, generator=generator)
         return low + (high - low) * draw
 
-    near = torch.arange(num_rois)[:, None] < num_rois // 4
     rois = []
-    for index, (objects, (height, width)) in enumerate(
-        zip(boxes, sizes, strict=True)
-    ):
-        frame = torch.tensor([width, height], dtype=torch.float32)
-        if len(objects):
-            pick = torch.randint(
-                len(objects), (num_rois,), generator=generator
-            )
-            picked = objects.detach().float().cpu()[pick]
-            centre = (picked[:, :2] + picked[:, 2:]) / 2
-            side = (picked[:, 2:] - picked[:, :2]).clamp(min=1)
-            shift = torch.where(near, 0.1, 1.5) * uniform(-1, 1, num_rois, 2)
-            scale = torch.where(near, 0.2, 1.0) * uniform(-1, 1, num_rois, 2)
-            centre, side = centre + shift * side, side * 2**scale
-        else:
-            centre = uniform(0, 1, num_rois, 2) * frame
-            side = uniform(0.05, 0.5, num_rois, 2) * frame
-        corners = torch.cat([centre - side / 2, centre + side / 2], dim=1)
-        limits = frame.repeat(2)
-        corners = corners.clamp(min=0).minimum(limits)
-        image = torch.full((num_rois, 1), float(index))
-        rois.append(torch.cat([image, corners], dim=1))
-    joined = torch.cat(rois)
+    with torch.device('cpu'):  # that of the generator
+        near = torch.arange(num_rois)[:, None] < num_rois // 4
+        for index, objects in enumerate(boxes):
+            height, width = sizes[index]
+            frame = torch.tensor([width, height], dtype=torch.float32)
+            if len(objects):
+                pick = torch.randint(
+                    len(objects), (num_rois,), generator=generator
+                )
+                picked = objects.detach().float().cpu()[pick]
+                centre = (picked[:, :2] + picked[:, 2:]) / 2
+                side = (picked[:, 2:] - picked[:, :2]).clamp(min=1)
+                shift = torch.where(near, 0.1, 1.5) * uniform(-1, 1)
+                scale = torch.where(near, 0.2, 1.0) * uniform(-1, 1)
+                centre, side = centre + shift * side, side * 2**scale
+            else:
+                centre = uniform(0, 1) * frame
+                side = uniform(0.05, 0.5) * frame
+            corners = torch.cat([centre - side / 2, centre + side / 2], dim=1)
+            corners = corners.clamp(min=0).minimum(frame.repeat(2))
+            image = torch.full((num_rois, 1), float(index))
+            rois.append(torch.cat([image, corners], dim=1))
+        joined = torch.cat(rois)
     return joined[(joined[:, 3:] - joined[:, 1:3] >= 1).all(dim=1)]

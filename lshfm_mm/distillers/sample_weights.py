@@ -6,6 +6,7 @@ all alike, but for locations that the student's own loss ignores.
 Legend: B groups (images, or one for all RoIs), S samples of a group.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def level_weights(
     foreground: list[Tensor] | None = None,
     confidence: list[Tensor] | None = None,
 ) -> list[Tensor]:
-    """:func:`sample_weights` of the features of several levels.
+    """:func:`sample_weights` of each of several levels, (N,) or (B, H, W).
 
     Args:
         features (list[Tensor]): RoI features, (N, D), which are one group,
@@ -68,10 +69,6 @@ def level_weights(
             to all.
         foreground (list[Tensor], optional): Of each level, (B, S).
         confidence (list[Tensor], optional): Of each level, (B, S).
-
-    Returns:
-        list[Tensor]: Weights of the samples of each level, (N,) or
-        (B, H, W).
     """
     shapes = [x.shape[:1] + x.shape[2:] for x in features]
     if valid is None:
@@ -81,36 +78,27 @@ def level_weights(
             else x.new_ones((1, len(x)), dtype=torch.bool)
             for x, shape in zip(features, shapes, strict=True)
         ]
-    columns = [valid, foreground, confidence]
+    others = foreground, confidence
     if together:
-        joined = [None if x is None else torch.cat(x, 1) for x in columns]
-        assert joined[0] is not None
+        joined = [None if x is None else torch.cat(x, 1) for x in others]
         sizes = [x.shape[1] for x in valid]
-        parts = sample_weights(joined[0], *joined[1:]).split(sizes, dim=1)
+        parts = sample_weights(torch.cat(valid, 1), *joined).split(sizes, 1)
     else:
-        parts = tuple(
-            sample_weights(level[0], *level[1:])
-            for level in zip(
-                *([None] * len(valid) if x is None else x for x in columns),
-                strict=True,
-            )
-        )
+        columns: Any = [x or [None] * len(valid) for x in others]
+        parts = tuple(map(sample_weights, valid, *columns))
     return [x.reshape(y) for x, y in zip(parts, shapes, strict=True)]
 
 
 def in_boxes(
-    boxes: list[Tensor], size: tuple[int, int], image: tuple[int, int]
+    boxes: list[Tensor], size: Sequence[int], image: Sequence[int]
 ) -> Tensor:
-    """Locations of a map whose centre lies in a box.
+    """Locations of a map whose centre lies in a box, bool, (B, H * W).
 
     Args:
         boxes (list[Tensor]): Boxes of each image, (x1, y1, x2, y2) in
             pixels of the network's input, (G, 4).
         size (tuple): Height and width of the map.
         image (tuple): Height and width of the network's input.
-
-    Returns:
-        Tensor: bool, (B, H * W).
     """
     maps = []
     for image_boxes in boxes:
@@ -126,31 +114,24 @@ def in_boxes(
 
 
 def not_ignored(label_weights: Tensor, size: tuple[int, int]) -> Tensor:
-    """Locations of a map with an anchor that the student's loss counts.
+    """Locations with an anchor that the student's loss counts, bool, (B, S).
 
     Args:
         label_weights (Tensor): Weights of the anchors in the loss, image by
             image and location by location, any shape.
-        size (tuple): B and H * W.
-
-    Returns:
-        Tensor: bool, (B, H * W).
+        size (tuple): B and S.
     """
     return (label_weights.reshape(*size, -1) > 0).any(dim=2)
 
 
 def class_confidence(logits: Tensor, loss: Any, num_classes: int) -> Tensor:
-    """Score of the best foreground class.
+    """Score of the best foreground class, (1, N) or (B, H * W).
 
     Args:
         logits (Tensor): Of RoIs, (N, classes and what else the loss has); or
             of maps, (B, anchors * classes, H, W).
-        loss (nn.Module): The classification loss, which knows what logits
-            mean.
+        loss (nn.Module): The classification loss: it knows what logits mean.
         num_classes (int): Foreground classes, which come first.
-
-    Returns:
-        Tensor: (1, N), or (B, H * W).
     """
     if logits.dim() == 4:  # dense heads of mmdet with one score per class
         return logits.sigmoid().amax(dim=1).flatten(1)
@@ -181,4 +162,4 @@ def correctly_classified(logits: Tensor, labels: Tensor) -> Tensor:
 def _to_one(weights: Tensor) -> Tensor:
     """Scale each row of (B, S) to the sum 1; rows of 0 stay."""
     total = weights.sum(dim=1, keepdim=True)
-    return weights / torch.where(total > 0, total, torch.ones_like(total))
+    return weights / torch.where(total > 0, total, 1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -49,20 +50,16 @@ class TapWeights:
         self._scores: dict[str, tuple[nn.Module, int]] = {}
 
     def prepare_from_student(self, model: nn.Module) -> None:
-        """Have recorded what the student's own losses get.
+        """Have recorded what the losses of the student get.
 
-        Args:
-            model (nn.Module): The student; its recorders are not attached.
-
-        Raises:
-            ConfigError: If a kind of weights is not for its head.
+        Its recorders must not be attached yet. Raises ConfigError if a kind
+        of weights is not for its head.
         """
         for name, tap in self.records.taps.items():
             source = loss_layer(model, tap.student)
             if source is not None:
                 loss_head = model.get_submodule(source.rpartition('.')[0])
-                count = getattr(loss_head, 'num_classes', 0)
-                self._num_classes[name] = count
+                self._num_classes[name] = getattr(loss_head, 'num_classes', 0)
                 self.records.record_labels(name, source)
             head = model.get_submodule(tap.student.rpartition('.')[0])
             kinds = {x.__name__ for x in type(head).__mro__}
@@ -74,14 +71,7 @@ class TapWeights:
                 )
 
     def prepare_from_teacher(self, model: nn.Module) -> None:
-        """Look how the teacher's logits become scores.
-
-        Args:
-            model (nn.Module): The teacher.
-
-        Raises:
-            ConfigError: If that cannot be told.
-        """
+        """Look how the teacher's logits become scores."""
         for name, tap in self.records.taps.items():
             if tap.weights == 'confidence':
                 self._scores[name] = _scores_at(name, tap.teacher, model)
@@ -89,12 +79,7 @@ class TapWeights:
     def of(
         self, name: str, levels: Sequence[Level], batch: Batch
     ) -> list[Tensor] | None:
-        """Weights of the samples of each level.
-
-        Args:
-            name (str): Name of the tap.
-            levels (list[Level]): What is compared there.
-            batch (Batch): The batch.
+        """Weights of the samples of each level that a tap compares.
 
         Returns:
             list[Tensor]: (N,) or (B, H, W); None where all count alike.
@@ -141,12 +126,7 @@ class TapWeights:
     def foreground(self, name: str) -> Tensor | None:
         """Which of the student's RoIs at a tap are foreground to its loss.
 
-        Args:
-            name (str): Name of the tap.
-
-        Returns:
-            Tensor: bool, (R,); None where the head of the tap, if it has
-            one, does not tell.
+        It is bool, (R,); None where the head of the tap does not tell.
         """
         calls = self.records.labels(name)
         labels = calls[-1][0] if calls else None
@@ -162,10 +142,9 @@ class TapWeights:
                 return mask[batch.rows.get(name, slice(None))][None]
         elif batch.image is not None and batch.samples is not None:
             if all('gt_instances' in x for x in batch.samples):
-                boxes = [x.gt_instances.bboxes for x in batch.samples]
-                boxes = [getattr(x, 'tensor', x) for x in boxes]
-                height, width = feature.shape[2:]
-                return in_boxes(boxes, (height, width), batch.image)
+                instances = [x.gt_instances for x in batch.samples]
+                boxes = [get_box_tensor(x.bboxes) for x in instances]
+                return in_boxes(boxes, feature.shape[2:], batch.image)
         raise ConfigError(
             f"taps.{name}.weights: 'balanced' needs boxes or the labels of "
             f"RoIs, and this batch has none; use 'uniform'"

@@ -8,7 +8,7 @@ from mmrazor.models.task_modules.recorder import ModuleOutputsRecorder
 from mmrazor.registry import MODELS
 from torch import nn
 
-from ..errors import ConfigError, check_arguments, nearest
+from ..errors import ConfigError, check_arguments, check_choice, nearest
 
 KINDS = ('uniform', 'balanced', 'confidence', 'correct')  # of weights
 RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
@@ -94,30 +94,19 @@ class Tap(NamedTuple):
                 f'taps.{name}: must be the name of a layer or a dict, but '
                 f'got {tap!r}'
             )
-        rest = dict(tap)
-        layer = rest.pop('layer', None)
-        parsed = cls(
-            rest.pop('student', layer),
-            rest.pop('teacher', layer),
-            rest.pop('record', 'input'),
-            rest.pop('normalize', False),
-            rest.pop('weights', 'uniform'),
-        )
-        if rest or parsed.student is None or parsed.teacher is None:
+        layer = tap.get('layer')
+        fields = {'student': layer, 'teacher': layer, **tap}
+        fields.pop('layer', None)
+        absent = None in (fields['student'], fields['teacher'])
+        if absent or not fields.keys() <= {*cls._fields}:
             raise ConfigError(
                 f'taps.{name}: needs layer, or student and teacher, and may '
                 f'have record, normalize and weights, but got {dict(tap)}'
             )
-        for field, choices in (
-            ('record', tuple(RECORDS)),
-            ('normalize', (False, True)),
-            ('weights', KINDS),
-        ):
-            if getattr(parsed, field) not in choices:
-                raise ConfigError(
-                    f'taps.{name}.{field}: must be one of {choices}, but got '
-                    f'{getattr(parsed, field)!r}'
-                )
+        parsed = cls(**fields)
+        check_choice(f'taps.{name}.record', parsed.record, [*RECORDS])
+        check_choice(f'taps.{name}.normalize', parsed.normalize, [False, True])
+        check_choice(f'taps.{name}.weights', parsed.weights, KINDS)
         if parsed.needs_logits and parsed.record != 'input':
             raise ConfigError(
                 f'taps.{name}.weights: {parsed.weights!r} needs a tap on the '
@@ -189,15 +178,10 @@ def takes_weights(loss_class: type[nn.Module]) -> bool:
 
 
 def widths_of(layer: nn.Module, record: str) -> list[int] | None:
-    """Channels of a layer's input or output, of each level.
+    """Channels of a layer's 'input' or 'output', of each level.
 
-    Args:
-        layer (nn.Module): The tapped layer.
-        record (str): 'input' or 'output'.
-
-    Returns:
-        list[int]: One where all levels are equally wide; None where the
-        layer does not tell.
+    There is one where all levels are equally wide, and None where the layer
+    does not tell.
     """
     end = 'in' if record == 'input' else 'out'
     for name in (f'{end}_features', f'{end}_channels'):
@@ -211,7 +195,11 @@ def widths_of(layer: nn.Module, record: str) -> list[int] | None:
 
 def width_of(layer: nn.Module, record: str) -> int | None:
     """The one width of :func:`widths_of`, None where there are several."""
-    widths = widths_of(layer, record)
+    return the_one(widths_of(layer, record))
+
+
+def the_one(widths: Sequence[int] | None) -> int | None:
+    """The width that all levels have; None where they differ."""
     return widths[0] if widths and len({*widths}) == 1 else None
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from ..connectors import ConvConnector, LinearConnector
 from ..errors import ConfigError, nearest
 from ..losses.lsh import LSHLoss
-from .taps import RECORDS, Tap, width_of, widths_of, window_of_layer
+from .taps import RECORDS, Tap, the_one, width_of, widths_of, window_of_layer
 
 OURS = LinearConnector, ConvConnector
 # 'input' and 'output' of a layer -> widths of its levels, if it tells.
@@ -22,16 +22,7 @@ def check_connectors(
     taps: Mapping[str, Any],
     long_form: Mapping[str, Any],
 ) -> None:
-    """Raise at a connector that nothing would use.
-
-    Args:
-        connectors (dict): Name -> config.
-        taps (dict): Name of a tap -> config.
-        long_form (dict): Other arguments of the distiller.
-
-    Raises:
-        ConfigError: With the nearest name of a tap.
-    """
+    """Raise at a connector that neither a tap nor the long form uses."""
     mappings = (long_form.get('loss_forward_mappings') or {}).values()
     used = {x.get('connector') for y in mappings for x in y.values()}
     for name in connectors:
@@ -49,14 +40,7 @@ def set_connector(
     student: Widths,
     teacher: nn.Module,
 ) -> None:
-    """Fill in the widths of a connector of ours that has none yet.
-
-    Args:
-        name (str): Name of the tap.
-        tap (Tap): The tap.
-        connector (nn.Module): Its connector.
-        student (dict): Widths of the student's layer there.
-        teacher (nn.Module): The teacher.
+    """Fill in the widths of a tap's connector of ours that has none yet.
 
     Raises:
         ConfigError: If the layers do not tell.
@@ -76,15 +60,12 @@ def connector_config(
     ours: Sequence[int | None],
     theirs: Sequence[int | None],
 ) -> str:
-    """The config of a connector between two layers.
+    """A connector to a layer of the teacher, as it stands in a config file.
 
     Args:
-        layer (nn.Module): The teacher's.
+        layer (nn.Module): The teacher's layer.
         ours (list[int]): Widths of the student's levels.
         theirs (list[int]): Widths of the teacher's.
-
-    Returns:
-        str: As it stands in a config file.
     """
     kind, unit = 'Conv', 'channels'
     if isinstance(layer, nn.Linear):
@@ -107,16 +88,8 @@ def check_widths(
 ) -> None:
     """Raise unless student, teacher and losses agree on widths at a tap.
 
-    Args:
-        name (str): Name of the tap.
-        tap (Tap): The tap.
-        connected (bool): Whether it has a connector.
-        losses (dict[str, nn.Module]): The losses there, by name.
-        student (dict): Widths of the student's layer there.
-        teacher (nn.Module): The teacher.
-
     Raises:
-        ConfigError: With the connector that would join them.
+        ConfigError: With the connector that would join the two.
     """
     layer = teacher.get_submodule(tap.teacher)
     ours, theirs = student[tap.record], widths_of(layer, tap.record)
@@ -132,8 +105,7 @@ def check_widths(
         raise ConfigError(
             f"taps.{name}.weights: 'correct' needs the same classes, but the "
             f'student has {_told(classes[0])} and the teacher '
-            f'{_told(classes[1])}; use '
-            f"'uniform'"
+            f"{_told(classes[1])}; use 'uniform'"
         )
     full, width = feature_dim(layer, tap.record), width_of(layer, tap.record)
     for loss_name, loss in losses.items():
@@ -149,12 +121,6 @@ def set_projection(
     name: str, loss: LSHLoss, layer: nn.Module, record: str
 ) -> None:
     """Draw the hash functions of a loss for what it gets of the teacher.
-
-    Args:
-        name (str): Name of the loss, for messages.
-        loss (LSHLoss): The loss.
-        layer (nn.Module): The teacher's layer that is recorded.
-        record (str): 'input' or 'output' of it.
 
     Raises:
         ConfigError: If neither the layer nor the config tells width and std.
@@ -183,16 +149,9 @@ def recorded_layer(
     recorders: RecorderManager,
     teacher: nn.Module,
 ) -> tuple[nn.Module, str]:
-    """The teacher's layer that a loss of the long form gets.
+    """The teacher's layer whose 'input' or 'output' a long-form loss gets.
 
-    Args:
-        name (str): Name of the loss, for messages.
-        entries (list[dict]): Its ``loss_forward_mappings``.
-        recorders (RecorderManager): Those of the teacher.
-        teacher (nn.Module): The teacher.
-
-    Returns:
-        tuple[nn.Module, str]: The layer, and 'input' or 'output'.
+    The entries are those of its ``loss_forward_mappings``.
 
     Raises:
         ConfigError: If there is none.
@@ -227,4 +186,4 @@ def _differ(ours: list[int], theirs: list[int]) -> bool:
 
 
 def _told(widths: list[int] | None) -> str:
-    return str(widths[0] if widths and len({*widths}) == 1 else widths)
+    return str(the_one(widths) or widths)

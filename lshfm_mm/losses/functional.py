@@ -105,11 +105,10 @@ def lsh_loss(
     Args:
         s_feature (Tensor): The student's features, (N, D), or maps,
             (N, C, H, W).
-        t_feature (Tensor): The teacher's features, same shape. No gradient
-            flows into them.
+        t_feature (Tensor): The teacher's features, same shape.
         weight (Tensor): Weights of the hash functions, (K, D); for maps
-            D = C * k * k. Frozen: no gradient flows into them.
-        bias (Tensor): Biases of the hash functions, (K,). Frozen.
+            D = C * k * k. Only the student's features get a gradient.
+        bias (Tensor): Biases of the hash functions, (K,).
         mode (str): 'bce', 'l1' or 'l2'. Defaults to 'bce'.
         sample_weight (Tensor, optional): Weights of the samples, >= 0, (N,),
             for maps (N, H, W). The mean over samples becomes the mean under
@@ -158,15 +157,11 @@ def l2_loss(
     window: int = 1,
     relative: bool = False,
 ) -> Tensor:
-    """Mean squared error over samples and channels.
-
-    Computed in float32 or better.
+    """Mean squared error over samples and channels, in float32 or better.
 
     Args:
-        s_feature (Tensor): The student's features, (N, D), or maps,
-            (N, C, H, W).
-        t_feature (Tensor): The teacher's features, same shape. No gradient
-            flows into them.
+        s_feature (Tensor): The student's features, (N, D) or (N, C, H, W).
+        t_feature (Tensor): The teacher's, same shape. They get no gradient.
         sample_weight (Tensor, optional): Weights of the samples, >= 0, (N,),
             for maps (N, H, W).
         window (int): In a map, the feature of a location is the zero-padded
@@ -200,15 +195,8 @@ def l2_loss(
 
 
 def scale_or_one(square: Tensor) -> Tensor:
-    """Replace what is no scale, so that dividing by it harms no gradient.
-
-    Args:
-        square (Tensor): Mean square of a feature, ().
-
-    Returns:
-        Tensor: The same; 1 where it is below 1e-12, ().
-    """
-    return torch.where(square >= SILENT, square, torch.ones_like(square))
+    """The mean square of a feature, (); 1 where it is too small to divide."""
+    return torch.where(square >= SILENT, square, 1)
 
 
 def _shares(
@@ -218,8 +206,7 @@ def _shares(
     if sample_weight is None:
         sample_weight = feature.new_ones(feature.shape[:1] + feature.shape[2:])
     total = sample_weight.to(dtype).sum()
-    total = torch.where(total > 0, total, torch.ones_like(total))
-    return sample_weight.to(dtype) / total
+    return sample_weight.to(dtype) / torch.where(total > 0, total, 1)
 
 
 def _check_shapes(

@@ -59,12 +59,6 @@ def hashes_at_a_time(feature: Tensor) -> int:
     wants few, large kernels: there a block has 64 MB, and P3 of a RetinaNet
     (2 x 100 x 168 locations, 4096 hash functions) takes 9 of them. The loss
     holds five blocks at a time: 40 MB on a CPU, 320 MB on a GPU.
-
-    Args:
-        feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
-
-    Returns:
-        int: At least 1.
     """
     is_on_cpu = feature.device.type == 'cpu'
     block = BLOCK_ON_CPU if is_on_cpu else BLOCK_ON_GPU
@@ -79,9 +73,6 @@ def full_float32(device: torch.device) -> Iterator[None]:
     Autocast is off, and so are TF32 and bfloat16 in products of float32: a
     GPU has TF32, with 10 bits of mantissa, on for convolutions by default.
     torch.compile leaves what is computed here out of its graphs.
-
-    Args:
-        device (torch.device): Where it is computed.
     """
     is_old = not hasattr(torch.backends.cudnn, 'conv')  # torch < 2.9
     precision = _old_precision() if is_old else _precision()
@@ -129,15 +120,8 @@ def _old_precision() -> Iterator[None]:
 def window_of(feature: Tensor, weight: Tensor) -> int:
     """Side of the window that the hash functions see at a location.
 
-    Args:
-        feature (Tensor): Features, (N, C) or maps (N, C, H, W).
-        weight (Tensor): Weights, (K, D).
-
-    Returns:
-        int: The odd k with ``D = C * k * k`` for maps, 1 for (N, D).
-
-    Raises:
-        ConfigError: If there is no such window.
+    It is the odd k with ``D = C * k * k`` for maps, (N, C, H, W), and 1 for
+    features, (N, D); raises ConfigError if there is none.
     """
     channels, dim = feature.shape[1], weight.shape[1]
     side = math.isqrt(dim // channels) if feature.dim() == 4 else 1
@@ -173,16 +157,10 @@ def project(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def project_back(distance: Tensor, weight: Tensor, shape: Size) -> Tensor:
-    """The transpose of :func:`project`: a gradient, back at the features.
+    """The transpose of :func:`project`.
 
-    Args:
-        distance (Tensor): Gradient at the projections, (N, K) or
-            (N, K, H, W).
-        weight (Tensor): Weights, (K, D).
-        shape (Size): Shape of the features.
-
-    Returns:
-        Tensor: Gradient at the features, of that shape.
+    It takes a gradient at projections, (N, K) or (N, K, H, W), to the
+    features, which have that ``shape``.
     """
     if distance.dim() == 2:
         return distance @ weight
@@ -194,18 +172,15 @@ def project_back(distance: Tensor, weight: Tensor, shape: Size) -> Tensor:
 def samples_of(
     feature: Tensor, weight: Tensor, keep: Tensor | None, size: int
 ) -> Iterator[Tensor]:
-    """The samples of a feature as rows, a few at a time.
+    """The samples of a feature as rows, (at most ``size``, D) at a time.
 
     Args:
         feature (Tensor): Features, (N, D), or maps, (N, C, H, W): a sample
             is the zero-padded window around a location.
         weight (Tensor): Weights, (K, D).
         keep (Tensor, optional): Which samples are wanted, bool, (N,), for
-            maps (N, H, W).
-        size (int): How many rows are given at a time.
-
-    Yields:
-        Tensor: Rows, (at most ``size``, D).
+            maps (N, H, W). Defaults to all.
+        size (int): How many.
     """
     if feature.dim() == 2:
         yield from (feature if keep is None else feature[keep]).split(size)

@@ -70,10 +70,8 @@ class LSHLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for field, value in (
-            ('feature_dim', feature_dim),
-            ('num_hashes', num_hashes),
-        ):
+        dims = dict(feature_dim=feature_dim, num_hashes=num_hashes)
+        for field, value in dims.items():
             if value is not None:
                 check_int(field, value)
         if std != 'teacher':
@@ -105,13 +103,7 @@ class LSHLoss(nn.Module):
         return hasattr(self, 'weight')
 
     def set_projection(self, feature_dim: int, std: float) -> None:
-        """Draw the hash functions; what the user set goes first.
-
-        Args:
-            feature_dim (int): D where the user gave none.
-            std (float): Standard deviation where the user asked for the
-                teacher's.
-        """
+        """Draw the hash functions, for D and std that the user left open."""
         dim = self.feature_dim or feature_dim
         std = std if self.std == 'teacher' else float(self.std)
         check_positive('std', std)
@@ -126,10 +118,10 @@ class LSHLoss(nn.Module):
             self.needs_calibration = True
 
     def set_bias(self, middle: Tensor) -> None:
-        """Move the hyperplanes to the middle of the teacher's features.
+        """Move the hyperplanes to the middle of the teacher's projections.
 
         Args:
-            middle (Tensor): Mean or median of the teacher's projections, (K,).
+            middle (Tensor): Their mean or median, (K,).
         """
         self.bias.copy_(-middle)
         self.bias_is.fill_(BIASES.index(self.bias_kind))
@@ -152,18 +144,7 @@ class LSHLoss(nn.Module):
         t_feature: Tensor,
         sample_weight: Tensor | None = None,
     ) -> Tensor:
-        """Compute the weighted loss in float32 or better.
-
-        Args:
-            s_feature (Tensor): The student's features, (N, D) or
-                (N, C, H, W): then every location is a sample.
-            t_feature (Tensor): The teacher's features, same shape.
-            sample_weight (Tensor, optional): Weights of the samples, (N,) or
-                (N, H, W).
-
-        Returns:
-            Tensor: ``loss_weight`` times the loss, ().
-        """
+        """Compute the weighted loss; shapes as in :func:`lsh_loss`."""
         if not self.is_ready:
             raise ConfigError(
                 'LSHLoss: has no hash functions yet; give feature_dim and a '
@@ -190,6 +171,6 @@ class LSHLoss(nn.Module):
         shape = tuple(self.weight.shape) if self.is_ready else None
         return (
             f'weight={shape}, std={self.std}, bias={self.bias_kind!r}, '
-            f'mode={self.mode!r}, '
-            f'loss_weight={self.loss_weight}, seed={self.seed}'
+            f'mode={self.mode!r}, loss_weight={self.loss_weight}, '
+            f'seed={self.seed}'
         )

@@ -2,6 +2,4 @@
 
 from .loading import build_teacher
 
-__all__ = [
-    'build_teacher',
-]
+__all__ = ['build_teacher']

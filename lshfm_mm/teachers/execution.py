@@ -58,9 +58,6 @@ class TeacherExecution:
     def prepare(self, model: nn.Module) -> None:
         """Bring a model into the memory format, and compile its backbone.
 
-        Args:
-            model (nn.Module): The model.
-
         Raises:
             ConfigError: If it does not stand the format, or has no backbone.
         """
@@ -86,13 +83,9 @@ class TeacherExecution:
 
     @contextmanager
     def __call__(self, images: Tensor) -> Iterator[Tensor]:
-        """Run the model within this context.
+        """Run the model within this context, on the images that it gives.
 
-        Args:
-            images (Tensor): Images, (N, C, H, W).
-
-        Yields:
-            Tensor: The images, in the memory format of the model.
+        They are those given, (N, C, H, W), in the memory format of the model.
 
         Raises:
             ConfigError: If the backbone cannot be compiled, or an operator
@@ -105,7 +98,11 @@ class TeacherExecution:
                 self._check_precision(images.device.type)
                 yield images
         except Exception as error:
-            if not self.compiled or not _is_of_compiler(error):
+            if not self.compiled:
+                raise
+            from torch._dynamo.exc import TorchDynamoException  # slow
+
+            if not isinstance(error, TorchDynamoException):
                 raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
@@ -131,8 +128,7 @@ class TeacherExecution:
             maps (Iterable[Tensor]): Features of the neck, (N, C, H, W).
 
         Yields:
-            tuple[Tensor, ...]: The features as the extractor reads them
-            right: contiguous, in float32 or better.
+            tuple[Tensor, ...]: The maps, contiguous, in float32 or better.
         """
         pooled = tuple(
             x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
@@ -146,10 +142,11 @@ class TeacherExecution:
             yield pooled
 
     def _check_precision(self, device: str) -> None:
-        is_half = torch.is_autocast_enabled(device)
-        if not self._operator or not is_half:
-            return
-        if torch.get_autocast_dtype(device) == torch.bfloat16:
+        if (
+            self._operator
+            and torch.is_autocast_enabled(device)
+            and torch.get_autocast_dtype(device) == torch.bfloat16
+        ):
             raise ConfigError(
                 f'teacher_precision: the teacher has {self._operator}, and '
                 f'operators of a compiled mmcv know no bfloat16; set it to '
@@ -178,9 +175,6 @@ def unneeded_layers(
     Args:
         layers (Iterable[nn.Module]): Layers to choose from; frozen.
         run (Callable): Runs the model and gives what is tapped.
-
-    Returns:
-        list[nn.Conv2d]: Those among the layers that :func:`skipped` can skip.
     """
     idle = [
         x
@@ -195,9 +189,8 @@ def unneeded_layers(
             tapped = [x.sum() for x in run() if x.requires_grad]
             gradients: Any = [None] * len(weights)
             if tapped:
-                total = torch.stack(tapped).sum()
                 gradients = torch.autograd.grad(
-                    total, weights, allow_unused=True
+                    tapped, weights, allow_unused=True
                 )
     except torch.OutOfMemoryError:
         raise
@@ -247,11 +240,7 @@ def _deterministic() -> Iterator[None]:
 
 @contextmanager
 def skipped(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
-    """Let convolutions give zeros of the right shape.
-
-    Args:
-        layers (Iterable[nn.Conv2d]): The convolutions.
-    """
+    """Let convolutions give zeros of the right shape."""
     before = [(layer, vars(layer).get('forward')) for layer in layers]
     for layer, _ in before:
         layer.forward = partial(_zeros, layer)  # type: ignore[method-assign]
@@ -263,12 +252,6 @@ def skipped(layers: Iterable[nn.Conv2d]) -> Iterator[None]:
                 del layer.forward
             else:  # of a context around this one, or of the user
                 layer.forward = forward  # type: ignore[method-assign]
-
-
-def _is_of_compiler(error: Exception) -> bool:
-    from torch._dynamo.exc import TorchDynamoException
-
-    return isinstance(error, TorchDynamoException)
 
 
 def _zeros(layer: nn.Conv2d, inputs: Tensor) -> Tensor:

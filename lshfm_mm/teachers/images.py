@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor
-from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -41,10 +40,8 @@ class ImageConverter(nn.Module):
         self.flip = _flips(student) != _flips(teacher)
         pads = [getattr(x, 'pad_value', 0) for x in (student, teacher)]
         self.pad_value = pads[1]
-        (s_mean, s_std), (t_mean, t_std) = (
-            _statistics('architecture', student),
-            _statistics('teacher', teacher),
-        )
+        s_mean, s_std = _statistics('architecture', student)
+        t_mean, t_std = _statistics('teacher', teacher)
         self.same = (
             not self.flip
             and pads[0] == pads[1]
@@ -60,29 +57,21 @@ class ImageConverter(nn.Module):
     def forward(
         self, inputs: Tensor, data_samples: Sequence[Any] | None
     ) -> Tensor:
-        """Convert a batch.
+        """Convert a batch of images, (N, 3, H, W).
 
-        Args:
-            inputs (Tensor): The student's batch, (N, 3, H, W).
-            data_samples (list): Its annotations, with ``img_shape``: what
-                lies outside is padding. Without, nothing is.
-
-        Returns:
-            Tensor: The teacher's batch, (N, 3, H, W).
+        What lies outside of the ``img_shape`` of their annotations is padding;
+        without these nothing is.
         """
         if not self.same:
             if self.flip:
                 inputs = inputs.flip(1)
             inputs = inputs * self.scale + self.shift
             for image, sample in zip(inputs, data_samples or (), strict=False):
-                self._pad(image, sample)
+                shape = sample.metainfo.get('img_shape')
+                if shape is not None:
+                    image[:, shape[0] :] = self.pad_value
+                    image[:, :, shape[1] :] = self.pad_value
         return inputs
-
-    def _pad(self, image: Tensor, sample: BaseDataElement) -> None:
-        shape = sample.metainfo.get('img_shape')
-        if shape is not None:
-            image[:, shape[0] :] = self.pad_value
-            image[:, :, shape[1] :] = self.pad_value
 
 
 def _inner(preprocessor: nn.Module) -> nn.Module:

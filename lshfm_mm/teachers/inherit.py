@@ -9,16 +9,9 @@ from ..errors import ConfigError
 def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
     """Start all of the student but its backbone from the teacher's weights.
 
-    Taken are the layers that agree in name and shape. Why: a head that
-    already reads the teacher's features gives mimicking them a meaning from
-    the first iteration on.
-
-    Args:
-        student (nn.Module): The student; changed in place.
-        teacher (nn.Module): The teacher.
-
-    Returns:
-        list[str]: Keys of the state dict that were taken.
+    Taken are the layers that agree in name and shape, whose keys are given
+    back. Why: a head that already reads the teacher's features gives
+    mimicking them a meaning from the first iteration on.
 
     Raises:
         ConfigError: If nothing agrees.
@@ -44,15 +37,9 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
 def inheritable(
     student: nn.Module, teacher: nn.Module
 ) -> tuple[list[str], list[str]]:
-    """Keys outside the student's backbone, by what a teacher can give.
+    """Keys outside the student's backbone: what a teacher can give, the rest.
 
-    Args:
-        student (nn.Module): The student.
-        teacher (nn.Module): The teacher.
-
-    Returns:
-        tuple[list[str], list[str]]: Keys of the layers all of whose tensors
-        agree in name and shape, and all others.
+    It gives layers all of whose tensors agree in name and shape.
     """
     own, other = student.state_dict(), teacher.state_dict()
     own = {k: v for k, v in own.items() if not k.startswith('backbone.')}

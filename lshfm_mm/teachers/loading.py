@@ -85,9 +85,6 @@ def unmask(model: nn.Module) -> None:
     """Have guided anchoring's convolutions see all pixels of all images.
 
     In eval mode they skip pixels to save time, and take one image at a time.
-
-    Args:
-        model (nn.Module): Any model; changed in place.
     """
     for layer in model.modules():
         if isinstance(layer, MaskedConv2d):
@@ -103,16 +100,10 @@ def _without_mask(
 def load_teacher(
     model: nn.Module, checkpoint: str, strict: bool = True
 ) -> str:
-    """Load a teacher's weights.
+    """Load a teacher's weights; say how many keys of which file.
 
-    Args:
-        model (nn.Module): The teacher.
-        checkpoint (str): File or URL.
-        strict (bool): Whether missing or misshapen keys are an error, or a
-            warning. That none fits is always an error.
-
-    Returns:
-        str: How many keys of which file were loaded.
+    Where it is not strict, missing or misshapen keys are but a warning. That
+    none fits is always an error.
 
     Raises:
         ConfigError: If the file is absent, no checkpoint, does not fit, or
@@ -121,22 +112,16 @@ def load_teacher(
     state = read_state_dict('teacher_ckpt', checkpoint)
     check_finite('teacher_ckpt', checkpoint, state)
     own = model.state_dict()
-    missing = [key for key in own if key not in state]
-    misshapen = [
-        f'{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}'
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    if missing or misshapen:
-        message = _misfit(checkpoint, len(own), missing, misshapen, state)
-        if strict or len(missing) + len(misshapen) == len(own):
-            raise ConfigError(message)
-        print_log(message, 'current', level=30)
     fits = {
         key: value
         for key, value in state.items()
         if key in own and value.shape == own[key].shape
     }
+    if len(fits) < len(own):
+        message = _misfit(checkpoint, own, state)
+        if strict or not fits:
+            raise ConfigError(message)
+        print_log(message, 'current', level=30)
     model.load_state_dict(fits, strict=False)
     left = len(state) - len(fits)
     return f'loaded {len(fits)} of {len(own)} keys from {checkpoint}' + (
@@ -145,21 +130,21 @@ def load_teacher(
 
 
 def _misfit(
-    checkpoint: str,
-    total: int,
-    missing: list[str],
-    misshapen: list[str],
-    state: Mapping[str, Tensor],
+    checkpoint: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> str:
-    parts = []
-    if missing:
-        parts.append(f'{len(missing)} missing: {few(missing)}')
-    if misshapen:
-        parts.append(f'{len(misshapen)} misshapen: {few(misshapen)}')
+    """How a file differs from a model, and what may mend it."""
+    missing = [key for key in own if key not in state]
+    misshapen = [
+        f'{key} {tuple(state[key].shape)} for {tuple(value.shape)}'
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    faults = {'missing': missing, 'misshapen': misshapen}
+    parts = [f'{len(x)} {kind}: {few(x)}' for kind, x in faults.items() if x]
     fix = 'give the checkpoint of this very teacher config'
     if any(key.startswith('architecture.') for key in state):
         fix = 'it is a distillation checkpoint, export its student first'
     return (
-        f'teacher_ckpt: {checkpoint} does not fit the teacher, of {total} '
+        f'teacher_ckpt: {checkpoint} does not fit the teacher, of {len(own)} '
         f'keys {"; ".join(parts)}; {fix}'
     )

@@ -43,9 +43,7 @@ class TeacherMaps:
     ) -> None:
         """Run all of the teacher that its recorders depend on.
 
-        Args:
-            images (Tensor): As the teacher wants them, (N, C, H, W).
-            data_samples (list): Their annotations.
+        The images, (N, C, H, W), are as the teacher wants them.
         """
         if not self.head_sources:
             self.extract(images)
@@ -56,13 +54,9 @@ class TeacherMaps:
             self._guest.model(images, data_samples, mode='tensor')
 
     def extract(self, images: Tensor) -> Sequence[Tensor]:
-        """Run the neck, or the backbone if only that is tapped.
+        """Give the maps of the neck, or of the backbone if only it is tapped.
 
-        Args:
-            images (Tensor): As the teacher wants them, (N, C, H, W).
-
-        Returns:
-            list[Tensor]: Its maps.
+        The images, (N, C, H, W), are as the teacher wants them.
         """
         teacher: Any = self._guest.model
         if self._only_backbone:

@@ -3,7 +3,4 @@
 from .forms import CLASSES
 from .write import generate
 
-__all__ = [
-    'CLASSES',
-    'generate',
-]
+__all__ = ['CLASSES', 'generate']

@@ -10,14 +10,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-CLASSES: tuple[str, ...] = (
-    'circle',
-    'square',
-    'triangle',
-    'star',
-    'cross',
-    'ring',
-)
+CLASSES = 'circle', 'square', 'triangle', 'star', 'cross', 'ring'
 REACH = 1.2  # radii, the farthest point of a shape from its centre
 
 
@@ -30,9 +23,6 @@ def shape_mask(label: int, u: Floats, v: Floats, detail: float = 0.5) -> Mask:
         v (np.ndarray): Second coordinates in radii, like ``u``.
         detail (float): From 0 (plump star or cross, ring with a small hole)
             to 1 (slender star or cross, thin ring).
-
-    Returns:
-        np.ndarray: bool, like ``u``.
     """
     name = CLASSES[label]
     if name == 'circle':
@@ -59,15 +49,7 @@ def shape_mask(label: int, u: Floats, v: Floats, detail: float = 0.5) -> Mask:
 
 
 def background(rng: np.random.Generator, size: int) -> Floats:
-    """Draw smooth noise of four scales and two striped patches.
-
-    Args:
-        rng (np.random.Generator): Source of all randomness.
-        size (int): Side of the image in pixels.
-
-    Returns:
-        np.ndarray: Colours, (H, W, 3).
-    """
+    """Draw smooth noise of four scales and two striped patches, (H, W, 3)."""
     # Nothing in it is fine enough to need the full resolution.
     side = size // 2
     canvas = np.empty((side, side, 3), np.float32)

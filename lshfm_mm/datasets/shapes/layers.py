@@ -132,7 +132,7 @@ class Scene:
         inside: float = 0.0,
         near_object: float = 0.0,
     ) -> tuple[Window, Floats, Floats]:
-        """Draw a place and an angle; return what is to be painted there.
+        """Draw a place and an angle for a form.
 
         Args:
             radius (float): Unit of the coordinates in pixels.
@@ -173,15 +173,10 @@ class Scene:
         u: Floats,
         v: Floats,
     ) -> bool:
-        """Add a layer unless too little of it or of another would be seen.
+        """Add a layer, unless too little of it or of another would be seen.
 
-        Args:
-            label (int): Index into :data:`CLASSES`, or :data:`CLUTTER`.
-            share (float): Fraction of its area that must be seen.
-            window (tuple[slice, ...]): May reach beyond the image.
-            mask (np.ndarray): Pixels to paint, bool, (h, w).
-            u (np.ndarray): First coordinates in radii, (h, w).
-            v (np.ndarray): Second coordinates in radii, (h, w).
+        See :class:`Layer`, but the window may reach beyond the image, and
+        ``u`` and ``v`` are its coordinates in radii, (h, w).
 
         Returns:
             bool: Whether the layer was added.
@@ -228,11 +223,7 @@ class Scene:
     def _draw_colour(
         self, start: Colour, others: list[Colour]
     ) -> tuple[Colour, Colour]:
-        """Draw a colour at some distance from others.
-
-        Args:
-            start (tuple[float, ...]): Colour to step away from.
-            others (list[tuple[float, ...]]): More to stay off.
+        """Draw a colour at some distance from ``start`` and others.
 
         Returns:
             tuple: The colour, and its change per radius.
@@ -255,10 +246,8 @@ def is_clear(seen: Mask, area: int, share: float) -> bool:
     """Whether enough of a form of ``area`` pixels is seen, (h, w)."""
     if not share:
         return True
-    pixels = np.count_nonzero(seen)
-    if pixels < max(MIN_PIXELS, share * area):
-        return False
-    return min(tight_box(seen)[2:]) >= MIN_SIDE
+    enough = int(np.count_nonzero(seen)) >= max(MIN_PIXELS, share * area)
+    return enough and min(tight_box(seen)[2:]) >= MIN_SIDE
 
 
 def tight_box(mask: Mask) -> tuple[int, int, int, int]:

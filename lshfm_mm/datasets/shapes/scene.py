@@ -21,8 +21,8 @@ class Shape(NamedTuple):
 
     Attributes:
         label (int): Index into :data:`CLASSES`.
-        box (tuple[int, int, int, int]): Tight box of the visible pixels:
-            left, top, width, height in pixels.
+        box (tuple[int, int, int, int]): Tight box of what is visible: left,
+            top, width, height in pixels.
         mask (np.ndarray): Visible pixels, bool, (H, W).
     """
 
@@ -34,18 +34,14 @@ class Shape(NamedTuple):
 def render(
     rng: np.random.Generator, size: int
 ) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
-    """Draw one image with its objects.
-
-    Args:
-        rng (np.random.Generator): Source of all randomness.
-        size (int): Side of the image in pixels, at least :data:`MIN_SIZE`.
+    """Draw one image of ``size`` pixels a side, with its objects.
 
     Returns:
         tuple[np.ndarray, list[Shape]]: The image, uint8, BGR, (H, W, 3), and
         its 1 to :data:`MAX_OBJECTS` objects from back to front.
 
     Raises:
-        ConfigError: If ``size`` is too small.
+        ConfigError: If ``size`` is less than :data:`MIN_SIZE`.
 
     Example:
         >>> image, objects = render(np.random.default_rng(0), 160)
@@ -75,13 +71,6 @@ def compose(rng: np.random.Generator, size: int) -> Scene:
     What is hidden too much, by the border or by what lies on it, or would
     hide too much of another form, is placed elsewhere or left out. So no
     unlabelled rest of an object stays in the image.
-
-    Args:
-        rng (np.random.Generator): Source of all randomness.
-        size (int): Side of the image in pixels.
-
-    Returns:
-        Scene: With 1 to :data:`MAX_OBJECTS` objects.
     """
     scene = Scene(rng, size)
     for _ in range(rng.integers(0, 3)):
@@ -101,18 +90,9 @@ def compose(rng: np.random.Generator, size: int) -> Scene:
     return scene
 
 
-def paint(scene: Scene, without: int | None = None) -> Floats:
-    """Paint a scene without its noise.
-
-    Args:
-        scene (Scene): What to paint.
-        without (int | None): Index of a layer to leave out.
-
-    Returns:
-        np.ndarray: Colours, (H, W, 3).
-    """
+def paint(scene: Scene) -> Floats:
+    """Paint a scene without its noise: colours, (H, W, 3)."""
     canvas = scene.background.copy()
-    for index, layer in enumerate(scene.layers):
-        if index != without:
-            canvas[layer.window][layer.mask] = layer.fill.T
+    for layer in scene.layers:
+        canvas[layer.window][layer.mask] = layer.fill.T
     return canvas

@@ -35,6 +35,8 @@ from .scene import MIN_SIZE, Shape, render
 
 VERSION = '1.0'  # to be raised when the same arguments give other images
 SPLITS = ('train', 'val')
+# Of annotations. COCO's come last: a set that has both of them is whole.
+FILES = [f'{x}{view}' for view in ('_labels', '_crops', '') for x in SPLITS]
 CROP = 32  # side of the crop of an object in pixels
 CROP_MARGIN = 1.25  # side of the crop before it is resized, over the object's
 
@@ -71,49 +73,35 @@ def generate(
         check_int(f'num_{split}', count, 1)
     check_int('size', size, MIN_SIZE)
     check_int('seed', seed, 0)
-    info = {
-        'description': 'shapes',
-        'version': VERSION,
-        'num_train': num_train,
-        'num_val': num_val,
-        'size': size,
-        'seed': seed,
-    }
+    info = dict(
+        description='shapes',
+        version=VERSION,
+        num_train=num_train,
+        num_val=num_val,
+        size=size,
+        seed=seed,
+    )
     root = Path(root)
     if _holds(root, info):
         return
     for folder in ('annotations', *SPLITS, *(f'crops/{x}' for x in SPLITS)):
         (root / folder).mkdir(parents=True, exist_ok=True)
     with tqdm(total=num_train + num_val, desc='shapes', unit='image') as bar:
-        contents = {
-            split: _write_images(root, split, count, info, bar)
-            for split, count in counts.items()
-        }
-    for split, content in contents.items():
-        for view, labels in (
-            ('labels', _labels_of_images(content)),
-            ('crops', _labels_of_crops(content)),
-        ):
-            text = json.dumps(
-                {'metainfo': {'classes': CLASSES}, 'data_list': labels}
-            )
-            _write_whole(_annotation_file(root, f'{split}_{view}'), text)
-    for split, content in contents.items():
-        _write_whole(_annotation_file(root, split), json.dumps(content))
+        contents: dict[str, Any] = {}
+        for split, count in counts.items():
+            contents |= _write_images(root, split, count, info, bar)
+    for name in FILES:
+        with atomic_write(_annotation_file(root, name)) as partial:
+            partial.write_text(json.dumps(contents[name]), encoding='utf-8')
 
 
 def crop(
     image: npt.NDArray[np.uint8], box: tuple[int, int, int, int]
 ) -> npt.NDArray[np.uint8]:
-    """Cut a square around an object; what lies outside repeats the border.
+    """Cut a square around an object: uint8, (CROP, CROP, 3).
 
-    Args:
-        image (np.ndarray): uint8, (H, W, 3).
-        box (tuple): Left, top, width, height in pixels.
-
-    Returns:
-        np.ndarray: uint8, (CROP, CROP, 3); the longer side of the box takes
-        ``1 / CROP_MARGIN`` of it.
+    The longer side of its box (left, top, width, height in pixels) takes
+    ``1 / CROP_MARGIN`` of it. What lies outside repeats the image's border.
     """
     left, top, width, height = box
     scale = CROP / (CROP_MARGIN * max(width, height))
@@ -129,9 +117,11 @@ def crop(
 def _write_images(
     root: Path, split: str, count: int, info: dict[str, Any], bar: tqdm[Any]
 ) -> dict[str, Any]:
-    """Write the images and crops of a split; return its COCO content."""
+    """Write images and crops of a split; give its annotations by file."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+    crops: list[dict[str, Any]] = []
     size = info['size']
     for index in range(count):
         seed = [info['seed'], SPLITS.index(split), index]
@@ -140,20 +130,27 @@ def _write_images(
         _write_image(root / split / name, image)
         record = {'file_name': name, 'width': size, 'height': size}
         images.append({'id': index + 1, **record})
+        present = sorted({x.label for x in objects})
+        labels.append({'img_path': name, 'gt_label': present})
         for item in objects:
-            number = len(annotations)
-            path = root / 'crops' / split / f'{number:06d}.png'
-            _write_image(path, crop(image, item.box))
-            annotations.append(_annotation(number + 1, index + 1, item))
+            name = f'{len(crops):06d}.png'
+            _write_image(root / 'crops' / split / name, crop(image, item.box))
+            crops.append({'img_path': name, 'gt_label': item.label})
+            annotations.append(_annotation(len(crops), index + 1, item))
         bar.update()
     categories = [
         {'id': label + 1, 'name': name} for label, name in enumerate(CLASSES)
     ]
+    metainfo = {'classes': CLASSES}
     return {
-        'info': info,
-        'images': images,
-        'annotations': annotations,
-        'categories': categories,
+        f'{split}_labels': {'metainfo': metainfo, 'data_list': labels},
+        f'{split}_crops': {'metainfo': metainfo, 'data_list': crops},
+        split: {
+            'info': info,
+            'images': images,
+            'annotations': annotations,
+            'categories': categories,
+        },
     }
 
 
@@ -162,25 +159,6 @@ def _write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
     if not done:
         raise OSError(f'OpenCV cannot encode {path.name}')
     path.write_bytes(data.tobytes())
-
-
-def _labels_of_images(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The classes in each image of a COCO set, as mmpretrain reads them."""
-    present: dict[int, set[int]] = {x['id']: set() for x in content['images']}
-    for item in content['annotations']:
-        present[item['image_id']].add(item['category_id'] - 1)
-    return [
-        {'img_path': x['file_name'], 'gt_label': sorted(present[x['id']])}
-        for x in content['images']
-    ]
-
-
-def _labels_of_crops(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The class of each crop, as mmpretrain reads it."""
-    return [
-        {'img_path': f'{index:06d}.png', 'gt_label': x['category_id'] - 1}
-        for index, x in enumerate(content['annotations'])
-    ]
 
 
 def _annotation(number: int, image_id: int, item: Shape) -> dict[str, Any]:
@@ -207,11 +185,6 @@ def _annotation_file(root: Path, name: str) -> Path:
 def _holds(root: Path, info: dict[str, Any]) -> bool:
     """Whether the whole set is in ``root``; raise if another one is."""
     paths = [_annotation_file(root, split) for split in SPLITS]
-    views = [
-        _annotation_file(root, f'{split}_{view}')
-        for split in SPLITS
-        for view in ('labels', 'crops')
-    ]
     for path in filter(Path.exists, paths):
         try:
             held = json.loads(path.read_text(encoding='utf-8'))['info']
@@ -223,7 +196,7 @@ def _holds(root: Path, info: dict[str, Any]) -> bool:
                 f'{_describe(info, info)}; take another root or delete this '
                 f'one'
             )
-    return all(path.exists() for path in [*paths, *views])
+    return all(_annotation_file(root, name).exists() for name in FILES)
 
 
 def _describe(held: Any, info: dict[str, Any]) -> str:
@@ -232,8 +205,3 @@ def _describe(held: Any, info: dict[str, Any]) -> str:
         return 'of another origin'
     arguments = [f'{key} {held[key]}' for key in info if key != 'description']
     return f'{held["description"]} ({", ".join(arguments)})'
-
-
-def _write_whole(path: Path, text: str) -> None:
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding='utf-8')
