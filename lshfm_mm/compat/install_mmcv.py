@@ -15,7 +15,6 @@ standard library is used here.
 from __future__ import annotations
 
 import argparse
-import filecmp
 import os
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from . import stacks
-from .repack_mmcv import LOCAL, repack
+from .repack_mmcv import LOCAL, python_files, repack
 from .stacks import Stack
 
 OPERATORS = Path(__file__).resolve().parent / 'mmcv_ext'
@@ -52,18 +51,17 @@ def run_python(code: str, folder: str = '') -> tuple[str, str]:
         tuple[str, str]: The last line that it printed, and the last line of
         its error (empty when all went well).
     """
-    env = dict(os.environ)
-    if folder:
-        path = [folder, env.get('PYTHONPATH', '')]
-        env['PYTHONPATH'] = os.pathsep.join(filter(None, path))
+    path = [folder, os.environ.get('PYTHONPATH', '')]
     done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, env=env
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, path))},
     )
-    last = (done.stdout.strip().splitlines() or [''])[-1]
-    if done.returncode == 0:
-        return last, ''
+    printed = ['', *done.stdout.strip().splitlines()]
     crash = f'crashed with exit status {done.returncode}'
-    return last, (done.stderr.strip().splitlines() or [crash])[-1]
+    errors = [crash, *done.stderr.strip().splitlines()]
+    return printed[-1], errors[-1] if done.returncode else ''
 
 
 def pip(*args: str) -> bool:
@@ -81,15 +79,12 @@ def cache_folder() -> Path:
 
 
 def download(release: stacks.Release, folder: Path, *options: str) -> Path:
-    """Download one file of the package index, checked by pip.
+    """Download a file of the package index, checked by pip.
 
     Args:
         release (Release): The file.
         folder (Path): Where it is written, an empty one.
         options (str): Further ones of pip.
-
-    Returns:
-        Path: The file.
     """
     wanted = folder / 'requirements.txt'
     wanted.write_text(
@@ -110,23 +105,8 @@ def download(release: stacks.Release, folder: Path, *options: str) -> Path:
     return path
 
 
-def same_python(left: Path, right: Path) -> bool:
-    """Whether two folders hold the same Python files."""
-    names, others = (
-        sorted(x.relative_to(folder).as_posix() for x in folder.rglob('*.py'))
-        for folder in (left, right)
-    )
-    return names == others and not any(
-        filecmp.cmpfiles(left, right, names, shallow=False)[1:]
-    )
-
-
 def judge_operators(stack: Stack, file: str) -> tuple[str, str]:
-    """Tell which operators of mmcv load.
-
-    Args:
-        stack (Stack): The stack that is installed.
-        file (str): Of the module ``mmcv._ext``.
+    """Tell which operators of mmcv load, by the file of ``mmcv._ext``.
 
     Returns:
         tuple[str, str]: ``compiled``, or ``torchvision's`` for ours as they
@@ -134,16 +114,16 @@ def judge_operators(stack: Stack, file: str) -> tuple[str, str]:
     """
     if not file.endswith('.py'):
         return 'compiled', ''
-    version = stacks.dist_version(stack.packages['mmcv'][0])
-    if version == stack.mmcv + LOCAL and same_python(
-        Path(file).parent, OPERATORS
-    ):
+    is_ours = (
+        stack.installed()[stack.packages['mmcv'][0]] == stack.mmcv + LOCAL
+    )
+    if is_ours and python_files(Path(file).parent) == python_files(OPERATORS):
         return "torchvision's", ''
     return '', "torchvision's operators are not those of this lshfm_mm"
 
 
 def in_place(stack: Stack) -> str:
-    """Return what operators the mmcv that is installed has.
+    """Return which operators the mmcv that is installed has.
 
     Returns:
         str: ``compiled`` or ``torchvision's``, or '' when there is no mmcv,
@@ -151,12 +131,12 @@ def in_place(stack: Stack) -> str:
     """
     name, spec = stack.packages['mmcv']
     version = stacks.dist_version(name)
-    if not version or not stacks.satisfies(version, spec):
-        return ''
-    line, error = run_python(PROBE)
-    if error:
-        return ''
-    return judge_operators(stack, line.removeprefix('operators:'))[0]
+    if version and stacks.satisfies(version, spec):
+        line, error = run_python(PROBE)
+        if not error:
+            file = line.removeprefix('operators:')
+            return judge_operators(stack, file)[0]
+    return ''
 
 
 def install(wheel: Path) -> str:
@@ -194,14 +174,12 @@ def install(wheel: Path) -> str:
 
 def install_on_torchvision(stack: Stack) -> None:
     """Download mmcv's Python files and install them with our operators."""
+    name = stack.packages['mmcv'][0]
     with tempfile.TemporaryDirectory() as scratch:
         archive = download(stack.python, Path(scratch))
         # The wheel stays, because pip freeze names it.
-        wheel = repack(
-            archive, OPERATORS, stack.packages['mmcv'][0], cache_folder()
-        )
-    error = install(wheel)
-    if error:
+        wheel = repack(archive, OPERATORS, name, cache_folder())
+    if error := install(wheel):
         sys.exit(
             f'error: mmcv: its operators cannot be imported ({error}); what '
             f'was installed stays'
@@ -231,8 +209,7 @@ def main() -> None:
         sys.exit(f'error: stack: {error}')
     kind = in_place(stack)
     if kind == 'compiled' or (kind and not args.compiled):
-        version = stacks.dist_version(stack.packages['mmcv'][0])
-        version = version.removesuffix(LOCAL)
+        version = stacks.version('mmcv').removesuffix(LOCAL)
         print(f'mmcv: {version} with {kind} operators is in place')
         return
     for name in ('torch', 'torchvision'):
@@ -247,7 +224,3 @@ def main() -> None:
         compile_mmcv.install_compiled(stack)
     else:
         install_on_torchvision(stack)
-
-
-if __name__ == '__main__':
-    main()

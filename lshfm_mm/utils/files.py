@@ -4,11 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-
-from ..errors import ConfigError
 
 PARTIAL = '_partial_'
 
@@ -58,23 +53,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def save(content: Any, path: Path) -> None:
-    """Save with ``torch.save``.
-
-    Args:
-        content (Any): What to save.
-        path (Path): Where, see :func:`atomic_write`.
-
-    Raises:
-        ConfigError: If the disk is full or cannot be written.
-    """
-    try:
-        torch.save(content, path)
-    except (OSError, RuntimeError) as error:  # of torch's own writer
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            f'out: nothing can be written to {path.parent} ({lines[0][:120]})'
-            f'; look for free space, or give another folder'
-        ) from error
