@@ -114,9 +114,8 @@ def judge_operators(stack: Stack, file: str) -> tuple[str, str]:
     """
     if not file.endswith('.py'):
         return 'compiled', ''
-    is_ours = (
-        stack.installed()[stack.packages['mmcv'][0]] == stack.mmcv + LOCAL
-    )
+    version = stacks.dist_version(stack.packages['mmcv'][0])
+    is_ours = version == stack.mmcv + LOCAL
     if is_ours and python_files(Path(file).parent) == python_files(OPERATORS):
         return "torchvision's", ''
     return '', "torchvision's operators are not those of this lshfm_mm"
@@ -199,8 +198,7 @@ def main() -> None:
     parser.add_argument(
         '--stack',
         choices=stacks.STACKS,
-        help='whose mmcv, where none of either is installed yet '
-        '(default: openmmlab)',
+        help='whose mmcv, where none is installed yet (default: openmmlab)',
     )
     args = parser.parse_args()
     try:
