@@ -30,7 +30,7 @@ class Layer(NamedTuple):
 class View(NamedTuple):
     """What there is to mimic in a model; None where there is no such."""
 
-    kind: str
+    model: BaseModel
     rois: list[Layer]  # the class layers of the stages of a RoI head
     dense: Layer | None
     neck: Layer | None
@@ -38,42 +38,19 @@ class View(NamedTuple):
     one_label: bool = False  # to an image
     fcs: Sequence[Layer | None] = ()  # of each stage, the last shared FC
 
+    @property
+    def kind(self) -> str:
+        """The name of the model, for messages."""
+        return type(self.model).__name__
 
-class Inspected(NamedTuple):
-    """A model, and what there is to mimic in it."""
-
-    config: Config
-    model: BaseModel
-    view: View
-
-
-def inspect_config(field: str, config: Config) -> Inspected:
-    """Build the model of a config and look what there is to mimic in it.
-
-    Args:
-        field (str): Which argument names it, for messages.
-        config (Config): The config.
-
-    Returns:
-        Inspected: The model with its view.
-
-    Raises:
-        ConfigError: If the model does not run on a blank image.
-    """
-    model = build_model(field, config)
-    return Inspected(config, model, inspect_model(field, model))
+    @property
+    def class_layers(self) -> list[Layer]:
+        """All layers that give class scores."""
+        return [*self.rois, *filter(None, (self.dense, self.pooled))]
 
 
 def build_model(field: str, config: Config) -> BaseModel:
-    """Build the model of a config; no weights are loaded.
-
-    Args:
-        field (str): Which argument names it, for messages.
-        config (Config): The config.
-
-    Returns:
-        BaseModel: The model, in eval mode.
-    """
+    """Build the model of a config, in eval mode; no weights are loaded."""
     with forked_rng():
         model = MODELS.build(model_of(field, config)).eval()
     unmask(model)
@@ -81,19 +58,17 @@ def build_model(field: str, config: Config) -> BaseModel:
 
 
 @torch.no_grad()
-def inspect_model(field: str, model: BaseModel) -> View:
-    """Find what there is to mimic, by a pass over a blank image.
+def inspect_config(field: str, config: Config) -> View:
+    """Find what there is to mimic in a model, by a pass over a blank image.
 
     Args:
-        field (str): Which argument the model comes from, for messages.
-        model (BaseModel): A detector or classifier.
-
-    Returns:
-        View: What there is; None where there is no such.
+        field (str): Which argument names the config, for messages.
+        config (Config): Of a detector or classifier.
 
     Raises:
         ConfigError: If the model does not run on such an image.
     """
+    model = build_model(field, config)
     image = next(model.parameters()).new_zeros(1, 3, PROBE, PROBE)
     is_dense = isinstance(model, SingleStageDetector)
     is_classifier = not hasattr(model, 'bbox_head') and (
@@ -122,7 +97,7 @@ def inspect_model(field: str, model: BaseModel) -> View:
             for hook in hooks:
                 hook.remove()
     return View(
-        type(model).__name__,
+        model,
         _box_layers(model),
         _source(calls, _maps(result)) if is_dense else None,
         _neck(calls),
@@ -150,15 +125,12 @@ def _maps(result: Any) -> list[Tensor]:
 
 def _source(calls: list[Any], outputs: list[Any]) -> Layer | None:
     """The one layer that made all of the outputs."""
-    makers = [
-        next((call for call in calls if call[3] is output), None)
-        for output in outputs
-    ]
-    names = {call and call[0] for call in makers}
-    if len(names) != 1 or makers[0] is None:
+    made = {id(call[3]): call for call in reversed(calls)}  # the innermost
+    makers = [made[id(output)] for output in outputs if id(output) in made]
+    if len(makers) != len(outputs) or len({call[0] for call in makers}) != 1:
         return None
-    shapes = [tuple(call[2][0].shape) for call in makers if call is not None]
-    return Layer(makers[0][0], makers[0][1], shapes)
+    name, module, *_ = makers[0]
+    return Layer(name, module, [tuple(call[2][0].shape) for call in makers])
 
 
 def _neck(calls: list[Any]) -> Layer | None:
@@ -195,19 +167,12 @@ def _last_fcs(model: BaseModel) -> list[Layer | None]:
     """The last shared FC of each stage; None where there are not several."""
     layers: list[Layer | None] = []
     for name, head in _box_heads(model):
-        fcs = getattr(head, 'shared_fcs', ())
-        last = len(fcs) - 1
-        path = f'{name}.shared_fcs.{last}'
-        layers.append(Layer(path, fcs[last], []) if last > 0 else None)
+        fcs: Sequence[nn.Module] = getattr(head, 'shared_fcs', ())
+        path = f'{name}.shared_fcs.{len(fcs) - 1}'
+        layers.append(Layer(path, fcs[-1], []) if len(fcs) > 1 else None)
     return layers
 
 
 def strides_of(layer: Layer) -> list[int]:
     """Strides of a layer's maps, in pixels."""
     return [PROBE // shape[3] for shape in layer.shapes]
-
-
-def class_layers(view: View) -> list[Layer]:
-    """All layers of a model that give class scores."""
-    others = view.dense, view.pooled
-    return [*view.rois, *(layer for layer in others if layer)]

@@ -1,7 +1,6 @@
 """Where a student mimics a teacher, and by which losses."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
 from torch import nn
@@ -29,40 +28,38 @@ class Pairing(NamedTuple):
     hashes: str = '4 hashes per channel'  # of LSHLoss
 
 
+class _NoPair(Exception):
+    """Why two models cannot mimic at a tap."""
+
+
 def choose_pairing(
     student: View,
     teacher: View,
-    tap: str | None = None,
-    loss: str = 'recommended',
-    beta: float | None = None,
+    tap: str | None,
+    loss: str,
+    beta: float | None,
 ) -> Pairing:
-    """Choose where a student mimics a teacher.
-
-    Args:
-        student (View): The student.
-        teacher (View): The teacher.
-        tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
-            the first that is possible.
-        loss (str): One of ``LOSSES``.
-        beta (float, optional): Weight of the losses; see ``write_config``.
-
-    Returns:
-        Pairing: The tap with its losses.
+    """Choose where a student mimics a teacher; see ``write_config``.
 
     Raises:
         ConfigError: If the models have no such tap in common.
     """
     if tap is not None:
         check_choice('tap', tap, tuple(CHOICES))
+    default = {'roi': ROI_WEIGHT}
+    if loss != 'recommended':
+        default = dict.fromkeys(CHOICES, PAPER_WEIGHT)
     reasons = []
     for name in CHOICES if tap is None else (tap,):
-        weight = beta if beta is not None else _weight(name, loss)
-        choice = CHOICES[name](student, teacher, loss, weight)
-        if isinstance(choice, Pairing):
-            if tap is None and name == 'roi' and loss == 'recommended':
-                return _beside_rois(choice, student, teacher, weight)
-            return choice
-        reasons.append(f'{name}: {choice}')
+        weight = default.get(name, 1) if beta is None else beta
+        try:
+            pairing = CHOICES[name](student, teacher, loss, weight)
+        except _NoPair as reason:
+            reasons.append(f'{name}: {reason}')
+            continue
+        if tap is None and name == 'roi' and loss == 'recommended':
+            return _beside_rois(pairing, student, teacher, weight)
+        return pairing
     raise ConfigError(
         f'tap: {student.kind} and {teacher.kind} cannot be paired '
         f'({"; ".join(reasons)}); take another tap or pair'
@@ -83,8 +80,7 @@ def add_embedding(
         teacher (View): The teacher.
 
     Returns:
-        tuple[int, int]: Widths before and after the embedding; None where
-        there is none.
+        tuple[int, int]: Widths before and after an embedding that is added.
     """
     layers = student.pooled, teacher.pooled
     ours, theirs = (layer and _width(layer) for layer in layers)
@@ -107,13 +103,19 @@ def add_embedding(
     return ours, theirs
 
 
+def _both(student: View, teacher: View, part: str, what: str) -> list[Any]:
+    """A part of both views; no pair where one lacks it."""
+    for view in (student, teacher):
+        if not getattr(view, part):
+            raise _NoPair(f'{view.kind} has no {what}')
+    return [getattr(student, part), getattr(teacher, part)]
+
+
 def _pair_rois(
     student: View, teacher: View, loss: str, weight: float
-) -> Pairing | str:
-    if not student.rois or not teacher.rois:
-        lacking = student if not student.rois else teacher
-        return f'{lacking.kind} has no class layer that reads RoIs'
-    stages = list(zip(student.rois, teacher.rois, strict=False))
+) -> Pairing:
+    layers = _both(student, teacher, 'rois', 'class layer that reads RoIs')
+    stages = list(zip(*layers, strict=False))
     taps, connectors, losses = {}, {}, {}
     for index, (ours, theirs) in enumerate(stages):
         name = 'roi' if len(stages) == 1 else f'roi{index}'
@@ -152,17 +154,16 @@ def _beside_rois(
 
 def _pair_dense(
     student: View, teacher: View, loss: str, weight: float
-) -> Pairing | str:
-    ours, theirs = student.dense, teacher.dense
-    if ours is None or theirs is None:
-        lacking = student if ours is None else teacher
-        return f'{lacking.kind} has no one class layer for all levels'
+) -> Pairing:
+    what = 'one class layer for all levels'
+    layers = ours, theirs = _both(student, teacher, 'dense', what)
     if _sizes(ours) != _sizes(theirs):
-        return f'levels differ, {strides_of(ours)} and {strides_of(theirs)}'
-    layers = ours.module, theirs.module
-    windows = [window_of_layer(layer, 'input') for layer in layers]
+        raise _NoPair(
+            f'levels differ, {strides_of(ours)} and {strides_of(theirs)}'
+        )
+    windows = [window_of_layer(layer.module, 'input') for layer in layers]
     if windows[0] != windows[1]:
-        return f'windows differ, {windows[0]} and {windows[1]}'
+        raise _NoPair(f'windows differ, {windows[0]} and {windows[1]}')
     channels, side = _width(theirs), windows[1]
     assert channels is not None  # of a convolution
     entries = channels * side**2
@@ -180,27 +181,25 @@ def _pair_dense(
 
 def _pair_necks(
     student: View, teacher: View, loss: str, weight: float
-) -> Pairing | str:
-    ours, theirs = student.neck, teacher.neck
-    if ours is None or theirs is None:
-        lacking = student if ours is None else teacher
-        return f'{lacking.kind} has no neck that gives maps'
+) -> Pairing:
+    ours, theirs = _both(student, teacher, 'neck', 'neck that gives maps')
     common = [shape for shape in ours.shapes if shape[2:] in _sizes(theirs)]
     if not common:
-        return f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
+        raise _NoPair(
+            f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
+        )
     partners = {x[2:]: x[1] for x in theirs.shapes}  # sizes -> channels
     widths = [
         [x[1] if x[2:] in partners else None for x in ours.shapes],
         [partners.get(x[2:]) for x in ours.shapes],
     ]
     distinct = [{*channels} - {None} for channels in widths]
-    connectors, note = {}, ''
-    dim = None
+    connectors, note, dim = {}, '', None
     if len(distinct[0]) == len(distinct[1]) == 1:
         dim = next(iter(distinct[1]))
         widths = [[*x] for x in distinct]
     elif loss not in ('recommended', 'l2'):
-        return (
+        raise _NoPair(
             f'widths change from level to level, {widths[0]} and {widths[1]}, '
             f'which no LSH serves'
         )
@@ -221,11 +220,8 @@ def _pair_necks(
 
 def _pair_pooled(
     student: View, teacher: View, loss: str, weight: float
-) -> Pairing | str:
-    ours, theirs = student.pooled, teacher.pooled
-    if ours is None or theirs is None:
-        lacking = student if ours is None else teacher
-        return f'{lacking.kind} has no linear classifier'
+) -> Pairing:
+    ours, theirs = _both(student, teacher, 'pooled', 'linear classifier')
     tap, why = _tap(ours, theirs), 'both classify a pooled feature'
     classes = [_width(layer, 'output') for layer in (ours, theirs)]
     if loss == 'lshl2' and student.one_label and classes[0] == classes[1]:
@@ -241,7 +237,7 @@ def _pair_pooled(
     )
 
 
-CHOICES: dict[str, Callable[[View, View, str, float], Pairing | str]] = {
+CHOICES = {
     'roi': _pair_rois,
     'dense': _pair_dense,
     'fpn': _pair_necks,
@@ -268,13 +264,6 @@ def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
     if widths[0] == widths[1]:
         return {}
     return {name: connector_config(theirs.module, *([x] for x in widths))}
-
-
-def _weight(tap: str, loss: str) -> float:
-    """Weight of the losses where none is given."""
-    if loss != 'recommended':
-        return PAPER_WEIGHT
-    return ROI_WEIGHT if tap == 'roi' else 1
 
 
 def _losses(
