@@ -23,16 +23,14 @@ VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
-    """Raise at an argument that a class does not take.
+    """Raise ConfigError at an argument that a class does not take.
+
+    What it takes as ``**kwargs`` is for the classes that it derives from.
 
     Args:
         field (str): Where the arguments stand, for messages.
-        kind (type): The class. What it takes as ``**kwargs`` is for the
-            classes that it derives from.
+        kind (type): The class.
         given (Iterable[str]): Names of arguments, as in a config.
-
-    Raises:
-        ConfigError: With the nearest of the names that it takes.
     """
     known: set[str] = set()
     for base in kind.__mro__ if isclass(kind) else ():
@@ -68,14 +66,7 @@ def few(names: list[str]) -> str:
 def check_int(
     field: str, value: object, least: int = 1, most: int | None = None
 ) -> None:
-    """Raise ConfigError unless a value is an int in a range.
-
-    Args:
-        field (str): The setting.
-        value (object): Its value; a bool is no int.
-        least (int): The least that is allowed. Defaults to 1.
-        most (int, optional): The greatest that is allowed.
-    """
+    """Raise ConfigError unless a value is an int in a range, and no bool."""
     if type(value) is not int or not (
         least <= value and (most is None or value <= most)
     ):
@@ -105,10 +96,7 @@ def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
 def check_positive(field: str, value: object, other: str = '') -> None:
     """Raise ConfigError unless a value is a finite number > 0.
 
-    Args:
-        field (str): The setting.
-        value (object): Its value.
-        other (str): What else it may be, for the message.
+    ``other`` says what else it may be.
     """
     if not _is_number(value) or not 0 < value < math.inf:
         raise ConfigError(

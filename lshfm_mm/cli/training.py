@@ -40,7 +40,7 @@ def start_processes(args: Namespace, cfg: Config) -> None:
     Args:
         args (Namespace): Of the tool; its ``cfg_options`` get a wrapper for
             the CPU.
-        cfg (Config): The config, with ``env_cfg.dist_cfg``.
+        cfg (Config): The config, with its ``env_cfg.dist_cfg``.
 
     Raises:
         ConfigError: If backend or launcher needs a GPU, and none is there.
@@ -71,13 +71,7 @@ def start_processes(args: Namespace, cfg: Config) -> None:
 
 
 def audit_options(cfg: Config) -> dict[str, Any]:
-    """Overrides under which a training is the audit of its first batch.
-
-    Args:
-        cfg (Config): Of a distillation.
-
-    Returns:
-        dict: Overrides of the config.
+    """Overrides under which a distillation is the audit of its first batch.
 
     Raises:
         ConfigError: If the config is of something else.
@@ -97,7 +91,7 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
     """Evaluate the teacher of a distillation on the validation set.
 
     Args:
-        cfg (Config): Of a distillation.
+        cfg (Config): Of the distillation.
         launcher (str): How the processes were started, as in mmdet.
 
     Returns:
@@ -115,14 +109,12 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         )
     if launcher != 'none' and not dist.is_distributed():
         dist.init_dist(launcher, **cfg.env_cfg.dist_cfg)
-    metrics = validate(
-        build_teacher(
-            cfg.model.teacher,
-            cfg.model.get('teacher_ckpt'),
-            cfg.model.get('teacher_strict', True),
-        ).model,
-        cfg,
+    teacher = build_teacher(
+        cfg.model.teacher,
+        cfg.model.get('teacher_ckpt'),
+        cfg.model.get('teacher_strict', True),
     )
+    metrics = validate(teacher.model, cfg)
     scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
     if not any(score > 0 for score in scores.values()):
         raise ConfigError(
@@ -139,7 +131,7 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
     """Choose the checkpoint to resume, and add the hooks of each training.
 
     Args:
-        args (Namespace): Arguments of the train tool; changed in place.
+        args (Namespace): Of the train tool; changed in place.
         cfg (Config): The config, with its overrides.
 
     Raises:
@@ -173,9 +165,9 @@ def _added_hooks(cfg: Config) -> dict[str, Any]:
     hooks = plain.get('custom_hooks') or []
     present = {_stem(hook.get('type')) for hook in hooks}
     wanted = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
-    lacking = [kind for kind in wanted if _stem(kind) not in present]
+    lacking = [dict(type=x) for x in wanted if _stem(x) not in present]
     if lacking:
-        options['custom_hooks'] = hooks + [dict(type=kind) for kind in lacking]
+        options['custom_hooks'] = hooks + lacking
     saving = dict(type='CheckpointHook', interval=1)  # as MMEngine has it
     saving = (plain.get('default_hooks') or {}).get('checkpoint', saving)
     if saving and _stem(saving.get('type')) == 'CheckpointHook':

@@ -12,9 +12,6 @@ PARTIAL = '_partial_'
 def atomic_write(path: Path) -> Iterator[Path]:
     """Write beside a file, and rename once all is on the disk.
 
-    Args:
-        path (Path): The file.
-
     Yields:
         Path: Where to write, with the same suffix; it is gone afterwards.
 
@@ -33,11 +30,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a killed process was writing.
-
-    Args:
-        folder (Path): A folder in which nobody is writing now.
-    """
+    """Remove what a killed process was writing; nobody may write there now."""
     for path in folder.glob(f'{PARTIAL}[0-9]*_*'):
         path.unlink(missing_ok=True)
 
