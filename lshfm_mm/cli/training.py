@@ -35,12 +35,8 @@ def start_processes(args: Namespace, cfg: Config) -> None:
     """Let the processes of a launcher meet where there is no GPU.
 
     With one, MMEngine does it. Without, its launchers stop at choosing the
-    GPU of a process, and its wrapper at placing the model there.
-
-    Args:
-        args (Namespace): Of the tool; its ``cfg_options`` get a wrapper for
-            the CPU.
-        cfg (Config): The config, with its ``env_cfg.dist_cfg``.
+    GPU of a process, and its wrapper at placing the model there: the tool's
+    ``args.cfg_options`` get one for the CPU.
 
     Raises:
         ConfigError: If backend or launcher needs a GPU, and none is there.
@@ -90,10 +86,6 @@ def audit_options(cfg: Config) -> dict[str, Any]:
 def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
     """Evaluate the teacher of a distillation on the validation set.
 
-    Args:
-        cfg (Config): Of the distillation.
-        launcher (str): How the processes were started, as in mmdet.
-
     Returns:
         dict[str, float]: Metrics.
 
@@ -130,9 +122,7 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
 def prepare_training(args: Namespace, cfg: Config) -> None:
     """Choose the checkpoint to resume, and add the hooks of each training.
 
-    Args:
-        args (Namespace): Of the train tool; changed in place.
-        cfg (Config): The config, with its overrides.
+    Both are put into the arguments of the train tool.
 
     Raises:
         ConfigError: If there is a checkpoint to resume, but no whole one.

@@ -227,11 +227,9 @@ def run_with_progress(
 
 
 def show_progress(line: str, spent: float) -> None:
-    """Print one line of progress for a line in which ninja counts.
+    """Print progress where ninja counts, as in ``[3/77] c++ ...``.
 
-    Args:
-        line (str): Such as ``[3/77] c++ ...``; others are passed over.
-        spent (float): Seconds since the build began.
+    ``spent`` are the seconds since the build began.
     """
     if step := NINJA_STEP.match(line):
         done, total = map(int, step.groups())

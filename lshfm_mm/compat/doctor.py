@@ -100,9 +100,6 @@ def parts(stack: Stack) -> list[Part]:
 def probe(modules: Sequence[str]) -> tuple[dict[str, str], str]:
     """Import modules in a new process, and in another one after a crash.
 
-    Args:
-        modules (Sequence[str]): Names to import, in this order.
-
     Returns:
         tuple[dict[str, str], str]: For each, the last line of its error, or
         ''; and the file of mmcv's operators, if they load.
@@ -136,26 +133,21 @@ def check_python() -> Check:
     return Check('Python', here, PYTHON, error, mend)
 
 
-def check_opencv() -> Check:
-    """Check for the libraries of the system that OpenCV's wheel needs."""
+def missing_library() -> str:
+    """Return a library of the system that OpenCV's wheel lacks, or ''."""
     if sys.platform == 'linux':
         try:
             ctypes.CDLL('libGL.so.1')
             ctypes.CDLL('libgthread-2.0.so.0')
         except OSError as error:
-            library = str(error).split(':')[0]
-            lack = f'OpenCV needs {library}'
-            return Check(library, 'none', 'any', lack, OPENCV_MEND)
-    return Check('OpenCV', 'libraries', 'any')
+            return str(error).split(':')[0]
+    return ''
 
 
 def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
-    """Check one package; ``mend`` points at the first part it lacks.
+    """Check one package, that is imported with this error, or ''.
 
-    Args:
-        part (Part): The package.
-        error (str): Why it cannot be imported, or ''.
-        before (Mapping[str, Check]): The checks of earlier modules.
+    Its ``mend`` points at the first part it lacks of those checked before.
     """
     version = dist_version(*part.dists)
     wanted = [part.dists[0] + part.spec]
@@ -186,16 +178,10 @@ def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
 
 
 def check_pair(torch: str, torchvision: str, error: str) -> Check:
-    """Check that torchvision was made for this torch.
+    """Check that torchvision of a version was made for a version of torch.
 
-    Args:
-        torch (str): Version of torch, such as ``2.14.1+cpu``.
-        torchvision (str): Version of torchvision.
-        error (str): Why torchvision cannot be imported, or ''. Its version
-            can be right and its build (CPU or CUDA) another than torch's.
-
-    Returns:
-        Check: Its ``mend`` installs the pair, from the index of its build.
+    With the ``error`` of its import, or '': its version can be right and its
+    build (CPU or CUDA) another. ``mend`` takes the index of torch's build.
     """
     requires = '\n'.join(metadata.requires('torchvision') or ())
     asked = re.search(r'^torch\s*\(?([<>=!][^;)\n]*)', requires, re.M)
@@ -299,14 +285,13 @@ def main() -> int:
 
 
 def look_at_machine(compiled: bool, stack: str | None) -> int:
-    """Print a line for each thing that is not fine; return the exit status.
-
-    Args:
-        compiled (bool): Whether mmcv shall be compiled.
-        stack (str | None): Name of the stack that shall be installed.
-    """
-    checks = check_python(), check_opencv()
-    lines = [f'{x.name}: {x.error}; {x.mend}' for x in checks if x.error]
+    """Print a line for each thing that fails; return the exit status."""
+    lines = []
+    python = check_python()
+    if python.error:
+        lines.append(f'Python: {python.error}; {python.mend}')
+    if library := missing_library():
+        lines.append(f'{library}: OpenCV needs {library}; {OPENCV_MEND}')
     try:
         stacks.choose(stack)
     except ValueError as error:

@@ -41,11 +41,7 @@ PROBE = f"import mmcv\nprint('mmcv')\n{PROBE_OPERATORS}"
 
 
 def run_python(code: str, folder: str = '') -> tuple[str, str]:
-    """Run ``code`` in a new process.
-
-    Args:
-        code (str): Python source.
-        folder (str): Where modules are looked for first, if given.
+    """Run code in a new process that looks for modules in a folder first.
 
     Returns:
         tuple[str, str]: The last line that it printed, and the last line of
@@ -79,12 +75,9 @@ def cache_folder() -> Path:
 
 
 def download(release: stacks.Release, folder: Path, *options: str) -> Path:
-    """Download a file of the package index, checked by pip.
+    """Download a file of the package index into an empty folder.
 
-    Args:
-        release (Release): The file.
-        folder (Path): Where it is written, an empty one.
-        options (str): Further ones of pip.
+    With further ``options`` of pip, which compares the hash.
     """
     wanted = folder / 'requirements.txt'
     wanted.write_text(
@@ -124,9 +117,7 @@ def judge_operators(stack: Stack, file: str) -> tuple[str, str]:
 def in_place(stack: Stack) -> str:
     """Return which operators the mmcv that is installed has.
 
-    Returns:
-        str: ``compiled`` or ``torchvision's``, or '' when there is no mmcv,
-        one that does not work, or an older one.
+    '' where there is no mmcv, one that does not work, or an older one.
     """
     name, spec = stack.packages['mmcv']
     version = stacks.dist_version(name)

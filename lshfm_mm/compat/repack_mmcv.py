@@ -34,12 +34,10 @@ def python_files(folder: Path) -> dict[str, bytes]:
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """Return the files of mmcv in a wheel or a source release.
+    """Return the files of mmcv in a wheel or a source release, by their names.
 
-    Returns:
-        dict[str, bytes]: By name: those of the package as ``mmcv/...``, the
-        licenses and ``METADATA`` without a folder. Sources in C++ are left
-        out, and what belongs to no package.
+    Those of the package as ``mmcv/...``, but for sources in C++; the licenses
+    and ``METADATA`` without a folder; and no others.
     """
     if path.suffix == '.whl':
         with zipfile.ZipFile(path) as wheel:

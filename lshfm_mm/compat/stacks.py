@@ -41,22 +41,13 @@ class Release(NamedTuple):
 
 @dataclass(frozen=True)
 class Stack:
-    """Packages that belong together.
+    """Packages that belong together."""
 
-    Attributes:
-        name (str): Also the name of the extra in setup.py.
-        packages (dict[str, tuple[str, str]]): For each module, the
-            distribution and the range of versions.
-        mmcv (str): The version of mmcv that is installed.
-        python (Release): mmcv's Python files.
-        source (Release): What the compiled mmcv is built from.
-    """
-
-    name: str
-    packages: dict[str, tuple[str, str]]
-    mmcv: str
-    python: Release
-    source: Release
+    name: str  # also of the extra in setup.py
+    packages: dict[str, tuple[str, str]]  # module -> distribution, versions
+    mmcv: str  # the version that is installed
+    python: Release  # mmcv's Python files
+    source: Release  # what the compiled mmcv is built from
 
     def installed(self) -> dict[str, str]:
         """Return the versions of its distributions that are installed."""

@@ -1,6 +1,6 @@
 """What there is to mimic in a model, found by a pass over a blank image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ..algorithms.roi_mimic import has_rois
+from ..distillers.taps import width_of
 from ..errors import ConfigError
 from ..teachers.loading import unmask
 from ..utils.configs import model_of
@@ -24,7 +25,22 @@ class Layer(NamedTuple):
 
     name: str
     module: nn.Module
-    shapes: list[tuple[int, ...]]  # of its input, or of a neck's outputs
+    shapes: Sequence[tuple[int, ...]] = ()  # of its input, or a neck's outputs
+
+    @property
+    def width(self) -> int | None:
+        """Channels of its input, if they are one number."""
+        return width_of(self.module, 'input')
+
+    @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Heights and widths of its maps, in locations."""
+        return [shape[2:] for shape in self.shapes]
+
+    @property
+    def strides(self) -> list[int]:
+        """Strides of its maps, in pixels."""
+        return [PROBE // width for _, width in self.sizes]
 
 
 class View(NamedTuple):
@@ -77,7 +93,9 @@ def inspect_config(field: str, config: Config) -> View:
     calls: list[tuple[str, nn.Module, Any, Any]] = []
     with forked_rng():
         hooks = [
-            module.register_forward_hook(_log(calls, name))
+            module.register_forward_hook(
+                lambda *call, name=name: calls.append((name, *call))
+            )
             for name, module in model.named_modules()
             if name == 'neck' or isinstance(module, nn.Linear | nn.Conv2d)
         ]
@@ -105,13 +123,6 @@ def inspect_config(field: str, config: Config) -> View:
         is_classifier and type(model.head).__name__ == 'LinearClsHead',
         _last_fcs(model),
     )
-
-
-def _log(calls: list[Any], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        calls.append((name, module, inputs, output))
-
-    return hook
 
 
 def _maps(result: Any) -> list[Tensor]:
@@ -159,7 +170,7 @@ def _box_layers(model: BaseModel) -> list[Layer]:
         layer = getattr(head, 'fc_cls', None)
         if not isinstance(layer, nn.Linear):
             return []
-        layers.append(Layer(f'{name}.fc_cls', layer, []))
+        layers.append(Layer(f'{name}.fc_cls', layer))
     return layers
 
 
@@ -169,10 +180,5 @@ def _last_fcs(model: BaseModel) -> list[Layer | None]:
     for name, head in _box_heads(model):
         fcs: Sequence[nn.Module] = getattr(head, 'shared_fcs', ())
         path = f'{name}.shared_fcs.{len(fcs) - 1}'
-        layers.append(Layer(path, fcs[-1], []) if len(fcs) > 1 else None)
+        layers.append(Layer(path, fcs[-1]) if len(fcs) > 1 else None)
     return layers
-
-
-def strides_of(layer: Layer) -> list[int]:
-    """Strides of a layer's maps, in pixels."""
-    return [PROBE // shape[3] for shape in layer.shapes]

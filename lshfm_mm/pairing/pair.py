@@ -9,7 +9,7 @@ from ..distillers.taps import width_of, window_of_layer
 from ..distillers.widths import connector_config
 from ..errors import ConfigError, check_choice
 from ..export.folding import HEADS
-from .inspect import PROBE, Layer, View, strides_of
+from .inspect import Layer, View
 
 MAX_HASHES = 4096
 LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
@@ -20,12 +20,12 @@ ROI_WEIGHT = 4  # as chosen in docs/results.md; other taps have 1
 class Pairing(NamedTuple):
     """A tap that two models have in common."""
 
-    algorithm: str
     why: str
     taps: dict[str, str]
     connectors: dict[str, str]
     losses: dict[str, list[str]]
     hashes: str = '4 hashes per channel'  # of LSHLoss
+    algorithm: str = 'FeatureMimicDistill'
 
 
 class _NoPair(Exception):
@@ -83,7 +83,7 @@ def add_embedding(
         tuple[int, int]: Widths before and after an embedding that is added.
     """
     layers = student.pooled, teacher.pooled
-    ours, theirs = (layer and _width(layer) for layer in layers)
+    ours, theirs = (layer and layer.width for layer in layers)
     if ours is None or theirs is None or ours == theirs:
         return None
     neck, head = (ConfigDict(model.get(k) or {}) for k in ('neck', 'head'))
@@ -127,13 +127,8 @@ def _pair_rois(
         taps[name] = _tap(ours, theirs)
         connectors.update(_connector(name, ours, theirs))
         losses[name] = _losses(loss, weight)
-    return Pairing(
-        'RoIMimicDistill',
-        "both classify RoIs: the teacher pools the student's",
-        taps,
-        connectors,
-        losses,
-    )
+    why = "both classify RoIs: the teacher pools the student's"
+    return Pairing(why, taps, connectors, losses, algorithm='RoIMimicDistill')
 
 
 def _beside_rois(
@@ -157,20 +152,16 @@ def _pair_dense(
 ) -> Pairing:
     what = 'one class layer for all levels'
     layers = ours, theirs = _both(student, teacher, 'dense', what)
-    if _sizes(ours) != _sizes(theirs):
-        raise _NoPair(
-            f'levels differ, {strides_of(ours)} and {strides_of(theirs)}'
-        )
+    if ours.sizes != theirs.sizes:
+        raise _NoPair(f'levels differ, {ours.strides} and {theirs.strides}')
     windows = [window_of_layer(layer.module, 'input') for layer in layers]
     if windows[0] != windows[1]:
         raise _NoPair(f'windows differ, {windows[0]} and {windows[1]}')
-    channels, side = _width(theirs), windows[1]
-    assert channels is not None  # of a convolution
+    channels, side = theirs.width, windows[1]
     entries = channels * side**2
     hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
-        'FeatureMimicDistill',
-        f'both classify the locations of strides {strides_of(ours)}',
+        f'both classify the locations of strides {ours.strides}',
         {'cls': _tap(ours, theirs)},
         _connector('cls', ours, theirs),
         {'cls': _losses(loss, weight, hashes=hashes)},
@@ -183,11 +174,10 @@ def _pair_necks(
     student: View, teacher: View, loss: str, weight: float
 ) -> Pairing:
     ours, theirs = _both(student, teacher, 'neck', 'neck that gives maps')
-    common = [shape for shape in ours.shapes if shape[2:] in _sizes(theirs)]
-    if not common:
-        raise _NoPair(
-            f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
-        )
+    both = zip(ours.sizes, ours.strides, strict=True)
+    strides = [stride for size, stride in both if size in theirs.sizes]
+    if not strides:
+        raise _NoPair(f'strides differ, {ours.strides} and {theirs.strides}')
     partners = {x[2:]: x[1] for x in theirs.shapes}  # sizes -> channels
     widths = [
         [x[1] if x[2:] in partners else None for x in ours.shapes],
@@ -208,9 +198,7 @@ def _pair_necks(
         note = '; without LSH, since widths change from level to level'
     if widths[0] != widths[1]:
         connectors['fpn'] = connector_config(nn.Conv2d(1, 1, 1), *widths)
-    strides = [PROBE // shape[3] for shape in common]
     return Pairing(
-        'FeatureMimicDistill',
         f'the necks have strides {strides} in common{note}',
         {'fpn': "dict(layer='neck', record='output', normalize=True)"},
         connectors,
@@ -223,13 +211,12 @@ def _pair_pooled(
 ) -> Pairing:
     ours, theirs = _both(student, teacher, 'pooled', 'linear classifier')
     tap, why = _tap(ours, theirs), 'both classify a pooled feature'
-    classes = [_width(layer, 'output') for layer in (ours, theirs)]
+    classes = [width_of(x.module, 'output') for x in (ours, theirs)]
     if loss == 'lshl2' and student.one_label and classes[0] == classes[1]:
         names = f'student={ours.name!r}, teacher={theirs.name!r}'
         tap = f"dict({names}, weights='correct')"
         why += ', of which those count that the teacher gets right'
     return Pairing(
-        'FeatureMimicDistill',
         why,
         {'pooled': tap},
         _connector('pooled', ours, theirs),
@@ -245,14 +232,6 @@ CHOICES = {
 }
 
 
-def _width(layer: Layer, end: str = 'input') -> int | None:
-    return width_of(layer.module, end)
-
-
-def _sizes(layer: Layer) -> list[tuple[int, ...]]:
-    return [shape[2:] for shape in layer.shapes]
-
-
 def _tap(ours: Layer, theirs: Layer) -> str:
     if ours.name == theirs.name:
         return repr(ours.name)
@@ -260,10 +239,10 @@ def _tap(ours: Layer, theirs: Layer) -> str:
 
 
 def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
-    widths = [_width(layer) for layer in (ours, theirs)]
-    if widths[0] == widths[1]:
+    if ours.width == theirs.width:
         return {}
-    return {name: connector_config(theirs.module, *([x] for x in widths))}
+    widths = [ours.width], [theirs.width]
+    return {name: connector_config(theirs.module, *widths)}
 
 
 def _losses(

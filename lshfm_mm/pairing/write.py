@@ -17,7 +17,7 @@ from ..teachers.inherit import inheritable
 from ..utils.configs import imports_of, model_of, read_config
 from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
-from .inspect import View, inspect_config, strides_of
+from .inspect import View, inspect_config
 from .pair import LOSSES, add_embedding, choose_pairing
 
 WIDTH = 79  # of a line of code
@@ -144,7 +144,7 @@ def _inherit(
         return False, 'The paper does not inherit.'
     if student_ckpt is not None:
         return False, 'The student has weights of its own.'
-    necks = [x.neck and strides_of(x.neck) for x in (teacher, student)]
+    necks = [x.neck and x.neck.strides for x in (teacher, student)]
     if necks[0] != necks[1]:
         return False, f'The necks differ: strides {necks[0]} and {necks[1]}.'
     taken, left = inheritable(student.model, teacher.model)
