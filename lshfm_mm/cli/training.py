@@ -122,7 +122,9 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
 def prepare_training(args: Namespace, cfg: Config) -> None:
     """Choose the checkpoint to resume, and add the hooks of each training.
 
-    Both are put into the arguments of the train tool.
+    Args:
+        args (Namespace): Arguments of the train tool; changed in place.
+        cfg (Config): The config, with its overrides.
 
     Raises:
         ConfigError: If there is a checkpoint to resume, but no whole one.
@@ -155,9 +157,9 @@ def _added_hooks(cfg: Config) -> dict[str, Any]:
     hooks = plain.get('custom_hooks') or []
     present = {_stem(hook.get('type')) for hook in hooks}
     wanted = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
-    lacking = [dict(type=x) for x in wanted if _stem(x) not in present]
+    lacking = [kind for kind in wanted if _stem(kind) not in present]
     if lacking:
-        options['custom_hooks'] = hooks + lacking
+        options['custom_hooks'] = hooks + [dict(type=kind) for kind in lacking]
     saving = dict(type='CheckpointHook', interval=1)  # as MMEngine has it
     saving = (plain.get('default_hooks') or {}).get('checkpoint', saving)
     if saving and _stem(saving.get('type')) == 'CheckpointHook':

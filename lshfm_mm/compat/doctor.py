@@ -11,36 +11,16 @@ from __future__ import annotations
 import argparse
 import ctypes
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 
 from . import compile_mmcv, stacks
-from .install_mmcv import PROBE_OPERATORS, judge_operators
+from .install_mmcv import judge_operators, probe
 from .stacks import PYTHON, Stack, dist_version, satisfies
 
 OPENCV_MEND = 'install it, for example "apt-get install libgl1 libglib2.0-0"'
-# Imports each module it is given, and says how that went in one line each.
-# Code is for the operators. MMRazor refuses OneDL's mmcv by its version;
-# lshfm_mm.compat hides it, too.
-PROBE = r"""
-import importlib, sys, traceback
-code, *names = sys.argv[1:]
-for name in names:
-    error = ''
-    try:
-        if name == 'mmrazor':
-            importlib.import_module('mmcv').__version__ = '2.1.0'
-        if name == 'mmcv.ops':
-            exec(code)
-        importlib.import_module(name)
-    except BaseException as e:
-        error = ''.join(traceback.format_exception_only(type(e), e))
-        error = error.strip().splitlines()[-1]
-    print(f'\nprobe:{name}:{error}', flush=True)
-"""
 
 
 @dataclass(frozen=True)
@@ -95,33 +75,6 @@ def parts(stack: Stack) -> list[Part]:
         if module == 'mmcv':
             found.append(Part('mmcv.ops', (dist,), '', ('pair', 'mmcv')))
     return [*found, Part('mmrazor', ('mmrazor',), '==1.0.0', NEEDS['mmdet'])]
-
-
-def probe(modules: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Import modules in a new process, and in another one after a crash.
-
-    Returns:
-        tuple[dict[str, str], str]: For each, the last line of its error, or
-        ''; and the file of mmcv's operators, if they load.
-    """
-    errors: dict[str, str] = {}
-    operators = ''
-    while left := modules[len(errors) :]:
-        done = subprocess.run(
-            [sys.executable, '-c', PROBE, PROBE_OPERATORS, *left],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding='utf-8',
-            errors='replace',
-        )
-        answers = re.findall(r'^probe:([\w.]+):(.*)$', done.stdout, re.M)
-        errors.update(answers)
-        if file := re.search('^operators:(.*)$', done.stdout, re.M):
-            operators = file[1]
-        if len(answers) < len(left):
-            status = f'Python exits with {done.returncode}'
-            errors[left[len(answers)]] = f'{status} when it is imported'
-    return errors, operators
 
 
 def check_python() -> Check:

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -27,37 +29,86 @@ from .repack_mmcv import LOCAL, python_files, repack
 from .stacks import Stack
 
 OPERATORS = Path(__file__).resolve().parent / 'mmcv_ext'
-# Prints the file of the operators, if they load and fit.
-PROBE_OPERATORS = """
-import mmcv.ops, mmcv._ext, torch
-is_compiled = not mmcv._ext.__file__.endswith('.py')
-if is_compiled and torch.cuda.is_available():
-    if mmcv._ext.get_compiling_cuda_version() == 'not available':
-        raise OSError('they were compiled without CUDA, and torch sees a GPU')
-print('operators:' + mmcv._ext.__file__)
+# Imports each module it is given, and says how that went in one line each; of
+# mmcv's operators, if they fit, it says the file. MMRazor refuses OneDL's mmcv
+# by its version; lshfm_mm.compat hides it, too.
+PROBE = r"""
+import sys, traceback
+from importlib import import_module
+
+def load(name):
+    if name == 'mmrazor':
+        import_module('mmcv').__version__ = '2.1.0'
+    module = import_module(name)
+    if name == 'mmcv.ops':
+        ext, torch = import_module('mmcv._ext'), import_module('torch')
+        if not ext.__file__.endswith('.py') and torch.cuda.is_available():
+            if ext.get_compiling_cuda_version() == 'not available':
+                raise OSError(
+                    'they were compiled without CUDA, and torch sees a GPU'
+                )
+        print(f'\noperators:{ext.__file__}')
+
+for name in sys.argv[1:]:
+    error = ''
+    try:
+        load(name)
+    except BaseException as e:
+        error = ''.join(traceback.format_exception_only(type(e), e))
+        error = error.strip().splitlines()[-1]
+    print(f'\nprobe:{name}:{error}', flush=True)
 """
-# The last line that it prints is mmcv where only the operators do not load.
-PROBE = f"import mmcv\nprint('mmcv')\n{PROBE_OPERATORS}"
 
 
-def run_python(code: str, folder: str = '') -> tuple[str, str]:
-    """Run code in a new process that looks for modules in a folder first.
+def run_python(code: str) -> tuple[str, str]:
+    """Run code in a new process.
 
     Returns:
         tuple[str, str]: The last line that it printed, and the last line of
         its error (empty when all went well).
     """
-    path = [folder, os.environ.get('PYTHONPATH', '')]
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, path))},
-    )
+    command = [sys.executable, '-c', code]
+    done = subprocess.run(command, capture_output=True, text=True)
     printed = ['', *done.stdout.strip().splitlines()]
     crash = f'crashed with exit status {done.returncode}'
     errors = [crash, *done.stderr.strip().splitlines()]
     return printed[-1], errors[-1] if done.returncode else ''
+
+
+def probe(
+    modules: Sequence[str], folder: str = ''
+) -> tuple[dict[str, str], str]:
+    """Import modules in a new process, and in another one after a crash.
+
+    Args:
+        modules (Sequence[str]): Names to import, in this order.
+        folder (str): Where they are looked for first, if given.
+
+    Returns:
+        tuple[dict[str, str], str]: For each, the last line of its error, or
+        ''; and the file of mmcv's operators, if they load.
+    """
+    path = [folder, os.environ.get('PYTHONPATH', '')]
+    env = os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, path))}
+    errors: dict[str, str] = {}
+    operators = ''
+    while left := modules[len(errors) :]:
+        done = subprocess.run(
+            [sys.executable, '-c', PROBE, *left],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding='utf-8',
+            errors='replace',
+        )
+        answers = re.findall(r'^probe:([\w.]+):(.*)$', done.stdout, re.M)
+        errors.update(answers)
+        if file := re.search('^operators:(.*)$', done.stdout, re.M):
+            operators = file[1]
+        if len(answers) < len(left):
+            status = f'Python exits with {done.returncode}'
+            errors[left[len(answers)]] = f'{status} when it is imported'
+    return errors, operators
 
 
 def pip(*args: str) -> bool:
@@ -122,10 +173,8 @@ def in_place(stack: Stack) -> str:
     name, spec = stack.packages['mmcv']
     version = stacks.dist_version(name)
     if version and stacks.satisfies(version, spec):
-        line, error = run_python(PROBE)
-        if not error:
-            file = line.removeprefix('operators:')
-            return judge_operators(stack, file)[0]
+        _, operators = probe(['mmcv.ops'])
+        return operators and judge_operators(stack, operators)[0]
     return ''
 
 
@@ -148,13 +197,13 @@ def install(wheel: Path) -> str:
         wanted = dist.requires or []
         if wanted and not pip('install', '--quiet', *lock, *wanted):
             sys.exit('error: mmcv: its requirements could not be installed')
-        reached, error = run_python(PROBE, scratch)
-    if error and not reached:
+        errors, _ = probe(['mmcv', 'mmcv.ops'], scratch)
+    if error := errors['mmcv']:
         sys.exit(
             f'error: mmcv: {wheel} cannot be imported ({error}); what was '
             f'installed stays'
         )
-    if error:
+    if error := errors['mmcv.ops']:
         return error
     if not pip(*only, '--force-reinstall', str(wheel)):
         sys.exit(refusal)

@@ -47,12 +47,12 @@ class View(NamedTuple):
     """What there is to mimic in a model; None where there is no such."""
 
     model: BaseModel
-    rois: list[Layer]  # the class layers of the stages of a RoI head
+    # Of each stage of a RoI head: the class layer, the last of several FCs.
+    rois: list[tuple[Layer, Layer | None]]
     dense: Layer | None
     neck: Layer | None
     pooled: Layer | None
-    one_label: bool = False  # to an image
-    fcs: Sequence[Layer | None] = ()  # of each stage, the last shared FC
+    one_label: bool  # to an image
 
     @property
     def kind(self) -> str:
@@ -62,7 +62,8 @@ class View(NamedTuple):
     @property
     def class_layers(self) -> list[Layer]:
         """All layers that give class scores."""
-        return [*self.rois, *filter(None, (self.dense, self.pooled))]
+        others = filter(None, (self.dense, self.pooled))
+        return [*(layer for layer, _ in self.rois), *others]
 
 
 def build_model(field: str, config: Config) -> BaseModel:
@@ -116,12 +117,11 @@ def inspect_config(field: str, config: Config) -> View:
                 hook.remove()
     return View(
         model,
-        _box_layers(model),
+        _stages(model),
         _source(calls, _maps(result)) if is_dense else None,
         _neck(calls),
         _source(calls, [result]) if is_classifier else None,
         is_classifier and type(model.head).__name__ == 'LinearClsHead',
-        _last_fcs(model),
     )
 
 
@@ -153,32 +153,21 @@ def _neck(calls: list[Any]) -> Layer | None:
     return None
 
 
-def _box_heads(model: BaseModel) -> list[tuple[str, nn.Module]]:
-    """The box head of each stage of a RoI head, with its name."""
+def _stages(model: BaseModel) -> list[tuple[Layer, Layer | None]]:
     if not has_rois(model):
         return []
-    heads, name = model.roi_head.bbox_head, 'roi_head.bbox_head'
+    root, heads = 'roi_head.bbox_head', model.roi_head.bbox_head
+    named = {root: heads}
     if isinstance(heads, nn.ModuleList):
-        return [(f'{name}.{i}', head) for i, head in enumerate(heads)]
-    return [(name, heads)]
-
-
-def _box_layers(model: BaseModel) -> list[Layer]:
-    """The class layer of each stage of a RoI head."""
-    layers = []
-    for name, head in _box_heads(model):
+        named = {f'{root}.{i}': head for i, head in enumerate(heads)}
+    stages = []
+    for name, head in named.items():
         layer = getattr(head, 'fc_cls', None)
         if not isinstance(layer, nn.Linear):
             return []
-        layers.append(Layer(f'{name}.fc_cls', layer))
-    return layers
-
-
-def _last_fcs(model: BaseModel) -> list[Layer | None]:
-    """The last shared FC of each stage; None where there are not several."""
-    layers: list[Layer | None] = []
-    for name, head in _box_heads(model):
         fcs: Sequence[nn.Module] = getattr(head, 'shared_fcs', ())
-        path = f'{name}.shared_fcs.{len(fcs) - 1}'
-        layers.append(Layer(path, fcs[-1]) if len(fcs) > 1 else None)
-    return layers
+        fc = None
+        if len(fcs) > 1:
+            fc = Layer(f'{name}.shared_fcs.{len(fcs) - 1}', fcs[-1])
+        stages.append((Layer(f'{name}.fc_cls', layer), fc))
+    return stages

@@ -72,12 +72,8 @@ def add_embedding(
     """Give a classifier an embedding as wide as its teacher, if it needs one.
 
     Unlike a connector it is in the student's own path, so that the classifier
-    behind it can be the teacher's; export folds it away.
-
-    Args:
-        model (ConfigDict): Model config of the student; changed in place.
-        student (View): The student.
-        teacher (View): The teacher.
+    behind it can be the teacher's; export folds it away. The student's model
+    config is changed in place.
 
     Returns:
         tuple[int, int]: Widths before and after an embedding that is added.
@@ -86,11 +82,9 @@ def add_embedding(
     ours, theirs = (layer and layer.width for layer in layers)
     if ours is None or theirs is None or ours == theirs:
         return None
-    neck, head = (ConfigDict(model.get(k) or {}) for k in ('neck', 'head'))
-    if (
-        neck.get('type') != 'GlobalAveragePooling'
-        or head.get('type') not in HEADS
-    ):
+    neck, head = (dict(model.get(k) or {}) for k in ('neck', 'head'))
+    pools = neck.get('type') == 'GlobalAveragePooling'
+    if not pools or head.get('type') not in HEADS:
         return None
     model.neck = dict(
         type='LinearNeck',
@@ -117,13 +111,12 @@ def _pair_rois(
     layers = _both(student, teacher, 'rois', 'class layer that reads RoIs')
     stages = list(zip(*layers, strict=False))
     taps, connectors, losses = {}, {}, {}
-    for index, (ours, theirs) in enumerate(stages):
+    for index, ((ours, our_fc), (theirs, their_fc)) in enumerate(stages):
         name = 'roi' if len(stages) == 1 else f'roi{index}'
-        fcs = student.fcs[index], teacher.fcs[index]
-        if loss == 'recommended' and fcs[0] and fcs[1]:
+        if loss == 'recommended' and our_fc and their_fc:
             # The better tap (docs/results.md), if it needs no connector.
-            if not _connector(name, fcs[0], fcs[1]):
-                ours, theirs = fcs[0], fcs[1]
+            if our_fc.width == their_fc.width:
+                ours, theirs = our_fc, their_fc
         taps[name] = _tap(ours, theirs)
         connectors.update(_connector(name, ours, theirs))
         losses[name] = _losses(loss, weight)
