@@ -101,18 +101,14 @@ def find_compiler() -> str:
             'take those on torchvision: python -m lshfm_mm install_mmcv'
         )
     named = os.environ.get('CXX', '').strip()
-    commands = map(shlex.split, [named] if named else ['c++', 'g++'])
-    compilers = [
-        [path, *arguments]
-        for name, *arguments in commands
-        if (path := shutil.which(name))
-    ]
-    if not compilers:
+    name, *arguments = shlex.split(named or 'c++')
+    path = shutil.which(name) or (not named and shutil.which('g++'))
+    if not path:
         sys.exit(
             f'error: compiler: no C++ compiler found (CXX={named or "unset"})'
             f'; install one, for example "apt-get install g++", or set CXX'
         )
-    compiler = compilers[0]
+    compiler = [path, *arguments]
     test = ['-std=c++20', '-fsyntax-only', '-x', 'c++', os.devnull]
     if subprocess.run([*compiler, *test], capture_output=True).returncode:
         sys.exit(
