@@ -39,7 +39,7 @@ from importlib import import_module
 def load(name):
     if name == 'mmrazor':
         import_module('mmcv').__version__ = '2.1.0'
-    module = import_module(name)
+    import_module(name)
     if name == 'mmcv.ops':
         ext, torch = import_module('mmcv._ext'), import_module('torch')
         if not ext.__file__.endswith('.py') and torch.cuda.is_available():
