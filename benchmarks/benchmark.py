@@ -29,6 +29,7 @@ import mmdet
 import mmengine
 import torch
 import torch.nn.functional as F
+from machine import commit, processor
 from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -41,7 +42,6 @@ from tqdm import tqdm
 
 import lshfm_mm
 from lshfm_mm import cli
-from lshfm_mm.cli.machine import commit, processor
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.losses import lsh_loss

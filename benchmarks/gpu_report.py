@@ -18,9 +18,9 @@ from xml.etree import ElementTree
 
 import torch
 import torchvision
+from machine import commit
 
 import lshfm_mm
-from lshfm_mm.cli.machine import commit
 from lshfm_mm.compat.operators import are_compiled
 from lshfm_mm.utils.files import atomic_write
 

@@ -23,16 +23,14 @@ VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
-    """Raise at an argument that a class does not take.
+    """Raise ConfigError at an argument that a class does not take.
+
+    What it takes as ``**kwargs`` is for the classes that it derives from.
 
     Args:
         field (str): Where the arguments stand, for messages.
-        kind (type): The class. What it takes as ``**kwargs`` is for the
-            classes that it derives from.
+        kind (type): The class.
         given (Iterable[str]): Names of arguments, as in a config.
-
-    Raises:
-        ConfigError: With the nearest of the names that it takes.
     """
     known: set[str] = set()
     for base in kind.__mro__ if isclass(kind) else ():
@@ -65,63 +63,44 @@ def few(names: list[str]) -> str:
     return ', '.join(names[:NAMED_KEYS]) + more
 
 
-def check_int(
-    field: str, value: object, least: int = 1, most: int | None = None
-) -> None:
-    """Raise ConfigError unless a value is an int in a range.
+def _check(fits: bool, field: str, wanted: str, value: object) -> None:
+    if not fits:
+        raise ConfigError(f'{field}: must be {wanted}, but got {value!r}')
 
-    Args:
-        field (str): The setting.
-        value (object): Its value; a bool is no int.
-        least (int): The least that is allowed. Defaults to 1.
-        most (int, optional): The greatest that is allowed.
-    """
-    if type(value) is not int or not (
-        least <= value and (most is None or value <= most)
-    ):
-        limits = f'>= {least}' if most is None else f'in {least} .. {most}'
-        raise ConfigError(
-            f'{field}: must be an int {limits}, but got {value!r}'
-        )
+
+def check_int(
+    field: str, value: object, least: int = 1, most: float = math.inf
+) -> None:
+    """Raise ConfigError unless a value is an int in a range, and no bool."""
+    limits = f'>= {least}' if most == math.inf else f'in {least} .. {most}'
+    fits = type(value) is int and least <= value <= most
+    _check(fits, field, f'an int {limits}', value)
 
 
 def check_bools(values: Mapping[str, object]) -> None:
     """Raise ConfigError unless all values of some settings are bools."""
     for field, value in values.items():
-        if not isinstance(value, bool):
-            raise ConfigError(
-                f'{field}: must be True or False, but got {value!r}'
-            )
+        _check(isinstance(value, bool), field, 'True or False', value)
 
 
 def check_choice(field: str, value: object, choices: Sequence[Any]) -> None:
     """Raise ConfigError unless a value is one of some."""
-    if value not in choices:
-        raise ConfigError(
-            f'{field}: must be one of {tuple(choices)}, but got {value!r}'
-        )
+    _check(value in choices, field, f'one of {tuple(choices)}', value)
 
 
 def check_positive(field: str, value: object, other: str = '') -> None:
     """Raise ConfigError unless a value is a finite number > 0.
 
-    Args:
-        field (str): The setting.
-        value (object): Its value.
-        other (str): What else it may be, for the message.
+    ``other`` says what else it may be.
     """
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise ConfigError(
-            f'{field}: must be a finite number > 0{other}, but got {value!r}'
-        )
+    fits = _is_number(value) and 0 < value < math.inf
+    _check(fits, field, f'a finite number > 0{other}', value)
 
 
 def check_loss_weight(value: object) -> None:
     """Raise ConfigError unless a value can weigh a loss."""
-    if not _is_number(value) or not 0 <= value < math.inf:
-        raise ConfigError(
-            f'loss_weight: must be a finite number >= 0, but got {value!r}'
-        )
+    fits = _is_number(value) and 0 <= value < math.inf
+    _check(fits, 'loss_weight', 'a finite number >= 0', value)
 
 
 def _is_number(value: object) -> TypeGuard[float]:

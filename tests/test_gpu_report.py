@@ -1,6 +1,6 @@
 """The page of make gpu, from what pytest really reports."""
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -32,12 +32,9 @@ def test_of_it(broken):
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location(
-        'gpu_report', REPO / 'benchmarks/gpu_report.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPO / 'benchmarks')
+        return importlib.import_module('gpu_report')
 
 
 def test_outcomes_of_real_tests(tool, tmp_path):

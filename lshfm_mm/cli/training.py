@@ -35,12 +35,8 @@ def start_processes(args: Namespace, cfg: Config) -> None:
     """Let the processes of a launcher meet where there is no GPU.
 
     With one, MMEngine does it. Without, its launchers stop at choosing the
-    GPU of a process, and its wrapper at placing the model there.
-
-    Args:
-        args (Namespace): Of the tool; its ``cfg_options`` get a wrapper for
-            the CPU.
-        cfg (Config): The config, with ``env_cfg.dist_cfg``.
+    GPU of a process, and its wrapper at placing the model there: the tool's
+    ``args.cfg_options`` get one for the CPU.
 
     Raises:
         ConfigError: If backend or launcher needs a GPU, and none is there.
@@ -71,13 +67,7 @@ def start_processes(args: Namespace, cfg: Config) -> None:
 
 
 def audit_options(cfg: Config) -> dict[str, Any]:
-    """Overrides under which a training is the audit of its first batch.
-
-    Args:
-        cfg (Config): Of a distillation.
-
-    Returns:
-        dict: Overrides of the config.
+    """Overrides under which a distillation is the audit of its first batch.
 
     Raises:
         ConfigError: If the config is of something else.
@@ -96,10 +86,6 @@ def audit_options(cfg: Config) -> dict[str, Any]:
 def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
     """Evaluate the teacher of a distillation on the validation set.
 
-    Args:
-        cfg (Config): Of a distillation.
-        launcher (str): How the processes were started, as in mmdet.
-
     Returns:
         dict[str, float]: Metrics.
 
@@ -115,14 +101,12 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         )
     if launcher != 'none' and not dist.is_distributed():
         dist.init_dist(launcher, **cfg.env_cfg.dist_cfg)
-    metrics = validate(
-        build_teacher(
-            cfg.model.teacher,
-            cfg.model.get('teacher_ckpt'),
-            cfg.model.get('teacher_strict', True),
-        ).model,
-        cfg,
+    teacher = build_teacher(
+        cfg.model.teacher,
+        cfg.model.get('teacher_ckpt'),
+        cfg.model.get('teacher_strict', True),
     )
+    metrics = validate(teacher.model, cfg)
     scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
     if not any(score > 0 for score in scores.values()):
         raise ConfigError(

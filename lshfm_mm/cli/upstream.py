@@ -1,4 +1,4 @@
-"""What the command-line tools share.
+"""The tools of mmdet and mmpretrain, and errors of one line.
 
 Training and testing are the tools of mmdet or mmpretrain, as they lie in
 their packages, with their arguments. Around them: the imports that make them
@@ -24,7 +24,7 @@ warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
 
 
 def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
-    """Load a tool of mmdet, or of mmpretrain for its configs.
+    """Load a tool of mmdet, or of mmpretrain for its configs; run nothing.
 
     Args:
         name (str): Its name, such as 'train'.
@@ -32,8 +32,7 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
             config tells by its ``default_scope`` whose tool it is.
 
     Returns:
-        ModuleType: The module, with ``parse_args`` and ``main``; nothing has
-        run.
+        ModuleType: With ``parse_args`` and ``main``.
 
     Raises:
         ConfigError: If a package is absent, or has no such tool.
@@ -69,14 +68,7 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
 
 
 def parse_names(field: str, arguments: Sequence[str]) -> dict[str, str]:
-    """Read arguments NAME=VALUE.
-
-    Args:
-        field (str): Which they are, for messages.
-        arguments (list[str]): The arguments.
-
-    Returns:
-        dict[str, str]: Name -> value.
+    """Read arguments NAME=VALUE; ``field`` names them in messages.
 
     Raises:
         ConfigError: If one has no name or no value, or a name is given twice.
@@ -95,11 +87,7 @@ def parse_names(field: str, arguments: Sequence[str]) -> dict[str, str]:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a tool on a patched MMEngine; make one line of its errors.
-
-    Args:
-        main (Callable): What the tool does.
-    """
+    """Run a tool on a patched MMEngine; make one line of its errors."""
     patch_loaders()
     patch_device()
     try:

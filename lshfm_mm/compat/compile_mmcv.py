@@ -24,31 +24,26 @@ import tempfile
 import time
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from .install_mmcv import cache_folder, download, install, pip, run_python
-from .stacks import ONEDL, Stack
+from .stacks import ONEDL, Stack, satisfies
 
 # An index for each pair of builds, such as cu129-torch290.
 PUBLISHED = 'https://mmwheels.onedl.ai/{cuda}-torch{torch}0/simple/onedl-mmcv/'
-FIRST_CXX20_TORCH = (2, 14)
+CXX20_TORCH = '>=2.14'
 BYTES_PER_JOB = 2 * 1024**3
 NINJA_STEP = re.compile(r'^\[(\d+)/(\d+)\]')
 PROBE_TORCH = """
 import torch
-print(torch.__version__, torch.version.cuda, torch.cuda.is_available())
+print(torch.__version__, torch.cuda.is_available(), torch.version.cuda or '')
 """
 PROBE_CUDA_HOME = """
 from torch.utils.cpp_extension import CUDA_HOME
 if CUDA_HOME is None:
     raise OSError('CUDA_HOME is not set')
 """
-
-
-def torch_release(torch: str) -> tuple[int, int]:
-    """Return major and minor of a version such as ``2.14.1+cu130``."""
-    major, minor = torch.split('.')[:2]
-    return int(major), int(minor)
 
 
 def wheel_folder(stack: Stack, torch: str, gpu: bool) -> Path:
@@ -64,13 +59,12 @@ def wheel_folder(stack: Stack, torch: str, gpu: bool) -> Path:
 def cached_wheel(folder: Path) -> Path | None:
     """Return the wheel in ``folder``; remove those which are damaged."""
     for wheel in sorted(folder.glob('*mmcv-*.whl')):
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                whole = archive.testzip() is None
-        except (zipfile.BadZipFile, zlib.error, EOFError):
-            whole = False
-        if whole:
-            return wheel
+        with (
+            suppress(zipfile.BadZipFile, zlib.error, EOFError),
+            zipfile.ZipFile(wheel) as archive,
+        ):
+            if archive.testzip() is None:
+                return wheel
         print(f'mmcv: removing the damaged {wheel}', flush=True)
         wheel.unlink()
     return None
@@ -82,7 +76,7 @@ def fetch_published(
     """Download OneDL's wheel for this torch and Python into ``folder``."""
     page = PUBLISHED.format(
         cuda='cu' + cuda.replace('.', '') if cuda else 'cpu',
-        torch='{}{}'.format(*torch_release(torch)),
+        torch=''.join(torch.split('.')[:2]),
     )
     print(f'mmcv: looking for a published wheel at {page}', flush=True)
     fetched = pip(
@@ -107,18 +101,14 @@ def find_compiler() -> str:
             'take those on torchvision: python -m lshfm_mm install_mmcv'
         )
     named = os.environ.get('CXX', '').strip()
-    commands = map(shlex.split, [named] if named else ['c++', 'g++'])
-    compilers = [
-        [path, *arguments]
-        for name, *arguments in commands
-        if (path := shutil.which(name))
-    ]
-    if not compilers:
+    name, *arguments = shlex.split(named or 'c++')
+    path = shutil.which(name) or (not named and shutil.which('g++'))
+    if not path:
         sys.exit(
             f'error: compiler: no C++ compiler found (CXX={named or "unset"})'
             f'; install one, for example "apt-get install g++", or set CXX'
         )
-    compiler = compilers[0]
+    compiler = [path, *arguments]
     test = ['-std=c++20', '-fsyntax-only', '-x', 'c++', os.devnull]
     if subprocess.run([*compiler, *test], capture_output=True).returncode:
         sys.exit(
@@ -158,7 +148,7 @@ def compiler_env(torch: str, gpu: bool, folder: Path) -> dict[str, str]:
     env.setdefault('MAX_JOBS', str(parallel_jobs()))
     scripts = str(Path(sys.executable).parent)
     env['PATH'] = scripts + os.pathsep + env.get('PATH', '')
-    if torch_release(torch) >= FIRST_CXX20_TORCH:
+    if satisfies(torch, CXX20_TORCH):
         wrapper = folder / 'c++20'
         wrapper.write_text(
             f'#!/bin/sh\nexec {compiler} "$@" -std=c++20\n', 'utf-8'
@@ -233,14 +223,11 @@ def run_with_progress(
 
 
 def show_progress(line: str, spent: float) -> None:
-    """Print one line of progress for a line in which ninja counts.
+    """Print progress where ninja counts, as in ``[3/77] c++ ...``.
 
-    Args:
-        line (str): Such as ``[3/77] c++ ...``; others are passed over.
-        spent (float): Seconds since the build began.
+    ``spent`` are the seconds since the build began.
     """
-    step = NINJA_STEP.match(line)
-    if step:
+    if step := NINJA_STEP.match(line):
         done, total = map(int, step.groups())
         left = spent / done * (total - done)
         print(
@@ -251,10 +238,9 @@ def show_progress(line: str, spent: float) -> None:
 
 
 def install_cached(folder: Path, torch: str) -> bool:
-    """Install the wheel in ``folder``; remove it if its operators fail.
+    """Install the wheel in ``folder``, if one is there whose operators load.
 
-    Returns:
-        bool: Whether there was one whose operators load.
+    One that does not is removed.
     """
     wheel = cached_wheel(folder)
     if wheel is None:
@@ -277,20 +263,17 @@ def install_compiled(stack: Stack) -> None:
     answer, error = run_python(PROBE_TORCH)
     if error:
         sys.exit(f'error: torch: cannot be imported ({error})')
-    torch, cuda, has_gpu = answer.split()
+    torch, has_gpu, *cuda = answer.split()
     # mmcv's setup reads this name: ops for the GPU on a machine without.
     gpu = has_gpu == 'True' or os.environ.get('FORCE_CUDA') == '1'
     folder = wheel_folder(stack, torch, gpu)
     with FileLock(folder / 'lock'):  # a second run waits for the first
         if install_cached(folder, torch):
             return
-        if (
-            stack is ONEDL
-            and fetch_published(
-                stack, torch, None if cuda == 'None' else cuda, folder
-            )
-            and install_cached(folder, torch)
-        ):
+        is_fetched = stack is ONEDL and fetch_published(
+            stack, torch, cuda[0] if cuda else None, folder
+        )
+        if is_fetched and install_cached(folder, torch):
             return
         try:
             build(stack, torch, gpu, folder)

@@ -11,37 +11,16 @@ from __future__ import annotations
 import argparse
 import ctypes
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 
 from . import compile_mmcv, stacks
-from .install_mmcv import PROBE_OPERATORS, judge_operators
-from .stacks import OPENMMLAB, PYTHON, Stack, dist_version, satisfies
+from .install_mmcv import judge_operators, probe
+from .stacks import PYTHON, Stack, dist_version, satisfies
 
-INSTALL_MMCV = 'python -m lshfm_mm install_mmcv'
 OPENCV_MEND = 'install it, for example "apt-get install libgl1 libglib2.0-0"'
-# Imports each module it is given, and says how that went in one line each.
-# Code is for the operators. MMRazor refuses OneDL's mmcv by its version;
-# lshfm_mm.compat hides it, too.
-PROBE = r"""
-import importlib, sys, traceback
-code, *names = sys.argv[1:]
-for name in names:
-    error = ''
-    try:
-        if name == 'mmrazor':
-            importlib.import_module('mmcv').__version__ = '2.1.0'
-        if name == 'mmcv.ops':
-            exec(code)
-        importlib.import_module(name)
-    except BaseException as e:
-        error = ''.join(traceback.format_exception_only(type(e), e))
-        error = error.strip().splitlines()[-1]
-    print(f'\nprobe:{name}:{error}', flush=True)
-"""
 
 
 @dataclass(frozen=True)
@@ -89,129 +68,77 @@ NEEDS = {
 
 def parts(stack: Stack) -> list[Part]:
     """Return all packages, each after those that it needs."""
-    all_parts = [*COMMON]
+    found = [*COMMON]
     for module, (dist, spec) in stack.packages.items():
-        needs = NEEDS.get(module, ())
-        required = module != 'mmpretrain'
-        all_parts.append(Part(module, (dist,), spec, needs, required))
+        needs, required = NEEDS.get(module, ()), module != 'mmpretrain'
+        found.append(Part(module, (dist,), spec, needs, required))
         if module == 'mmcv':
-            all_parts.append(Part('mmcv.ops', (dist,), '', ('pair', 'mmcv')))
-    all_parts.append(Part('mmrazor', ('mmrazor',), '==1.0.0', NEEDS['mmdet']))
-    return all_parts
-
-
-def torch_for_torchvision() -> str:
-    """Return the range of torch that the installed torchvision asks for."""
-    for line in metadata.requires('torchvision') or ():
-        wanted = re.match(r'torch\s*\(?([<>=!][^;)]*)', line)
-        if wanted:
-            return wanted.group(1).replace(' ', '')
-    return ''
-
-
-def probe(modules: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Import modules in a new process, and in another one after a crash.
-
-    Args:
-        modules (Sequence[str]): Names to import, in this order.
-
-    Returns:
-        tuple[dict[str, str], str]: For each, the last line of its error, or
-        ''; and the file of mmcv's operators, if they load.
-    """
-    errors: dict[str, str] = {}
-    operators = ''
-    while len(errors) < len(modules):
-        left = modules[len(errors) :]
-        done = subprocess.run(
-            [sys.executable, '-c', PROBE, PROBE_OPERATORS, *left],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding='utf-8',
-            errors='replace',
-        )
-        answers = re.findall(r'^probe:([\w.]+):(.*)$', done.stdout, re.M)
-        errors.update(answers)
-        for file in re.findall('^operators:(.*)$', done.stdout, re.M):
-            operators = file
-        if len(answers) < len(left):
-            status = f'Python exits with {done.returncode}'
-            errors[left[len(answers)]] = f'{status} when it is imported'
-    return errors, operators
+            found.append(Part('mmcv.ops', (dist,), '', ('pair', 'mmcv')))
+    return [*found, Part('mmrazor', ('mmrazor',), '==1.0.0', NEEDS['mmdet'])]
 
 
 def check_python() -> Check:
     """Check the version of this interpreter."""
     here = '.'.join(map(str, sys.version_info[:3]))
-    if satisfies(here, PYTHON):
-        return Check('Python', here, PYTHON)
-    error = f'this is {here}, needed is {PYTHON}'
+    fits = satisfies(here, PYTHON)
+    error = '' if fits else f'this is {here}, needed is {PYTHON}'
     mend = 'name another one, for example "make env PYTHON=python3.11"'
     return Check('Python', here, PYTHON, error, mend)
 
 
-def check_opencv() -> Check:
-    """Check for the libraries of the system that OpenCV's wheel needs."""
+def missing_library() -> str:
+    """Return a library of the system that OpenCV's wheel lacks, or ''."""
     if sys.platform == 'linux':
         try:
             ctypes.CDLL('libGL.so.1')
             ctypes.CDLL('libgthread-2.0.so.0')
         except OSError as error:
-            library = str(error).split(':')[0]
-            lack = f'OpenCV needs {library}'
-            return Check(library, 'none', 'any', lack, OPENCV_MEND)
-    return Check('OpenCV', 'libraries', 'any')
+            return str(error).split(':')[0]
+    return ''
 
 
 def check_part(part: Part, error: str, before: Mapping[str, Check]) -> Check:
-    """Check one package.
+    """Check one package, that is imported with this error, or ''.
 
-    Args:
-        part (Part): The package.
-        error (str): Why it cannot be imported, or ''.
-        before (Mapping[str, Check]): The checks of earlier modules.
-
-    Returns:
-        Check: Its ``mend`` points at the first part it lacks, if one fails.
+    Its ``mend`` points at the first part it lacks of those checked before.
     """
     version = dist_version(*part.dists)
-    needed, name = part.spec or 'any', part.dists[0]
-    wanted = name + part.spec
+    wanted = [part.dists[0] + part.spec]
     missing = re.search(r"No module named '(\w+)", error)
-    needed_checks = [before[need] for need in part.needs if need in before]
-    lacking = [check.name for check in needed_checks if check.error]
-    options = []
+    lacking = [
+        before[need].name
+        for need in part.needs
+        if need in before and before[need].error
+    ]
     if not version:
         error = 'not installed'
     elif not satisfies(version, part.spec):
         error = f'version {version} is outside {part.spec}'
     elif missing and missing[1] != part.module.split('.')[0]:
-        wanted = missing[1]
+        wanted = [missing[1]]
     else:
-        options = ['--force-reinstall', '--no-deps']
-    mend = stacks.pip_install(*options, wanted)
+        wanted = ['--force-reinstall', '--no-deps', *wanted]
+    mend = stacks.pip_install(*wanted)
     if version and lacking:
         mend = f'mend {lacking[0]} first'
     elif part.module.startswith('mmcv'):
-        mend = INSTALL_MMCV
+        mend = 'python -m lshfm_mm install_mmcv'
     elif part.module == 'cv2' and 'cannot open shared object' in error:
         mend = OPENCV_MEND
-    return Check(name, version or 'none', needed, error, mend, part.required)
+    needed = part.spec or 'any'
+    name, found = part.dists[0], version or 'none'
+    return Check(name, found, needed, error, mend, part.required)
 
 
-def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
-    """Check that torchvision was made for this torch.
+def check_pair(torch: str, torchvision: str, error: str) -> Check:
+    """Check that torchvision of a version was made for a version of torch.
 
-    Args:
-        torch (str): Version of torch, such as ``2.14.1+cpu``.
-        torchvision (str): Version of torchvision.
-        wanted (str): The range of torch that torchvision asks for.
-        error (str): Why torchvision cannot be imported, or ''. Its version
-            can be right and its build (CPU or CUDA) another than torch's.
-
-    Returns:
-        Check: Its ``mend`` installs the pair, from the index of its build.
+    With the ``error`` of its import, or '': its version can be right and its
+    build (CPU or CUDA) another. ``mend`` takes the index of torch's build.
     """
+    requires = '\n'.join(metadata.requires('torchvision') or ())
+    asked = re.search(r'^torch\s*\(?([<>=!][^;)\n]*)', requires, re.M)
+    wanted = asked[1].replace(' ', '') if asked else ''
     pair = f'torchvision=={torchvision.split("+")[0]}'
     mend = f'pip install --force-reinstall --no-deps {pair}'
     if not satisfies(torch, wanted):
@@ -220,16 +147,13 @@ def check_pair(torch: str, torchvision: str, wanted: str, error: str) -> Check:
     if '+' in torch:
         build = torch.split('+')[1]
         mend += f' --index-url https://download.pytorch.org/whl/{build}'
-    versions = f'{torch} + {torchvision}'
-    return Check(
-        'torch + torchvision', versions, f'torch{wanted}', error, mend
-    )
+    name, found = 'torch + torchvision', f'{torch} + {torchvision}'
+    return Check(name, found, f'torch{wanted}', error, mend)
 
 
 def check_stack() -> list[Check]:
     """Check Python, which stack is installed, and each package of it."""
     error, mend = stacks.mixture()
-    stack = OPENMMLAB if error else stacks.choose()
     names = [x.name for x in stacks.STACKS.values() if x.installed()]
     installed = ' + '.join(names) or 'none'
     checks = {
@@ -237,47 +161,42 @@ def check_stack() -> list[Check]:
         'stack': Check('stack', installed, 'one', error, mend),
     }
     if error:  # what else is found would be about files of the other one
-        return list(checks.values())
+        return [*checks.values()]
+    stack = stacks.choose()
     errors, operators = probe([part.module for part in parts(stack)])
+    kind = 'none'
     if operators:
         kind, errors['mmcv.ops'] = judge_operators(stack, operators)
     for part in parts(stack):
         module, error = part.module, errors[part.module]
-        if module != 'torchvision':
-            check = check_part(part, error, checks)
-            if module == 'mmcv.ops':
-                check = replace(
-                    check,
-                    name='mmcv operators',
-                    found='none' if check.error else kind,
-                )
-            checks[module] = check
+        if module == 'torchvision':
+            checks[module] = check_part(part, '', checks)
+            versions = dist_version('torch'), dist_version('torchvision')
+            if all(versions) and not errors['torch']:
+                checks['pair'] = check_pair(*versions, error)
             continue
-        torch, torchvision = map(dist_version, ('torch', 'torchvision'))
-        checks[module] = check_part(part, '', checks)
-        if torch and torchvision and not errors['torch']:
-            checks['pair'] = check_pair(
-                torch, torchvision, torch_for_torchvision(), error
-            )
-    return list(checks.values())
+        check = check_part(part, error, checks)
+        if module == 'mmcv.ops':
+            found = 'none' if check.error else kind
+            check = replace(check, name='mmcv operators', found=found)
+        checks[module] = check
+    return [*checks.values()]
 
 
 def format_table(checks: Sequence[Check]) -> str:
     """Return the table, with error and command under each line that fails."""
-    rows = [('part', 'found', 'needed', 'status')]
-    notes = {}
+    rows, notes = [('part', 'found', 'needed', 'status')], ['']
     for check in checks:
         bad = 'FAIL' if check.required else 'optional'
         status = bad if check.error else 'ok'
+        note = f'\n    {check.error}\n    mend: {check.mend}'
         rows.append((check.name, check.found, check.needed, status))
-        if check.error:
-            notes[len(rows)] = f'\n    {check.error}\n    mend: {check.mend}'
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for i, row in enumerate(rows, 1):
-        line = '  '.join(map(str.ljust, row, widths))
-        lines.append(line.rstrip() + notes.get(i, ''))
-    return '\n'.join(lines)
+        notes.append(note if check.error else '')
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join(
+        '  '.join(map(str.ljust, row, widths)).rstrip() + note
+        for row, note in zip(rows, notes, strict=True)
+    )
 
 
 def main() -> int:
@@ -319,28 +238,19 @@ def main() -> int:
 
 
 def look_at_machine(compiled: bool, stack: str | None) -> int:
-    """Print one line for each thing that is not as it must be.
-
-    Args:
-        compiled (bool): Whether mmcv shall be compiled.
-        stack (str | None): Name of the stack that shall be installed.
-
-    Returns:
-        int: The exit status.
-    """
-    checks = [check_python(), check_opencv()]
-    failing = [check for check in checks if check.error]
-    for check in failing:
-        print(f'error: {check.name}: {check.error}; {check.mend}')
+    """Print a line for each thing that fails; return the exit status."""
+    lines = []
+    python = check_python()
+    if python.error:
+        lines.append(f'Python: {python.error}; {python.mend}')
+    if library := missing_library():
+        lines.append(f'{library}: OpenCV needs {library}; {OPENCV_MEND}')
     try:
         stacks.choose(stack)
     except ValueError as error:
-        print(f'error: stack: {error}')
-        return 1
+        lines.append(f'stack: {error}')
+    for line in lines:
+        print(f'error: {line}')
     if compiled:
         compile_mmcv.find_compiler()
-    return 1 if failing else 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+    return int(bool(lines))

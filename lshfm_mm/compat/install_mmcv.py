@@ -15,55 +15,100 @@ standard library is used here.
 from __future__ import annotations
 
 import argparse
-import filecmp
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from . import stacks
-from .repack_mmcv import LOCAL, repack
+from .repack_mmcv import LOCAL, python_files, repack
 from .stacks import Stack
 
 OPERATORS = Path(__file__).resolve().parent / 'mmcv_ext'
-# Prints the file of the operators, if they load and fit.
-PROBE_OPERATORS = """
-import mmcv.ops, mmcv._ext, torch
-is_compiled = not mmcv._ext.__file__.endswith('.py')
-if is_compiled and torch.cuda.is_available():
-    if mmcv._ext.get_compiling_cuda_version() == 'not available':
-        raise OSError('they were compiled without CUDA, and torch sees a GPU')
-print('operators:' + mmcv._ext.__file__)
+# Imports each module it is given, and says how that went in one line each; of
+# mmcv's operators, if they fit, it says the file. MMRazor refuses OneDL's mmcv
+# by its version; lshfm_mm.compat hides it, too.
+PROBE = r"""
+import sys, traceback
+from importlib import import_module
+
+def load(name):
+    if name == 'mmrazor':
+        import_module('mmcv').__version__ = '2.1.0'
+    import_module(name)
+    if name == 'mmcv.ops':
+        ext, torch = import_module('mmcv._ext'), import_module('torch')
+        if not ext.__file__.endswith('.py') and torch.cuda.is_available():
+            if ext.get_compiling_cuda_version() == 'not available':
+                raise OSError(
+                    'they were compiled without CUDA, and torch sees a GPU'
+                )
+        print(f'\noperators:{ext.__file__}')
+
+for name in sys.argv[1:]:
+    error = ''
+    try:
+        load(name)
+    except BaseException as e:
+        error = ''.join(traceback.format_exception_only(type(e), e))
+        error = error.strip().splitlines()[-1]
+    print(f'\nprobe:{name}:{error}', flush=True)
 """
-# The last line that it prints is mmcv where only the operators do not load.
-PROBE = f"import mmcv\nprint('mmcv')\n{PROBE_OPERATORS}"
 
 
-def run_python(code: str, folder: str = '') -> tuple[str, str]:
-    """Run ``code`` in a new process.
-
-    Args:
-        code (str): Python source.
-        folder (str): Where modules are looked for first, if given.
+def run_python(code: str) -> tuple[str, str]:
+    """Run code in a new process.
 
     Returns:
         tuple[str, str]: The last line that it printed, and the last line of
         its error (empty when all went well).
     """
-    env = dict(os.environ)
-    if folder:
-        path = [folder, env.get('PYTHONPATH', '')]
-        env['PYTHONPATH'] = os.pathsep.join(filter(None, path))
-    done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, env=env
-    )
-    last = (done.stdout.strip().splitlines() or [''])[-1]
-    if done.returncode == 0:
-        return last, ''
+    command = [sys.executable, '-c', code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    printed = ['', *done.stdout.strip().splitlines()]
     crash = f'crashed with exit status {done.returncode}'
-    return last, (done.stderr.strip().splitlines() or [crash])[-1]
+    errors = [crash, *done.stderr.strip().splitlines()]
+    return printed[-1], errors[-1] if done.returncode else ''
+
+
+def probe(
+    modules: Sequence[str], folder: str = ''
+) -> tuple[dict[str, str], str]:
+    """Import modules in a new process, and in another one after a crash.
+
+    Args:
+        modules (Sequence[str]): Names to import, in this order.
+        folder (str): Where they are looked for first, if given.
+
+    Returns:
+        tuple[dict[str, str], str]: For each, the last line of its error, or
+        ''; and the file of mmcv's operators, if they load.
+    """
+    path = [folder, os.environ.get('PYTHONPATH', '')]
+    env = os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, path))}
+    errors: dict[str, str] = {}
+    operators = ''
+    while left := modules[len(errors) :]:
+        done = subprocess.run(
+            [sys.executable, '-c', PROBE, *left],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding='utf-8',
+            errors='replace',
+        )
+        answers = re.findall(r'^probe:([\w.]+):(.*)$', done.stdout, re.M)
+        errors.update(answers)
+        if file := re.search('^operators:(.*)$', done.stdout, re.M):
+            operators = file[1]
+        if len(answers) < len(left):
+            status = f'Python exits with {done.returncode}'
+            errors[left[len(answers)]] = f'{status} when it is imported'
+    return errors, operators
 
 
 def pip(*args: str) -> bool:
@@ -81,15 +126,9 @@ def cache_folder() -> Path:
 
 
 def download(release: stacks.Release, folder: Path, *options: str) -> Path:
-    """Download one file of the package index, checked by pip.
+    """Download a file of the package index into an empty folder.
 
-    Args:
-        release (Release): The file.
-        folder (Path): Where it is written, an empty one.
-        options (str): Further ones of pip.
-
-    Returns:
-        Path: The file.
+    With further ``options`` of pip, which compares the hash.
     """
     wanted = folder / 'requirements.txt'
     wanted.write_text(
@@ -110,23 +149,8 @@ def download(release: stacks.Release, folder: Path, *options: str) -> Path:
     return path
 
 
-def same_python(left: Path, right: Path) -> bool:
-    """Whether two folders hold the same Python files."""
-    names, others = (
-        sorted(x.relative_to(folder).as_posix() for x in folder.rglob('*.py'))
-        for folder in (left, right)
-    )
-    return names == others and not any(
-        filecmp.cmpfiles(left, right, names, shallow=False)[1:]
-    )
-
-
 def judge_operators(stack: Stack, file: str) -> tuple[str, str]:
-    """Tell which operators of mmcv load.
-
-    Args:
-        stack (Stack): The stack that is installed.
-        file (str): Of the module ``mmcv._ext``.
+    """Tell which operators of mmcv load, by the file of ``mmcv._ext``.
 
     Returns:
         tuple[str, str]: ``compiled``, or ``torchvision's`` for ours as they
@@ -135,28 +159,23 @@ def judge_operators(stack: Stack, file: str) -> tuple[str, str]:
     if not file.endswith('.py'):
         return 'compiled', ''
     version = stacks.dist_version(stack.packages['mmcv'][0])
-    if version == stack.mmcv + LOCAL and same_python(
-        Path(file).parent, OPERATORS
-    ):
+    is_ours = version == stack.mmcv + LOCAL
+    if is_ours and python_files(Path(file).parent) == python_files(OPERATORS):
         return "torchvision's", ''
     return '', "torchvision's operators are not those of this lshfm_mm"
 
 
 def in_place(stack: Stack) -> str:
-    """Return what operators the mmcv that is installed has.
+    """Return which operators the mmcv that is installed has.
 
-    Returns:
-        str: ``compiled`` or ``torchvision's``, or '' when there is no mmcv,
-        one that does not work, or an older one.
+    '' where there is no mmcv, one that does not work, or an older one.
     """
     name, spec = stack.packages['mmcv']
     version = stacks.dist_version(name)
-    if not version or not stacks.satisfies(version, spec):
-        return ''
-    line, error = run_python(PROBE)
-    if error:
-        return ''
-    return judge_operators(stack, line.removeprefix('operators:'))[0]
+    if version and stacks.satisfies(version, spec):
+        _, operators = probe(['mmcv.ops'])
+        return operators and judge_operators(stack, operators)[0]
+    return ''
 
 
 def install(wheel: Path) -> str:
@@ -178,13 +197,13 @@ def install(wheel: Path) -> str:
         wanted = dist.requires or []
         if wanted and not pip('install', '--quiet', *lock, *wanted):
             sys.exit('error: mmcv: its requirements could not be installed')
-        reached, error = run_python(PROBE, scratch)
-    if error and not reached:
+        errors, _ = probe(['mmcv', 'mmcv.ops'], scratch)
+    if error := errors['mmcv']:
         sys.exit(
             f'error: mmcv: {wheel} cannot be imported ({error}); what was '
             f'installed stays'
         )
-    if error:
+    if error := errors['mmcv.ops']:
         return error
     if not pip(*only, '--force-reinstall', str(wheel)):
         sys.exit(refusal)
@@ -194,14 +213,12 @@ def install(wheel: Path) -> str:
 
 def install_on_torchvision(stack: Stack) -> None:
     """Download mmcv's Python files and install them with our operators."""
+    name = stack.packages['mmcv'][0]
     with tempfile.TemporaryDirectory() as scratch:
         archive = download(stack.python, Path(scratch))
         # The wheel stays, because pip freeze names it.
-        wheel = repack(
-            archive, OPERATORS, stack.packages['mmcv'][0], cache_folder()
-        )
-    error = install(wheel)
-    if error:
+        wheel = repack(archive, OPERATORS, name, cache_folder())
+    if error := install(wheel):
         sys.exit(
             f'error: mmcv: its operators cannot be imported ({error}); what '
             f'was installed stays'
@@ -221,8 +238,7 @@ def main() -> None:
     parser.add_argument(
         '--stack',
         choices=stacks.STACKS,
-        help='whose mmcv, where none of either is installed yet '
-        '(default: openmmlab)',
+        help='whose mmcv, where none is installed yet (default: openmmlab)',
     )
     args = parser.parse_args()
     try:
@@ -231,8 +247,7 @@ def main() -> None:
         sys.exit(f'error: stack: {error}')
     kind = in_place(stack)
     if kind == 'compiled' or (kind and not args.compiled):
-        version = stacks.dist_version(stack.packages['mmcv'][0])
-        version = version.removesuffix(LOCAL)
+        version = stacks.version('mmcv').removesuffix(LOCAL)
         print(f'mmcv: {version} with {kind} operators is in place')
         return
     for name in ('torch', 'torchvision'):
@@ -247,7 +262,3 @@ def main() -> None:
         compile_mmcv.install_compiled(stack)
     else:
         install_on_torchvision(stack)
-
-
-if __name__ == '__main__':
-    main()

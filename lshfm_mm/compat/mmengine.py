@@ -32,21 +32,17 @@ def declare_safe_classes() -> None:
 
     Exactly the classes that MMEngine writes are declared safe.
     """
-    arrays = importlib.import_module(
-        'numpy._core.multiarray'
-        if hasattr(np, '_core')
-        else 'numpy.core.multiarray'
-    )
+    core = 'numpy._core' if hasattr(np, '_core') else 'numpy.core'
+    arrays = importlib.import_module(f'{core}.multiarray')
     safe: list[Any] = [HistoryBuffer, np.ndarray, np.dtype]
     safe += {type(np.dtype(code)) for code in '?bhilqBHILQefd'}
     safe.append((_history_method, 'builtins.getattr'))
-    for name in ('scalar', '_reconstruct'):
-        function = getattr(arrays, name)
-        # numpy 1 and 2 write different names for the same function.
-        safe += [
-            (function, f'numpy.core.multiarray.{name}'),
-            (function, f'numpy._core.multiarray.{name}'),
-        ]
+    # numpy 1 and 2 write different names for the same function.
+    safe += [
+        (getattr(arrays, name), f'{package}.multiarray.{name}')
+        for name in ('scalar', '_reconstruct')
+        for package in ('numpy.core', 'numpy._core')
+    ]
     torch.serialization.add_safe_globals(safe)
     logger.debug('declared safe for torch.load: %s', safe)
 

@@ -54,17 +54,13 @@ class _Unusable:
 
 
 def patch_mmrazor() -> bool:
-    """Make MMRazor and its models importable.
-
-    Returns:
-        bool: Whether stubs for quantization were needed.
-    """
+    """Make MMRazor importable; return whether quantization needs stubs."""
     _import_mmrazor()
     try:
         importlib.import_module(QUANTIZATION[0])
+        return False
     except ImportError as error:
-        for name in QUANTIZATION:
-            sys.modules[name] = _Absent(name)
+        sys.modules.update({name: _Absent(name) for name in QUANTIZATION})
         logger.debug(
             'MMRazor quantization cannot be imported (%s); its modules %s '
             'were replaced by stubs',
@@ -72,7 +68,6 @@ def patch_mmrazor() -> bool:
             ', '.join(QUANTIZATION),
         )
         return True
-    return False
 
 
 def _import_mmrazor() -> None:

@@ -32,14 +32,9 @@ def instead_of_compiled() -> str:
 def layers_with_compiled_operators(
     model: nn.Module,
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Layers that call operators of a compiled mmcv on maps.
+    """Layers that call operators of a compiled mmcv on maps, with their names.
 
-    Args:
-        model (nn.Module): The model.
-
-    Yields:
-        tuple[str, nn.Module]: Name of the layer, and the layer; none where
-        the operators are not compiled.
+    There are none where the operators are not compiled.
     """
     if are_compiled():
         for name, module in model.named_modules():
@@ -52,12 +47,6 @@ def knows_operators(python_module: str) -> bool:
     """Whether a file has operators of mmcv by name, as mmdet's TOOD does.
 
     Losses do not count: they read rows of logits, and in float32.
-
-    Args:
-        python_module (str): Name of a module.
-
-    Returns:
-        bool: Whether it has some.
     """
     module = sys.modules.get(python_module)
     if module is None:  # its loader left none, as those of scripts do

@@ -11,9 +11,10 @@ import hashlib
 import io
 import re
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
+
+from ..utils.files import atomic_write
 
 LOCAL = '+torchvision'  # of the version of an mmcv with our operators
 WHEEL = """\
@@ -24,13 +25,19 @@ Tag: py3-none-any
 """
 
 
-def read_archive(path: Path) -> dict[str, bytes]:
-    """Return the files of mmcv in a wheel or a source release.
+def python_files(folder: Path) -> dict[str, bytes]:
+    """Return the Python files in a folder, by their paths in it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob('*.py'))
+    }
 
-    Returns:
-        dict[str, bytes]: By name: those of the package as ``mmcv/...``, the
-        licenses and ``METADATA`` without a folder. Sources in C++ are left
-        out, and what belongs to no package.
+
+def read_archive(path: Path) -> dict[str, bytes]:
+    """Return the files of mmcv in a wheel or a source release, by their names.
+
+    Those of the package as ``mmcv/...``, but for sources in C++; the licenses
+    and ``METADATA`` without a folder; and no others.
     """
     if path.suffix == '.whl':
         with zipfile.ZipFile(path) as wheel:
@@ -53,34 +60,22 @@ def read_archive(path: Path) -> dict[str, bytes]:
     return kept
 
 
-def write_wheel(path: Path, files: dict[str, bytes]) -> None:
-    """Write a wheel, whole or not at all; the same files give the same bytes.
-
-    Args:
-        path (Path): The wheel.
-        files (dict[str, bytes]): What is in it, but ``RECORD``.
-    """
-    (info,) = {x.partition('/')[0] for x in files if '.dist-info/' in x}
-    record = io.StringIO()
-    rows = csv.writer(record, lineterminator='\n')
-    for name, data in files.items():
+def record(files: dict[str, bytes], name: str) -> bytes:
+    """Return what the file ``name``, a wheel's ``RECORD``, says of others."""
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator='\n')
+    for path, data in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest())
         sha256 = f'sha256={digest.decode().rstrip("=")}'
-        rows.writerow((name, sha256, len(data)))
-    rows.writerow((f'{info}/RECORD', '', ''))
-    files = {**files, f'{info}/RECORD': record.getvalue().encode()}
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        part = Path(scratch) / path.name
-        with zipfile.ZipFile(part, 'w') as wheel:
-            for name, data in files.items():
-                entry = zipfile.ZipInfo(name)  # its date is always the same
-                entry.external_attr = 0o644 << 16
-                wheel.writestr(entry, data, zipfile.ZIP_DEFLATED)
-        part.replace(path)
+        writer.writerow((path, sha256, len(data)))
+    writer.writerow((name, '', ''))
+    return rows.getvalue().encode()
 
 
 def repack(archive: Path, operators: Path, name: str, folder: Path) -> Path:
     """Write a wheel of mmcv whose operators are those of a package folder.
+
+    It is there whole or not at all; the same files give the same bytes.
 
     Args:
         archive (Path): Wheel or source release with mmcv's Python files.
@@ -107,13 +102,18 @@ def repack(archive: Path, operators: Path, name: str, folder: Path) -> Path:
     # MMEngine asks it for the name of the package's folder.
     files['top_level.txt'] = b'mmcv\n'
     stem = f'{name.replace("-", "_")}-{version}'
+    info = f'{stem}.dist-info'
     packed = {
-        path if '/' in path else f'{stem}.dist-info/{path}': data
+        path if '/' in path else f'{info}/{path}': data
         for path, data in files.items()
     }
-    for path in sorted(operators.rglob('*.py')):
-        inside = path.relative_to(operators).as_posix()
-        packed[f'mmcv/_ext/{inside}'] = path.read_bytes()
+    for path, data in python_files(operators).items():
+        packed[f'mmcv/_ext/{path}'] = data
+    packed[f'{info}/RECORD'] = record(packed, f'{info}/RECORD')
     wheel = folder / f'{stem}-py3-none-any.whl'
-    write_wheel(wheel, packed)
+    with atomic_write(wheel) as partial, zipfile.ZipFile(partial, 'w') as file:
+        for path, data in packed.items():
+            entry = zipfile.ZipInfo(path)  # its date is always the same
+            entry.external_attr = 0o644 << 16
+            file.writestr(entry, data, zipfile.ZIP_DEFLATED)
     return wheel

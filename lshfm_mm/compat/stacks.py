@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import operator
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 PYTHON = '>=3.10,<3.14'
 LOCK = Path(__file__).resolve().parents[2] / 'requirements.lock'
@@ -30,8 +32,7 @@ COMPARE = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(NamedTuple):
     """One file of the package index, which its hash selects."""
 
     requirement: str
@@ -40,29 +41,18 @@ class Release:
 
 @dataclass(frozen=True)
 class Stack:
-    """Packages that belong together.
+    """Packages that belong together."""
 
-    Attributes:
-        name (str): Also the name of the extra in setup.py.
-        packages (dict[str, tuple[str, str]]): For each module, the
-            distribution and the range of versions.
-        mmcv (str): The version of mmcv that is installed.
-        python (Release): mmcv's Python files.
-        source (Release): What the compiled mmcv is built from.
-    """
-
-    name: str
-    packages: dict[str, tuple[str, str]]
-    mmcv: str
-    python: Release
-    source: Release
+    name: str  # also of the extra in setup.py
+    packages: dict[str, tuple[str, str]]  # module -> distribution, versions
+    mmcv: str  # the version that is installed
+    python: Release  # mmcv's Python files
+    source: Release  # what the compiled mmcv is built from
 
     def installed(self) -> dict[str, str]:
         """Return the versions of its distributions that are installed."""
-        names = [name for name, _ in self.packages.values() if 'mm' in name]
-        return {
-            name: dist_version(name) for name in names if dist_version(name)
-        }
+        names = (name for name, _ in self.packages.values())
+        return _installed(*(name for name in names if 'mm' in name))
 
     def requirements(self) -> list[str]:
         """Return what pip can install: all but mmcv, see install_mmcv."""
@@ -73,10 +63,6 @@ class Stack:
         ]
 
 
-_ONEDL_MMCV = Release(
-    'onedl-mmcv==2.3.6',
-    '8704978a3d492b15cc058742ac3165bd1bcc2dd20678da9ed39e0da3048e3045',
-)
 OPENMMLAB = Stack(
     'openmmlab',
     {
@@ -96,6 +82,11 @@ OPENMMLAB = Stack(
         'mmcv==2.1.0',
         'd387bcab66b467479b6660310e23746cfc79c6e57acf04094680adb499a5cd3f',
     ),
+)
+# Both of mmcv's files are this one.
+_ONEDL_MMCV = Release(
+    'onedl-mmcv==2.3.6',
+    '8704978a3d492b15cc058742ac3165bd1bcc2dd20678da9ed39e0da3048e3045',
 )
 ONEDL = Stack(
     'onedl',
@@ -119,35 +110,32 @@ def is_begun() -> bool:
 
 def lack() -> str:
     """Return what of a stack is not installed, as one line, or ''."""
-    for module in MODULES:
-        if find_spec(module) is None:
-            return (
-                f'{module} is not installed; lshfm_mm needs one of its '
-                f'extras, [openmmlab] or [onedl], and an mmcv: "python -m '
-                f'lshfm_mm doctor" names the commands'
-            )
-    return ''
+    absent = [module for module in MODULES if find_spec(module) is None]
+    if not absent:
+        return ''
+    return (
+        f'{absent[0]} is not installed; lshfm_mm needs one of its extras, '
+        f'[openmmlab] or [onedl], and an mmcv: "python -m lshfm_mm doctor" '
+        f'names the commands'
+    )
 
 
 def dist_version(*names: str) -> str:
     """Return the version of the first distribution that is there, or ''."""
+    return next(iter(_installed(*names).values()), '')
+
+
+def _installed(*names: str) -> dict[str, str]:
+    """Return the versions of those distributions that are there."""
+    versions = {}
     for name in names:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return ''
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def version(module: str) -> str:
-    """Return the version of the distribution that a module is of, or ''.
-
-    Args:
-        module (str): Name of a module, such as mmdet.
-
-    Returns:
-        str: As its metadata tell, whichever stack it is of.
-    """
+    """Return the version of a module's distribution, of any stack, or ''."""
     names = (x.packages.get(module, (module,))[0] for x in STACKS.values())
     return dist_version(module, *names)
 
@@ -161,10 +149,9 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def satisfies(version: str, spec: str) -> bool:
     """Whether a version is in a range such as ``>=2.0.0,<=2.1.0``."""
-    bounds = re.findall(r'([<>=!]+)\s*([\w.]+)', spec)
     return all(
         COMPARE[sign](numbers(version), numbers(bound))
-        for sign, bound in bounds
+        for sign, bound in re.findall(r'([<>=!]+)\s*([\w.]+)', spec)
     )
 
 
@@ -185,17 +172,16 @@ def _listed(versions: dict[str, str]) -> str:
 
 
 def mixture() -> tuple[str, str]:
-    """Look for packages that write over each other.
+    """Say which packages write over each other, and what mends that.
 
     Returns:
-        tuple[str, str]: What is wrong, and the commands that mend it; both
-        are empty when nothing is.
+        tuple[str, str]: Two empty ones where nothing is wrong.
     """
-    both = {name: s.installed() for name, s in STACKS.items()}
-    others = {x: dist_version(x) for x in OTHER_MMCV if dist_version(x)}
-    if not others and not all(both.values()):
+    both = [stack.installed() for stack in STACKS.values()]
+    others = _installed(*OTHER_MMCV)
+    if not others and not all(both):
         return '', ''
-    clash = {**both[OPENMMLAB.name], **both[ONEDL.name], **others}
+    clash = both[0] | both[1] | others
     install = ', or '.join(
         f'`{pip_install(*stack.requirements())}` for {stack.name}'
         for stack in STACKS.values()
@@ -210,11 +196,7 @@ def mixture() -> tuple[str, str]:
 def choose(name: str | None = None) -> Stack:
     """Return the stack that is installed, else the one of this name.
 
-    Args:
-        name (str | None): Name of the stack that is asked for, if any.
-
-    Returns:
-        Stack: OpenMMLab's where none is installed and none asked for.
+    It is OpenMMLab's where none is installed and none asked for.
 
     Raises:
         ValueError: If both are installed, or another than asked for.

@@ -17,9 +17,14 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..utils.checkpoints import check_finite, read_checkpoint, read_state_dict
+from ..utils.checkpoints import (
+    check_finite,
+    read_checkpoint,
+    read_state_dict,
+    save,
+)
 from ..utils.configs import imports_of, model_config, model_of, read_config
-from ..utils.files import atomic_write, save
+from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
 from ..version import __version__
 from .folding import fold_embedding, has_embedding

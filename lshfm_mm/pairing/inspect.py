@@ -1,6 +1,6 @@
 """What there is to mimic in a model, found by a pass over a blank image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ..algorithms.roi_mimic import has_rois
+from ..distillers.taps import width_of
 from ..errors import ConfigError
 from ..teachers.loading import unmask
 from ..utils.configs import model_of
@@ -24,56 +25,49 @@ class Layer(NamedTuple):
 
     name: str
     module: nn.Module
-    shapes: list[tuple[int, ...]]  # of its input, or of a neck's outputs
+    shapes: Sequence[tuple[int, ...]] = ()  # of its input, or a neck's outputs
+
+    @property
+    def width(self) -> int | None:
+        """Channels of its input, if they are one number."""
+        return width_of(self.module, 'input')
+
+    @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Heights and widths of its maps, in locations."""
+        return [shape[2:] for shape in self.shapes]
+
+    @property
+    def strides(self) -> list[int]:
+        """Strides of its maps, in pixels."""
+        return [PROBE // width for _, width in self.sizes]
 
 
 class View(NamedTuple):
     """What there is to mimic in a model; None where there is no such."""
 
-    kind: str
-    rois: list[Layer]  # the class layers of the stages of a RoI head
+    model: BaseModel
+    # Of each stage of a RoI head: the class layer, the last of several FCs.
+    rois: list[tuple[Layer, Layer | None]]
     dense: Layer | None
     neck: Layer | None
     pooled: Layer | None
-    one_label: bool = False  # to an image
-    fcs: Sequence[Layer | None] = ()  # of each stage, the last shared FC
+    one_label: bool  # to an image
 
+    @property
+    def kind(self) -> str:
+        """The name of the model, for messages."""
+        return type(self.model).__name__
 
-class Inspected(NamedTuple):
-    """A model, and what there is to mimic in it."""
-
-    config: Config
-    model: BaseModel
-    view: View
-
-
-def inspect_config(field: str, config: Config) -> Inspected:
-    """Build the model of a config and look what there is to mimic in it.
-
-    Args:
-        field (str): Which argument names it, for messages.
-        config (Config): The config.
-
-    Returns:
-        Inspected: The model with its view.
-
-    Raises:
-        ConfigError: If the model does not run on a blank image.
-    """
-    model = build_model(field, config)
-    return Inspected(config, model, inspect_model(field, model))
+    @property
+    def class_layers(self) -> list[Layer]:
+        """All layers that give class scores."""
+        others = filter(None, (self.dense, self.pooled))
+        return [*(layer for layer, _ in self.rois), *others]
 
 
 def build_model(field: str, config: Config) -> BaseModel:
-    """Build the model of a config; no weights are loaded.
-
-    Args:
-        field (str): Which argument names it, for messages.
-        config (Config): The config.
-
-    Returns:
-        BaseModel: The model, in eval mode.
-    """
+    """Build the model of a config, in eval mode; no weights are loaded."""
     with forked_rng():
         model = MODELS.build(model_of(field, config)).eval()
     unmask(model)
@@ -81,19 +75,17 @@ def build_model(field: str, config: Config) -> BaseModel:
 
 
 @torch.no_grad()
-def inspect_model(field: str, model: BaseModel) -> View:
-    """Find what there is to mimic, by a pass over a blank image.
+def inspect_config(field: str, config: Config) -> View:
+    """Find what there is to mimic in a model, by a pass over a blank image.
 
     Args:
-        field (str): Which argument the model comes from, for messages.
-        model (BaseModel): A detector or classifier.
-
-    Returns:
-        View: What there is; None where there is no such.
+        field (str): Which argument names the config, for messages.
+        config (Config): Of a detector or classifier.
 
     Raises:
         ConfigError: If the model does not run on such an image.
     """
+    model = build_model(field, config)
     image = next(model.parameters()).new_zeros(1, 3, PROBE, PROBE)
     is_dense = isinstance(model, SingleStageDetector)
     is_classifier = not hasattr(model, 'bbox_head') and (
@@ -102,7 +94,9 @@ def inspect_model(field: str, model: BaseModel) -> View:
     calls: list[tuple[str, nn.Module, Any, Any]] = []
     with forked_rng():
         hooks = [
-            module.register_forward_hook(_log(calls, name))
+            module.register_forward_hook(
+                lambda *call, name=name: calls.append((name, *call))
+            )
             for name, module in model.named_modules()
             if name == 'neck' or isinstance(module, nn.Linear | nn.Conv2d)
         ]
@@ -122,21 +116,13 @@ def inspect_model(field: str, model: BaseModel) -> View:
             for hook in hooks:
                 hook.remove()
     return View(
-        type(model).__name__,
-        _box_layers(model),
+        model,
+        _stages(model),
         _source(calls, _maps(result)) if is_dense else None,
         _neck(calls),
         _source(calls, [result]) if is_classifier else None,
         is_classifier and type(model.head).__name__ == 'LinearClsHead',
-        _last_fcs(model),
     )
-
-
-def _log(calls: list[Any], name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        calls.append((name, module, inputs, output))
-
-    return hook
 
 
 def _maps(result: Any) -> list[Tensor]:
@@ -150,15 +136,12 @@ def _maps(result: Any) -> list[Tensor]:
 
 def _source(calls: list[Any], outputs: list[Any]) -> Layer | None:
     """The one layer that made all of the outputs."""
-    makers = [
-        next((call for call in calls if call[3] is output), None)
-        for output in outputs
-    ]
-    names = {call and call[0] for call in makers}
-    if len(names) != 1 or makers[0] is None:
+    made = {id(call[3]): call for call in reversed(calls)}  # the innermost
+    makers = [made[id(output)] for output in outputs if id(output) in made]
+    if len(makers) != len(outputs) or len({call[0] for call in makers}) != 1:
         return None
-    shapes = [tuple(call[2][0].shape) for call in makers if call is not None]
-    return Layer(makers[0][0], makers[0][1], shapes)
+    name, module, *_ = makers[0]
+    return Layer(name, module, [tuple(call[2][0].shape) for call in makers])
 
 
 def _neck(calls: list[Any]) -> Layer | None:
@@ -170,44 +153,21 @@ def _neck(calls: list[Any]) -> Layer | None:
     return None
 
 
-def _box_heads(model: BaseModel) -> list[tuple[str, nn.Module]]:
-    """The box head of each stage of a RoI head, with its name."""
+def _stages(model: BaseModel) -> list[tuple[Layer, Layer | None]]:
     if not has_rois(model):
         return []
-    heads, name = model.roi_head.bbox_head, 'roi_head.bbox_head'
+    root, heads = 'roi_head.bbox_head', model.roi_head.bbox_head
+    named = {root: heads}
     if isinstance(heads, nn.ModuleList):
-        return [(f'{name}.{i}', head) for i, head in enumerate(heads)]
-    return [(name, heads)]
-
-
-def _box_layers(model: BaseModel) -> list[Layer]:
-    """The class layer of each stage of a RoI head."""
-    layers = []
-    for name, head in _box_heads(model):
+        named = {f'{root}.{i}': head for i, head in enumerate(heads)}
+    stages = []
+    for name, head in named.items():
         layer = getattr(head, 'fc_cls', None)
         if not isinstance(layer, nn.Linear):
             return []
-        layers.append(Layer(f'{name}.fc_cls', layer, []))
-    return layers
-
-
-def _last_fcs(model: BaseModel) -> list[Layer | None]:
-    """The last shared FC of each stage; None where there are not several."""
-    layers: list[Layer | None] = []
-    for name, head in _box_heads(model):
-        fcs = getattr(head, 'shared_fcs', ())
-        last = len(fcs) - 1
-        path = f'{name}.shared_fcs.{last}'
-        layers.append(Layer(path, fcs[last], []) if last > 0 else None)
-    return layers
-
-
-def strides_of(layer: Layer) -> list[int]:
-    """Strides of a layer's maps, in pixels."""
-    return [PROBE // shape[3] for shape in layer.shapes]
-
-
-def class_layers(view: View) -> list[Layer]:
-    """All layers of a model that give class scores."""
-    others = view.dense, view.pooled
-    return [*view.rois, *(layer for layer in others if layer)]
+        fcs: Sequence[nn.Module] = getattr(head, 'shared_fcs', ())
+        fc = None
+        if len(fcs) > 1:
+            fc = Layer(f'{name}.shared_fcs.{len(fcs) - 1}', fcs[-1])
+        stages.append((Layer(f'{name}.fc_cls', layer), fc))
+    return stages

@@ -1,7 +1,6 @@
 """Where a student mimics a teacher, and by which losses."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
 from torch import nn
@@ -10,7 +9,7 @@ from ..distillers.taps import width_of, window_of_layer
 from ..distillers.widths import connector_config
 from ..errors import ConfigError, check_choice
 from ..export.folding import HEADS
-from .inspect import PROBE, Layer, View, strides_of
+from .inspect import Layer, View
 
 MAX_HASHES = 4096
 LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
@@ -21,48 +20,46 @@ ROI_WEIGHT = 4  # as chosen in docs/results.md; other taps have 1
 class Pairing(NamedTuple):
     """A tap that two models have in common."""
 
-    algorithm: str
     why: str
     taps: dict[str, str]
     connectors: dict[str, str]
     losses: dict[str, list[str]]
     hashes: str = '4 hashes per channel'  # of LSHLoss
+    algorithm: str = 'FeatureMimicDistill'
+
+
+class _NoPair(Exception):
+    """Why two models cannot mimic at a tap."""
 
 
 def choose_pairing(
     student: View,
     teacher: View,
-    tap: str | None = None,
-    loss: str = 'recommended',
-    beta: float | None = None,
+    tap: str | None,
+    loss: str,
+    beta: float | None,
 ) -> Pairing:
-    """Choose where a student mimics a teacher.
-
-    Args:
-        student (View): The student.
-        teacher (View): The teacher.
-        tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
-            the first that is possible.
-        loss (str): One of ``LOSSES``.
-        beta (float, optional): Weight of the losses; see ``write_config``.
-
-    Returns:
-        Pairing: The tap with its losses.
+    """Choose where a student mimics a teacher; see ``write_config``.
 
     Raises:
         ConfigError: If the models have no such tap in common.
     """
     if tap is not None:
         check_choice('tap', tap, tuple(CHOICES))
+    default = {'roi': ROI_WEIGHT}
+    if loss != 'recommended':
+        default = dict.fromkeys(CHOICES, PAPER_WEIGHT)
     reasons = []
     for name in CHOICES if tap is None else (tap,):
-        weight = beta if beta is not None else _weight(name, loss)
-        choice = CHOICES[name](student, teacher, loss, weight)
-        if isinstance(choice, Pairing):
-            if tap is None and name == 'roi' and loss == 'recommended':
-                return _beside_rois(choice, student, teacher, weight)
-            return choice
-        reasons.append(f'{name}: {choice}')
+        weight = default.get(name, 1) if beta is None else beta
+        try:
+            pairing = CHOICES[name](student, teacher, loss, weight)
+        except _NoPair as reason:
+            reasons.append(f'{name}: {reason}')
+            continue
+        if tap is None and name == 'roi' and loss == 'recommended':
+            return _beside_rois(pairing, student, teacher, weight)
+        return pairing
     raise ConfigError(
         f'tap: {student.kind} and {teacher.kind} cannot be paired '
         f'({"; ".join(reasons)}); take another tap or pair'
@@ -75,26 +72,19 @@ def add_embedding(
     """Give a classifier an embedding as wide as its teacher, if it needs one.
 
     Unlike a connector it is in the student's own path, so that the classifier
-    behind it can be the teacher's; export folds it away.
-
-    Args:
-        model (ConfigDict): Model config of the student; changed in place.
-        student (View): The student.
-        teacher (View): The teacher.
+    behind it can be the teacher's; export folds it away. The student's model
+    config is changed in place.
 
     Returns:
-        tuple[int, int]: Widths before and after the embedding; None where
-        there is none.
+        tuple[int, int]: Widths before and after an embedding that is added.
     """
     layers = student.pooled, teacher.pooled
-    ours, theirs = (layer and _width(layer) for layer in layers)
+    ours, theirs = (layer and layer.width for layer in layers)
     if ours is None or theirs is None or ours == theirs:
         return None
-    neck, head = (ConfigDict(model.get(k) or {}) for k in ('neck', 'head'))
-    if (
-        neck.get('type') != 'GlobalAveragePooling'
-        or head.get('type') not in HEADS
-    ):
+    neck, head = (dict(model.get(k) or {}) for k in ('neck', 'head'))
+    pools = neck.get('type') == 'GlobalAveragePooling'
+    if not pools or head.get('type') not in HEADS:
         return None
     model.neck = dict(
         type='LinearNeck',
@@ -107,31 +97,31 @@ def add_embedding(
     return ours, theirs
 
 
+def _both(student: View, teacher: View, part: str, what: str) -> list[Any]:
+    """A part of both views; no pair where one lacks it."""
+    for view in (student, teacher):
+        if not getattr(view, part):
+            raise _NoPair(f'{view.kind} has no {what}')
+    return [getattr(student, part), getattr(teacher, part)]
+
+
 def _pair_rois(
     student: View, teacher: View, loss: str, weight: float
-) -> Pairing | str:
-    if not student.rois or not teacher.rois:
-        lacking = student if not student.rois else teacher
-        return f'{lacking.kind} has no class layer that reads RoIs'
-    stages = list(zip(student.rois, teacher.rois, strict=False))
+) -> Pairing:
+    layers = _both(student, teacher, 'rois', 'class layer that reads RoIs')
+    stages = list(zip(*layers, strict=False))
     taps, connectors, losses = {}, {}, {}
-    for index, (ours, theirs) in enumerate(stages):
+    for index, ((ours, our_fc), (theirs, their_fc)) in enumerate(stages):
         name = 'roi' if len(stages) == 1 else f'roi{index}'
-        fcs = student.fcs[index], teacher.fcs[index]
-        if loss == 'recommended' and fcs[0] and fcs[1]:
+        if loss == 'recommended' and our_fc and their_fc:
             # The better tap (docs/results.md), if it needs no connector.
-            if not _connector(name, fcs[0], fcs[1]):
-                ours, theirs = fcs[0], fcs[1]
+            if our_fc.width == their_fc.width:
+                ours, theirs = our_fc, their_fc
         taps[name] = _tap(ours, theirs)
         connectors.update(_connector(name, ours, theirs))
         losses[name] = _losses(loss, weight)
-    return Pairing(
-        'RoIMimicDistill',
-        "both classify RoIs: the teacher pools the student's",
-        taps,
-        connectors,
-        losses,
-    )
+    why = "both classify RoIs: the teacher pools the student's"
+    return Pairing(why, taps, connectors, losses, algorithm='RoIMimicDistill')
 
 
 def _beside_rois(
@@ -152,24 +142,19 @@ def _beside_rois(
 
 def _pair_dense(
     student: View, teacher: View, loss: str, weight: float
-) -> Pairing | str:
-    ours, theirs = student.dense, teacher.dense
-    if ours is None or theirs is None:
-        lacking = student if ours is None else teacher
-        return f'{lacking.kind} has no one class layer for all levels'
-    if _sizes(ours) != _sizes(theirs):
-        return f'levels differ, {strides_of(ours)} and {strides_of(theirs)}'
-    layers = ours.module, theirs.module
-    windows = [window_of_layer(layer, 'input') for layer in layers]
+) -> Pairing:
+    what = 'one class layer for all levels'
+    layers = ours, theirs = _both(student, teacher, 'dense', what)
+    if ours.sizes != theirs.sizes:
+        raise _NoPair(f'levels differ, {ours.strides} and {theirs.strides}')
+    windows = [window_of_layer(layer.module, 'input') for layer in layers]
     if windows[0] != windows[1]:
-        return f'windows differ, {windows[0]} and {windows[1]}'
-    channels, side = _width(theirs), windows[1]
-    assert channels is not None  # of a convolution
+        raise _NoPair(f'windows differ, {windows[0]} and {windows[1]}')
+    channels, side = theirs.width, windows[1]
     entries = channels * side**2
     hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
-        'FeatureMimicDistill',
-        f'both classify the locations of strides {strides_of(ours)}',
+        f'both classify the locations of strides {ours.strides}',
         {'cls': _tap(ours, theirs)},
         _connector('cls', ours, theirs),
         {'cls': _losses(loss, weight, hashes=hashes)},
@@ -180,27 +165,24 @@ def _pair_dense(
 
 def _pair_necks(
     student: View, teacher: View, loss: str, weight: float
-) -> Pairing | str:
-    ours, theirs = student.neck, teacher.neck
-    if ours is None or theirs is None:
-        lacking = student if ours is None else teacher
-        return f'{lacking.kind} has no neck that gives maps'
-    common = [shape for shape in ours.shapes if shape[2:] in _sizes(theirs)]
-    if not common:
-        return f'strides differ, {strides_of(ours)} and {strides_of(theirs)}'
+) -> Pairing:
+    ours, theirs = _both(student, teacher, 'neck', 'neck that gives maps')
+    both = zip(ours.sizes, ours.strides, strict=True)
+    strides = [stride for size, stride in both if size in theirs.sizes]
+    if not strides:
+        raise _NoPair(f'strides differ, {ours.strides} and {theirs.strides}')
     partners = {x[2:]: x[1] for x in theirs.shapes}  # sizes -> channels
     widths = [
         [x[1] if x[2:] in partners else None for x in ours.shapes],
         [partners.get(x[2:]) for x in ours.shapes],
     ]
     distinct = [{*channels} - {None} for channels in widths]
-    connectors, note = {}, ''
-    dim = None
+    connectors, note, dim = {}, '', None
     if len(distinct[0]) == len(distinct[1]) == 1:
         dim = next(iter(distinct[1]))
         widths = [[*x] for x in distinct]
     elif loss not in ('recommended', 'l2'):
-        return (
+        raise _NoPair(
             f'widths change from level to level, {widths[0]} and {widths[1]}, '
             f'which no LSH serves'
         )
@@ -209,9 +191,7 @@ def _pair_necks(
         note = '; without LSH, since widths change from level to level'
     if widths[0] != widths[1]:
         connectors['fpn'] = connector_config(nn.Conv2d(1, 1, 1), *widths)
-    strides = [PROBE // shape[3] for shape in common]
     return Pairing(
-        'FeatureMimicDistill',
         f'the necks have strides {strides} in common{note}',
         {'fpn': "dict(layer='neck', record='output', normalize=True)"},
         connectors,
@@ -221,19 +201,15 @@ def _pair_necks(
 
 def _pair_pooled(
     student: View, teacher: View, loss: str, weight: float
-) -> Pairing | str:
-    ours, theirs = student.pooled, teacher.pooled
-    if ours is None or theirs is None:
-        lacking = student if ours is None else teacher
-        return f'{lacking.kind} has no linear classifier'
+) -> Pairing:
+    ours, theirs = _both(student, teacher, 'pooled', 'linear classifier')
     tap, why = _tap(ours, theirs), 'both classify a pooled feature'
-    classes = [_width(layer, 'output') for layer in (ours, theirs)]
+    classes = [width_of(x.module, 'output') for x in (ours, theirs)]
     if loss == 'lshl2' and student.one_label and classes[0] == classes[1]:
         names = f'student={ours.name!r}, teacher={theirs.name!r}'
         tap = f"dict({names}, weights='correct')"
         why += ', of which those count that the teacher gets right'
     return Pairing(
-        'FeatureMimicDistill',
         why,
         {'pooled': tap},
         _connector('pooled', ours, theirs),
@@ -241,20 +217,12 @@ def _pair_pooled(
     )
 
 
-CHOICES: dict[str, Callable[[View, View, str, float], Pairing | str]] = {
+CHOICES = {
     'roi': _pair_rois,
     'dense': _pair_dense,
     'fpn': _pair_necks,
     'pooled': _pair_pooled,
 }
-
-
-def _width(layer: Layer, end: str = 'input') -> int | None:
-    return width_of(layer.module, end)
-
-
-def _sizes(layer: Layer) -> list[tuple[int, ...]]:
-    return [shape[2:] for shape in layer.shapes]
 
 
 def _tap(ours: Layer, theirs: Layer) -> str:
@@ -264,17 +232,10 @@ def _tap(ours: Layer, theirs: Layer) -> str:
 
 
 def _connector(name: str, ours: Layer, theirs: Layer) -> dict[str, str]:
-    widths = [_width(layer) for layer in (ours, theirs)]
-    if widths[0] == widths[1]:
+    if ours.width == theirs.width:
         return {}
-    return {name: connector_config(theirs.module, *([x] for x in widths))}
-
-
-def _weight(tap: str, loss: str) -> float:
-    """Weight of the losses where none is given."""
-    if loss != 'recommended':
-        return PAPER_WEIGHT
-    return ROI_WEIGHT if tap == 'roi' else 1
+    widths = [ours.width], [theirs.width]
+    return {name: connector_config(theirs.module, *widths)}
 
 
 def _losses(

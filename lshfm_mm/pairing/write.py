@@ -1,8 +1,4 @@
-"""What two models have in common that one can mimic, as a config.
-
-Looks at both models on a blank image, chooses a tap, and writes the config
-of the distillation: short, readable, a comment per choice.
-"""
+"""The config that distils a teacher into a student, a comment per choice."""
 
 import os
 from pathlib import Path
@@ -21,7 +17,7 @@ from ..teachers.inherit import inheritable
 from ..utils.configs import imports_of, model_of, read_config
 from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
-from .inspect import Inspected, class_layers, inspect_config, strides_of
+from .inspect import View, inspect_config
 from .pair import LOSSES, add_embedding, choose_pairing
 
 WIDTH = 79  # of a line of code
@@ -77,14 +73,16 @@ def write_config(
     ours = inspect_config('student', student_config)
     widths = None
     if tap in (None, 'pooled'):
-        widths = add_embedding(ours.config.model, ours.view, theirs.view)
+        widths = add_embedding(student_config.model, ours, theirs)
         if widths is not None:
             ours = inspect_config('student', student_config)
-    pairing = choose_pairing(ours.view, theirs.view, tap, loss, beta)
-    inherit, why_inherit = _inherit(ours, theirs, loss, student_ckpt)
+    pairing = choose_pairing(ours, theirs, tap, loss, beta)
+    configs = student_config, teacher_config
+    inherit, why_inherit = _inherit(ours, theirs, configs, loss, student_ckpt)
+    others = imports_of(teacher_config) + imports_of(student_config)
     text = _render(
         base=student if '::' in student else _relative(student, target.parent),
-        imports=_imports(teacher_config, student_config),
+        imports=[*dict.fromkeys(['lshfm_mm', *others])],
         student_name=_stem(student),
         teacher_name=_stem(teacher),
         teacher=teacher,
@@ -99,7 +97,7 @@ def write_config(
     with atomic_write(target) as partial:
         partial.write_text(text, 'utf-8')
         _try_out(partial, theirs.model)
-    return f'{theirs.view.kind} -> {ours.view.kind}: {pairing.why}'
+    return f'{theirs.kind} -> {ours.kind}: {pairing.why}'
 
 
 def _check_out(target: Path, force: bool, teacher: str, student: str) -> None:
@@ -135,8 +133,9 @@ def _zoo_weights(path: str) -> str:
 
 
 def _inherit(
-    student: Inspected,
-    teacher: Inspected,
+    student: View,
+    teacher: View,
+    configs: tuple[Config, Config],
     loss: str,
     student_ckpt: str | None,
 ) -> tuple[bool, str]:
@@ -145,26 +144,19 @@ def _inherit(
         return False, 'The paper does not inherit.'
     if student_ckpt is not None:
         return False, 'The student has weights of its own.'
-    necks = [
-        side.view.neck and strides_of(side.view.neck)
-        for side in (teacher, student)
-    ]
+    necks = [x.neck and x.neck.strides for x in (teacher, student)]
     if necks[0] != necks[1]:
         return False, f'The necks differ: strides {necks[0]} and {necks[1]}.'
     taken, left = inheritable(student.model, teacher.model)
     if not taken:
         return False, 'No weight outside the backbones agrees in shape.'
     known = teacher.model.state_dict()
-    foreign = [
-        key
-        for key in left
-        if key not in known and not key.startswith('neck.fc.')
-    ]
-    if foreign:
-        return False, f'The heads differ: the teacher has no {foreign[0]}.'
-    classes = _classes(student.config)
-    if classes is None or classes != _classes(teacher.config):
-        layers = tuple(layer.name for layer in class_layers(student.view))
+    for key in left:
+        if key not in known and not key.startswith('neck.fc.'):
+            return False, f'The heads differ: the teacher has no {key}.'
+    classes = [_classes(config) for config in configs]
+    if classes[0] is None or classes[0] != classes[1]:
+        layers = tuple(layer.name for layer in student.class_layers)
         if not layers or any(key.startswith(layers) for key in taken):
             return False, 'The data sets may order their classes differently.'
     total = len(taken) + len(left)
@@ -186,14 +178,6 @@ def _classes(config: Config) -> list[str] | None:
             known = getattr(registry.get(dataset['type']), 'METAINFO', {})
         classes = known.get('classes')
     return None if classes is None else list(classes)
-
-
-def _imports(*configs: Config) -> list[str]:
-    """Modules that a config must import, ours and those of others."""
-    modules = ['lshfm_mm']
-    for config in configs:
-        modules += [x for x in imports_of(config) if x not in modules]
-    return modules
 
 
 def _render(**values: Any) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..utils.checkpoints import read_checkpoint
-from ..utils.files import atomic_write, save
+from ..utils.checkpoints import read_checkpoint, save
+from ..utils.files import atomic_write
 
 
 def average_checkpoints(checkpoints: Sequence[str], out: str) -> None:

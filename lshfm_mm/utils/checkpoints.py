@@ -1,4 +1,8 @@
-"""Files of weights: fetched, read without running them, looked through."""
+"""Files of weights: fetched, read without running them, looked through.
+
+``field`` is everywhere the setting that names a file, for messages, and
+``checkpoint`` a file or URL.
+"""
 
 import re
 from collections.abc import Mapping
@@ -26,14 +30,6 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
 
     Whatever ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` says.
 
-    Args:
-        field (str): Which setting names the file, for messages.
-        checkpoint (str): File or URL.
-        map_location (Any): Of ``torch.load``. Defaults to the CPU.
-
-    Returns:
-        Any: What the file holds.
-
     Raises:
         ConfigError: If there is no such file, it cannot be read, or it holds
             what would run.
@@ -58,11 +54,9 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
                 f'when loaded, and has not; if you trust it, let the tool '
                 f'that made it save its state_dict alone, as plain tensors'
             ) from error
+        reason = _first_line(error)
         if isinstance(error, UnpicklingError):  # torch's advice is to run it
             reason = 'not without running code in it'
-        else:
-            lines = str(error).strip().splitlines()
-            reason = lines[0][:120] if lines else type(error).__name__
         again = f'delete {path} to fetch it again, or ' if remote else ''
         raise ConfigError(
             f'{field}: {checkpoint} is not a readable checkpoint '
@@ -71,18 +65,17 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
         ) from error
 
 
+def _first_line(error: Exception) -> str:
+    """What of an error fits into a message."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:120]
+
+
 def download(field: str, url: str) -> Path:
     """Download a file into the cache of torch and MMEngine, once.
 
     It is there whole or not at all, and only if it has the hash in its name.
     Of several processes of a machine one downloads, and the others wait.
-
-    Args:
-        field (str): Which setting names the URL, for messages.
-        url (str): http or https.
-
-    Returns:
-        Path: The file.
 
     Raises:
         ConfigError: If it cannot be downloaded, or has another hash.
@@ -114,9 +107,6 @@ def download(field: str, url: str) -> Path:
 def code_in(path: Path) -> list[str]:
     """Name what a file of ``torch.save`` would call or build when loaded.
 
-    Args:
-        path (Path): The file; it is not run.
-
     Returns:
         list[str]: Functions and classes, as ``module.name``, but for those
         that torch takes for safe; none of a file in the format before torch
@@ -129,14 +119,7 @@ def code_in(path: Path) -> list[str]:
 
 
 def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
-    """Read the weights in a checkpoint file, never running code of it.
-
-    Args:
-        field (str): Which setting names the file, for messages.
-        checkpoint (str): File or URL.
-
-    Returns:
-        dict[str, Tensor]: The state dict, on the CPU.
+    """Read the state dict in a checkpoint, on the CPU, running no code of it.
 
     Raises:
         ConfigError: If there is no such file or it is no checkpoint.
@@ -156,14 +139,7 @@ def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
 
 
 def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:
-    """Read a checkpoint file, never running code of it.
-
-    Args:
-        field (str): Which setting names the file, for messages.
-        checkpoint (str): File or URL.
-
-    Returns:
-        dict: What the file holds.
+    """Read a checkpoint, on the CPU, never running code of it.
 
     Raises:
         ConfigError: If there is no such file or it is no checkpoint.
@@ -182,11 +158,6 @@ def check_finite(
 ) -> None:
     """Raise where weights are not finite, as a diverged training leaves them.
 
-    Args:
-        field (str): Which setting names the file, for messages.
-        checkpoint (str): The file.
-        state (dict[str, Tensor]): Its weights.
-
     Raises:
         ConfigError: With the first tensor that has such a value.
     """
@@ -198,3 +169,19 @@ def check_finite(
                 f'{value.numel()} values of {key}; its training diverged, '
                 f'take an earlier checkpoint'
             )
+
+
+def save(content: Any, path: Path) -> None:
+    """Save with ``torch.save``, inside :func:`atomic_write`.
+
+    Raises:
+        ConfigError: If the disk is full or cannot be written.
+    """
+    try:
+        torch.save(content, path)
+    except (OSError, RuntimeError) as error:  # of torch's own writer
+        raise ConfigError(
+            f'out: nothing can be written to {path.parent} '
+            f'({_first_line(error)}); look for free space, or give another '
+            f'folder'
+        ) from error

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT
 
 from ..errors import ConfigError
@@ -28,7 +28,7 @@ def model_config(field: str, model: Mapping[str, Any]) -> dict[str, Any]:
     """
     model = dict(model)
     if 'cfg_path' in model and 'type' not in model:
-        return model_config(field, _model_of_file(field, model))
+        return _model_of_file(field, model)
     if 'type' not in model:
         raise ConfigError(
             f'{field}: needs type or cfg_path, but got {sorted(model)}'
@@ -46,18 +46,7 @@ def model_config(field: str, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_of(field: str, config: Config) -> dict[str, Any]:
-    """Take the model out of a config, so that any scope can build it.
-
-    Args:
-        field (str): Where the config stands, for messages.
-        config (Config): Of a model.
-
-    Returns:
-        dict: A model config with its ``_scope_`` and data preprocessor.
-
-    Raises:
-        ConfigError: If its type is not known.
-    """
+    """Return :func:`model_config` of a config, with its data preprocessor."""
     model = model_config(field, config.model)
     if 'data_preprocessor' in config:  # where mmpretrain keeps it
         model.setdefault('data_preprocessor', config.data_preprocessor)
@@ -73,9 +62,6 @@ def read_config(
         field (str): Which setting names it, for messages.
         path (str): File, or ``'package::path'``.
         options (dict, optional): Overrides, dotted keys.
-
-    Returns:
-        Config: The config.
 
     Raises:
         ConfigError: If there is none, or it has no model.
@@ -127,12 +113,9 @@ def _model_of_file(field: str, cfg: dict[str, Any]) -> dict[str, Any]:
             f'the config file'
         )
     config = read_config(f'{field}.cfg_path', path)
-    model = ConfigDict(config.model)
-    if 'data_preprocessor' in config:  # where mmpretrain keeps it
-        model.setdefault('data_preprocessor', config.data_preprocessor)
     if 'default_scope' in config:
-        model.setdefault('_scope_', config.default_scope)
-    return model
+        config.model.setdefault('_scope_', config.default_scope)
+    return model_of(field, config)
 
 
 def _scope_of(type_name: str) -> str | None:

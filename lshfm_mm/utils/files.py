@@ -1,14 +1,12 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all.
+
+Only the standard library is used: the installer of mmcv writes so, too.
+"""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-
-from ..errors import ConfigError
 
 PARTIAL = '_partial_'
 
@@ -16,9 +14,6 @@ PARTIAL = '_partial_'
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Write beside a file, and rename once all is on the disk.
-
-    Args:
-        path (Path): The file.
 
     Yields:
         Path: Where to write, with the same suffix; it is gone afterwards.
@@ -38,11 +33,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a killed process was writing.
-
-    Args:
-        folder (Path): A folder in which nobody is writing now.
-    """
+    """Remove what a killed process was writing; nobody may write there now."""
     for path in folder.glob(f'{PARTIAL}[0-9]*_*'):
         path.unlink(missing_ok=True)
 
@@ -58,23 +49,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def save(content: Any, path: Path) -> None:
-    """Save with ``torch.save``.
-
-    Args:
-        content (Any): What to save.
-        path (Path): Where, see :func:`atomic_write`.
-
-    Raises:
-        ConfigError: If the disk is full or cannot be written.
-    """
-    try:
-        torch.save(content, path)
-    except (OSError, RuntimeError) as error:  # of torch's own writer
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            f'out: nothing can be written to {path.parent} ({lines[0][:120]})'
-            f'; look for free space, or give another folder'
-        ) from error

@@ -7,11 +7,8 @@ from typing import Any
 class Listener:
     """Calls a function from inside the model that is trained.
 
-    A copy of the model (a deep one, or a pickle) calls nothing: the function
-    looks at one training, and may hold what cannot be copied.
-
-    Args:
-        function (Callable, optional): The function; None in a copy.
+    A copy of the model (a deep one, or a pickle) has None in its place: the
+    function looks at one training, and may hold what cannot be copied.
     """
 
     def __init__(self, function: Callable[..., Any] | None) -> None:
@@ -19,9 +16,7 @@ class Listener:
 
     def __call__(self, *args: Any) -> Any:
         """Call the function."""
-        if self.function is not None:
-            return self.function(*args)
-        return None
+        return self.function and self.function(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What a copy is made of."""

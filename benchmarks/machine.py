@@ -1,4 +1,4 @@
-"""What figures were measured on, as the tools write it beside them."""
+"""What figures were measured on, as pages write it beside them."""
 
 import platform
 import subprocess
