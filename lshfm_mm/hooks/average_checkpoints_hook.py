@@ -33,11 +33,7 @@ class AverageCheckpointsHook(Hook):
         self.num_epochs = num_epochs
 
     def before_run(self, runner: Runner) -> None:
-        """Look whether the epochs will be saved and kept.
-
-        Args:
-            runner (Runner): With its checkpoint hook.
-        """
+        """Look whether the epochs will be saved and kept."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError(
                 f'AverageCheckpointsHook: needs a training by epochs, but '
@@ -65,11 +61,7 @@ class AverageCheckpointsHook(Hook):
 
     @master_only
     def after_train(self, runner: Runner) -> None:
-        """Average, and say where it is.
-
-        Args:
-            runner (Runner): At the end of its last epoch.
-        """
+        """Average, and say where it is."""
         saving = self._saving(runner)
         folder = saving.out_dir
         last = runner.epoch  # fewer than planned, if a hook stopped it
@@ -90,6 +82,5 @@ class AverageCheckpointsHook(Hook):
         )
 
     def _saving(self, runner: Runner) -> Any:
-        """The runner's checkpoint hook."""
-        hooks = [x for x in runner.hooks if isinstance(x, CheckpointHook)]
-        return hooks[0] if hooks else None
+        hooks = (x for x in runner.hooks if isinstance(x, CheckpointHook))
+        return next(hooks, None)
