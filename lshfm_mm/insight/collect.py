@@ -25,7 +25,7 @@ from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.roi_sampling import jittered_rois
 from ..errors import ConfigError
-from ..export.student import student_state_dict
+from ..export.student import student_state_dict, weights_below
 from ..losses.hashing import random_projection
 from ..utils.checkpoints import read_state_dict
 from ..utils.configs import model_of
@@ -96,12 +96,7 @@ def load_student(algorithm: FeatureMimicDistill, checkpoint: str) -> list[str]:
     algorithm.student.load_state_dict(student_state_dict(state), strict=False)
     left_out = []
     for tap, connector in algorithm.distiller.connectors.items():
-        prefix = f'distiller.connectors.{tap}.'
-        own = {
-            key.removeprefix(prefix): value
-            for key, value in state.items()
-            if key.startswith(prefix)
-        }
+        own = weights_below(f'distiller.connectors.{tap}.', state)
         if own.keys() == connector.state_dict().keys():
             connector.load_state_dict(own)
         elif tap in algorithm.distiller.taps:
@@ -144,8 +139,7 @@ def collect(
     meter = _Meter(distiller)
     distiller.observers.append(meter.observe)
     left = num_images
-    progress = tqdm(desc=f'compare {title}'.rstrip(), unit='image')
-    try:
+    with tqdm(desc=f'compare {title}'.rstrip(), unit='image') as progress:
         for batch in batches:
             batch = {key: value[:left] for key, value in batch.items()}
             data = preprocess(batch, False)
@@ -165,9 +159,7 @@ def collect(
             left -= len(samples)
             if left <= 0:
                 break
-    finally:
-        progress.close()
-        distiller.observers.remove(meter.observe)
+    distiller.observers.remove(meter.observe)
     return {tap: _joined(parts) for tap, parts in meter.parts.items()}
 
 
@@ -210,16 +202,14 @@ class _Meter:
             )
         labels = labels.flatten(0, -2) if keep is None else labels[keep]
         rows = rows_of(student, keep), rows_of(teacher, keep)
-        weight, bias = hashes_of(self.distiller, tap, teacher)
+        hashes = hashes_of(self.distiller, tap, teacher)
         columns = [
             angles(*rows),
             *(torch.linalg.vector_norm(x, dim=1) for x in rows),
-            equal_codes(student, teacher, weight, bias, keep),
+            equal_codes(student, teacher, *hashes, keep),
         ]
-        return [
-            *(x.float().cpu().numpy() for x in columns),
-            labels.short().cpu().numpy(),
-        ]
+        numbers = [x.float() for x in columns]
+        return [x.cpu().numpy() for x in (*numbers, labels.short())]
 
 
 def hashes_of(
