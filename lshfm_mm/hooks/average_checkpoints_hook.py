@@ -44,7 +44,9 @@ class AverageCheckpointsHook(Hook):
                 f'AverageCheckpointsHook.num_epochs: is {self.num_epochs}, '
                 f'but the training has {runner.max_epochs} epochs; lower it'
             )
-        saving = self._saving(runner)
+        hooks = (x for x in runner.hooks if isinstance(x, CheckpointHook))
+        self._saving: Any = next(hooks, None)
+        saving = self._saving
         if (
             saving is None
             or not saving.by_epoch
@@ -62,7 +64,7 @@ class AverageCheckpointsHook(Hook):
     @master_only
     def after_train(self, runner: Runner) -> None:
         """Average, and say where it is."""
-        saving = self._saving(runner)
+        saving = self._saving
         folder = saving.out_dir
         last = runner.epoch  # fewer than planned, if a hook stopped it
         epochs = range(last - self.num_epochs + 1, last + 1)
@@ -80,7 +82,3 @@ class AverageCheckpointsHook(Hook):
             f'average of epochs {epochs[0]} to {last}: {out}; evaluate it '
             f'with tools/test.py, export it with tools/export_student.py'
         )
-
-    def _saving(self, runner: Runner) -> Any:
-        hooks = (x for x in runner.hooks if isinstance(x, CheckpointHook))
-        return next(hooks, None)

@@ -102,11 +102,9 @@ class WholeCheckpointHook(CheckpointHook):
     def _removed_last(self) -> Iterator[list[str]]:
         """Yield what is to be removed once all is written."""
         backend = getattr(self, 'file_backend', None)  # None: no training
-        if (
-            not isinstance(backend, WholeBackend)
-            or backend.waiting is not None
-        ):
-            yield getattr(backend, 'waiting', None) or []
+        waiting = getattr(backend, 'waiting', None)
+        if waiting is not None or not isinstance(backend, WholeBackend):
+            yield waiting or []
             return
         backend.waiting = []
         try:

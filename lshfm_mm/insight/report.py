@@ -69,6 +69,7 @@ def page(analysis: Mapping[str, Any], images: Sequence[np.ndarray]) -> str:
         curves=_curves(analysis),
         images=[_embedded(image) for image in images],
         models=evaluated,
+        means=_means,
     )
 
 
@@ -103,7 +104,6 @@ def _tap(tap: Mapping[str, Any]) -> dict[str, Any]:
     """Charts and tables of a tap."""
     students = tap['students']
     groups = charts.groups_of(tap)
-    any_student = next(iter(students.values()))
     return {
         'polars': [_polar(tap, name) for name in students],
         'spreads': [(TITLES[x], _intervals(tap, x, groups)) for x in TITLES],
@@ -115,18 +115,6 @@ def _tap(tap: Mapping[str, Any]) -> dict[str, Any]:
             for name, x in students.items()
             for group in dict.fromkeys([*groups, 'all'])
         ],
-        'classes': [
-            [
-                label,
-                *(
-                    cell
-                    for student in students.values()
-                    for cell in _means(student['classes'][label])[:2]
-                ),
-            ]
-            for label in any_student['classes']
-        ],
-        'students': list(students),
     }
 
 
