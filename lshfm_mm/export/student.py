@@ -152,7 +152,7 @@ def _student_of(
         )
     student = student_state_dict(state)
     check_finite('checkpoint', checkpoint, student)
-    # torch would save the whole storage of a view.
+    # Cloned, for torch would save the whole storage of a view.
     return {k: v.detach().clone() for k, v in student.items()}
 
 
@@ -169,8 +169,8 @@ def _plain_meta(content: Mapping[str, Any]) -> dict[str, Any]:
 def check_weights(cfg: Config, checkpoint: str) -> None:
     """Raise unless a checkpoint holds the weights of a config's student.
 
-    MMEngine's test loop would evaluate random ones with a warning. It may be
-    a training checkpoint or an exported one.
+    MMEngine's test loop would evaluate random ones with a warning. The
+    checkpoint may be of a training, or exported.
 
     Raises:
         ConfigError: If weights are missing, misshapen, left over or no
