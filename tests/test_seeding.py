@@ -18,7 +18,12 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from lshfm_mm.compat import stacks
 from lshfm_mm.errors import ConfigError
-from lshfm_mm.training.seeding import DATA, Progress, seed_batches, seed_random
+from lshfm_mm.training.seeding import (
+    DATA,
+    seed_batches,
+    seed_data,
+    seed_random,
+)
 
 EXACT = [dict(type='ExactResumeHook')]
 ITERATIONS = 10
@@ -257,7 +262,7 @@ def test_no_sample_is_read_again(tmp_path, monkeypatch):
 def test_samplers_begin_anew_and_the_dataset_stays(tmp_path):
     runner = trained(tmp_path / 'run', 'InfiniteSampler', False, 0, iters=1)
     before = runner.train_loop.dataloader
-    Progress(runner, 0)
+    seed_data(runner, 0)
     after = runner.train_loop.dataloader
     assert after.sampler is not before.sampler
     assert after.dataset is before.dataset

@@ -580,7 +580,7 @@ def test_mmengine_reads_all_files_through_registered_loaders(monkeypatch):
     assert seen[-2:] == ['b.pth', 'c.pth']
 
 
-@used_by('seeding (Progress)')
+@used_by('seeding (seed_data)')
 def test_a_resumed_loop_asks_for_what_it_has_had():
     """OneDL's has it skipped."""
     runner = SimpleNamespace(

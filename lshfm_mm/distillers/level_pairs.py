@@ -28,11 +28,14 @@ class TapObservation(NamedTuple):
     levels: list[Level]
     weights: list[Tensor] | None
 
-    def masks(self) -> list[Tensor | None]:
-        """Which samples of each level count, bool; None for all."""
-        if self.weights is None:
-            return [None] * len(self.levels)
-        return [x > 0 for x in self.weights]
+    def features(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Both features of each level, and which samples count; None: all."""
+        weights: Sequence[Tensor | None]
+        weights = self.weights or [None] * len(self.levels)
+        return [
+            (level.student, level.teacher, None if x is None else x > 0)
+            for level, x in zip(self.levels, weights, strict=True)
+        ]
 
 
 class LevelPairs:

@@ -2,6 +2,4 @@
 
 from .student import export_student
 
-__all__ = [
-    'export_student',
-]
+__all__ = ['export_student']

@@ -29,13 +29,10 @@ HEADS = ('LinearClsHead', 'MultiLabelLinearClsHead')
 
 
 class Folded(NamedTuple):
-    """A plain student.
+    """A plain student: its model config and its weights.
 
-    Attributes:
-        model (ConfigDict): Its model config.
-        state (dict[str, Tensor]): Its weights.
-        difference (float): Largest difference of its logits to those of the
-            student with the embedding, relative to the largest logit.
+    ``difference`` is the largest of its logits to those of the student with
+    the embedding, relative to the largest logit.
     """
 
     model: ConfigDict
@@ -49,14 +46,11 @@ def has_embedding(model: ConfigDict) -> bool:
     if not (isinstance(neck, Mapping) and isinstance(head, Mapping)):
         return False  # several necks, as DyHead behind an FPN
     kinds = [str(x.get('type')).rpartition('.')[2] for x in (neck, head)]
+    if kinds[1] not in HEADS or neck.get('out_channels') is None:
+        return False
     linear = not (neck.get('norm_cfg', LINEAR_NORM) or neck.get('act_cfg'))
-    return (
-        kinds[1] in HEADS
-        and neck.get('out_channels') is not None
-        and (
-            kinds[0] == 'GlobalMaxPooling'
-            or (kinds[0] == 'LinearNeck' and linear and neck.get('gap_dim', 0))
-        )
+    return kinds[0] == 'GlobalMaxPooling' or (
+        kinds[0] == 'LinearNeck' and linear and neck.get('gap_dim', 0) > 0
     )
 
 
@@ -77,15 +71,13 @@ def fold_embedding(model: ConfigDict, state: Mapping[str, Tensor]) -> Folded:
     """
     plain = _plain_model(model)
     folded = {k: v for k, v in state.items() if not k.startswith('neck.')}
-    classifier, embedding = (
+    (w_cls, b_cls), (w_e, b_e) = (
         [state[f'{part}.fc.{x}'].double() for x in ('weight', 'bias')]
         for part in ('head', 'neck')
     )
-    for key, value in (
-        ('weight', classifier[0] @ embedding[0]),
-        ('bias', classifier[0] @ embedding[1] + classifier[1]),
-    ):
-        folded[f'head.fc.{key}'] = value.to(state['head.fc.weight'].dtype)
+    dtype = state['head.fc.weight'].dtype
+    folded['head.fc.weight'] = (w_cls @ w_e).to(dtype)
+    folded['head.fc.bias'] = (w_cls @ b_e + b_cls).to(dtype)
     difference = _difference((model, state), (plain, folded))
     if not difference <= TOLERANCE:
         raise ConfigError(
@@ -111,9 +103,8 @@ def _plain_model(model: ConfigDict) -> ConfigDict:
 @torch.no_grad()
 def _difference(*students: tuple[ConfigDict, Mapping[str, Tensor]]) -> float:
     """Largest difference of the logits of two students, relative."""
-    images = torch.randn(
-        4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, SIDE, SIDE, generator=generator)
     logits = []
     for cfg, state in students:
         with forked_rng():

@@ -29,7 +29,6 @@ from ..utils.rng import forked_rng
 from ..version import __version__
 from .folding import fold_embedding, has_embedding
 
-STUDENT = 'architecture.'
 PACKAGE = 'lshfm_mm'
 EMBEDDING = {'neck.fc.weight', 'head.fc.weight'}
 # Modules whose classes a plain config may name.
@@ -44,30 +43,26 @@ PARTS = (
 def student_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take the student out of the state dict of a distillation.
 
-    Args:
-        state (dict[str, Tensor]): State dict of an algorithm; or of a plain
-            model, which is its own student.
-
-    Returns:
-        dict[str, Tensor]: State dict of the student.
+    A plain model is its own student.
     """
-    student = {
-        key.removeprefix(STUDENT): value
+    return weights_below('architecture.', state) or dict(state)
+
+
+def weights_below(
+    prefix: str, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The weights of a state dict whose names have a prefix, without it."""
+    return {
+        key.removeprefix(prefix): value
         for key, value in state.items()
-        if key.startswith(STUDENT)
+        if key.startswith(prefix)
     }
-    return student or dict(state)
 
 
 def student_config(cfg: Config) -> Config:
-    """Put the student in the place of the algorithm in a config.
+    """Copy the config of a distillation with the student as its model.
 
-    Args:
-        cfg (Config): Config of a distillation, or of a plain model.
-
-    Returns:
-        Config: A copy with the student as its model; a plain config is
-        returned as it is.
+    The config of a plain model is returned as it is.
     """
     if 'architecture' not in cfg.model:
         return cfg
@@ -102,10 +97,9 @@ def export_student(
             embedding cannot be folded, a file exists and ``force`` is
             False, or the config is of another model.
     """
-    target = Path(out)
-    targets = (
-        [target] if config is None else [target, target.with_suffix('.py')]
-    )
+    targets = [Path(out)]
+    if config is not None:
+        targets.append(targets[0].with_suffix('.py'))
     _check_out(targets, force)
     content = read_checkpoint('checkpoint', checkpoint)
     student = _student_of(content, checkpoint)
@@ -129,13 +123,12 @@ def export_student(
         line += f', config: {targets[1]}'
         if ours := [*filter(_is_ours, imports_of(cfg))]:
             line += f', which needs this package ({", ".join(ours)})'
-    target.parent.mkdir(parents=True, exist_ok=True)
+    targets[0].parent.mkdir(parents=True, exist_ok=True)
     # The checkpoint is renamed last: where it is, its config is.
     with ExitStack() as stack:
         partials = [stack.enter_context(atomic_write(x)) for x in targets]
-        save(
-            {'meta': _plain_meta(content), 'state_dict': student}, partials[0]
-        )
+        meta = _plain_meta(content)
+        save({'meta': meta, 'state_dict': student}, partials[0])
         if cfg is not None:
             cfg.dump(partials[1])
     return line
@@ -162,12 +155,10 @@ def _student_of(
             f'checkpoint: {checkpoint} has no state_dict; give a checkpoint '
             f'that MMEngine saved'
         )
-    student = {
-        key: value.detach().cpu().clone()
-        for key, value in student_state_dict(state).items()
-    }
+    student = student_state_dict(state)
     check_finite('checkpoint', checkpoint, student)
-    return student
+    # Cloned, for torch would save the whole storage of a view.
+    return {k: v.detach().clone() for k, v in student.items()}
 
 
 def _plain_meta(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,11 +174,8 @@ def _plain_meta(content: Mapping[str, Any]) -> dict[str, Any]:
 def check_weights(cfg: Config, checkpoint: str) -> None:
     """Raise unless a checkpoint holds the weights of a config's student.
 
-    MMEngine's test loop would evaluate random ones with a warning.
-
-    Args:
-        cfg (Config): Config of a distillation, or of a plain model.
-        checkpoint (str): A training checkpoint or an exported one.
+    MMEngine's test loop would evaluate random ones with a warning. The
+    checkpoint may be of a training, or exported.
 
     Raises:
         ConfigError: If weights are missing, misshapen, left over or no
@@ -210,31 +198,27 @@ def _check_fits(
         if key not in state or state[key].shape != value.shape
     ]
     left = [key for key in state if key not in own]
-    if unfit or left:
-        parts = [
-            f'{len(names)} {what}: {", ".join(names[:3])}'
-            for what, names in (
-                (f'of {len(own)} weights are missing or misshapen', unfit),
-                (f'of its {len(state)} have no place in it', left),
-            )
-            if names
-        ]
+    faults = [
+        f'{len(names)} {what}: {", ".join(names[:3])}'
+        for what, names in (
+            (f'of {len(own)} weights are missing or misshapen', unfit),
+            (f'of its {len(state)} have no place in it', left),
+        )
+        if names
+    ]
+    if faults:
         raise ConfigError(
             f'checkpoint: {checkpoint} does not fit the model, '
-            f'{"; ".join(parts)}; give the config of its training, or for an '
+            f'{"; ".join(faults)}; give the config of its training, or for an '
             f'exported student the one beside it'
         )
 
 
 def plain_config(cfg: Config) -> Config:
-    """The student's own config, without what only its training needed.
+    """Copy the student's own config without what only its training needed.
 
-    Args:
-        cfg (Config): Config of a distillation, or of a plain model.
-
-    Returns:
-        Config: A copy. It imports this package only where something of it
-        stands in the config: a network of CIFAR, a data set, a neck.
+    It imports this package only where something of it stands in the config:
+    a network of CIFAR, a data set, a neck.
     """
     cfg = copy.deepcopy(student_config(cfg))
     for key in ('load_from', 'resume', 'student'):
@@ -250,9 +234,7 @@ def plain_config(cfg: Config) -> Config:
         cfg.default_hooks.checkpoint.type = 'CheckpointHook'
     names = [name for name in imports_of(cfg) if not _is_ours(name)]
     types = set(_types(cfg.to_dict()))
-    for part in PARTS:
-        if types & _own_types(part):
-            names.append(f'{PACKAGE}.{part}')
+    names += [f'{PACKAGE}.{x}' for x in PARTS if types & _own_types(x)]
     cfg.pop('custom_imports', None)
     if names:
         cfg.custom_imports = dict(imports=names)

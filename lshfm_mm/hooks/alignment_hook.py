@@ -36,11 +36,7 @@ class AlignmentHook(Hook):
         self._runner: Runner
 
     def before_train(self, runner: Runner) -> None:
-        """Look at what the losses compare.
-
-        Args:
-            runner (Runner): Of a distillation.
-        """
+        """Look at what the losses compare."""
         model = distillation_of(self, runner)
         for tap in model.distiller.taps:
             if 'loss' in tap:
@@ -60,16 +56,9 @@ class AlignmentHook(Hook):
             return
         for name, tap in seen.items():
             lsh = lsh_loss_of(self._distiller, name)
-            sums = alignment_sums(
-                zip(
-                    [x.student for x in tap.levels],
-                    [x.teacher for x in tap.levels],
-                    tap.masks(),
-                    strict=True,
-                ),
-                getattr(lsh, 'weight', None),
-                getattr(lsh, 'bias', None),
-            ).to(next(iter(values.values())).device)
+            hashes = (None, None) if lsh is None else (lsh.weight, lsh.bias)
+            sums = alignment_sums(tap.features(), *hashes)
+            sums = sums.to(next(iter(values.values())).device)
             dist.all_reduce(sums)
             for key, value in alignment_means(sums).items():
                 runner.message_hub.update_scalar(f'train/{name}.{key}', value)

@@ -33,11 +33,7 @@ class AverageCheckpointsHook(Hook):
         self.num_epochs = num_epochs
 
     def before_run(self, runner: Runner) -> None:
-        """Look whether the epochs will be saved and kept.
-
-        Args:
-            runner (Runner): With its checkpoint hook.
-        """
+        """Look whether the epochs will be saved and kept."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError(
                 f'AverageCheckpointsHook: needs a training by epochs, but '
@@ -48,7 +44,9 @@ class AverageCheckpointsHook(Hook):
                 f'AverageCheckpointsHook.num_epochs: is {self.num_epochs}, '
                 f'but the training has {runner.max_epochs} epochs; lower it'
             )
-        saving = self._saving(runner)
+        hooks = (x for x in runner.hooks if isinstance(x, CheckpointHook))
+        self._saving: Any = next(hooks, None)
+        saving = self._saving
         if (
             saving is None
             or not saving.by_epoch
@@ -65,12 +63,8 @@ class AverageCheckpointsHook(Hook):
 
     @master_only
     def after_train(self, runner: Runner) -> None:
-        """Average, and say where it is.
-
-        Args:
-            runner (Runner): At the end of its last epoch.
-        """
-        saving = self._saving(runner)
+        """Average, and say where it is."""
+        saving = self._saving
         folder = saving.out_dir
         last = runner.epoch  # fewer than planned, if a hook stopped it
         epochs = range(last - self.num_epochs + 1, last + 1)
@@ -88,8 +82,3 @@ class AverageCheckpointsHook(Hook):
             f'average of epochs {epochs[0]} to {last}: {out}; evaluate it '
             f'with tools/test.py, export it with tools/export_student.py'
         )
-
-    def _saving(self, runner: Runner) -> Any:
-        """The runner's checkpoint hook."""
-        hooks = [x for x in runner.hooks if isinstance(x, CheckpointHook)]
-        return hooks[0] if hooks else None

@@ -8,7 +8,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..training.resuming import evaluation_is_due, obstacles
-from ..training.seeding import Progress
+from ..training.seeding import EPOCHS, STEPS, seed_data, seed_random
 
 
 @HOOKS.register_module()
@@ -21,20 +21,16 @@ class ExactResumeHook(Hook):
     """
 
     priority = 'LOWEST'  # others may draw random numbers, too
-    progress: Progress | None = None
+    key: tuple[int, ...] = ()
 
     def before_train(self, runner: Runner) -> None:
-        """Warn, take over the random numbers, and evaluate if that is due.
-
-        Args:
-            runner (Runner): Its checkpoint, if any, is loaded.
-        """
+        """Warn, take over the random numbers, and evaluate if that is due."""
         for reason in obstacles(runner):
             runner.logger.warning(
                 f'a resumed run will not equal an uninterrupted one: {reason}'
             )
-        if self.progress is None:
-            self.progress = Progress(runner, dist.get_rank())
+        if not self.key:
+            self.key = seed_data(runner, dist.get_rank())
         if evaluation_is_due(runner):
             runner.logger.info(
                 'evaluating the checkpoint to resume: it was saved before '
@@ -43,31 +39,15 @@ class ExactResumeHook(Hook):
             runner.val_loop.run()
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed the epoch.
-
-        Args:
-            runner (Runner): Before it iterates its dataloader.
-        """
-        assert self.progress is not None
-        self.progress.start_epoch(runner)
+        """Seed what draws between epochs, such as samplers."""
+        seed_random(*self.key, EPOCHS, runner.epoch)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Seed the step.
-
-        Args:
-            runner (Runner): It has its batch.
-            batch_idx (int): Not used.
-            data_batch (Any): Not used.
-        """
-        assert self.progress is not None
-        self.progress.start_iteration(runner)
+        """Seed the step."""
+        seed_random(*self.key, STEPS, runner.iter)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Note it in checkpoints that are saved from here on.
-
-        Args:
-            runner (Runner): Before an evaluation.
-        """
+        """Note it in checkpoints that are saved from here on."""
         runner.message_hub.update_info('evaluated_iter', runner.iter)

@@ -31,9 +31,5 @@ class FirstBatchAuditHook(Hook):
         self.audit: Audit | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Watch the model until all its losses have been audited.
-
-        Args:
-            runner (Runner): Of a distillation.
-        """
+        """Watch the model until all its losses have been audited."""
         self.audit = Audit(distillation_of(self, runner), self.strict)

@@ -48,11 +48,7 @@ class LossScaleHook(Hook):
         self._handle: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the losses of the first batches, if they are to come.
-
-        Args:
-            runner (Runner): Of a distillation.
-        """
+        """Look at the losses of the first batches, if they are to come."""
         model = distillation_of(self, runner)
         reason = ''
         if dist.is_distributed() and has_sync_bn(model):
@@ -65,13 +61,7 @@ class LossScaleHook(Hook):
         if runner.iter == 0:
             self._handle = model.register_forward_hook(Listener(self._note))
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *args: Any, **kw: Any) -> None:
         """Say what was found after the last of these batches."""
         if self._handle is None or runner.iter + 1 < self.num_batches:
             return
@@ -81,12 +71,13 @@ class LossScaleHook(Hook):
         keys = model.distiller.weight_keys()
         for name, ratios in self._ratios.items():
             ratio = median([x for x in ratios if isfinite(x)] or [0.0])
-            loss = model.distiller.distill_losses[name.partition('.')[2]]
-            weight = getattr(loss, 'loss_weight', 1.0)
             runner.logger.info(
                 f'{name}: {ratio:.3g} times the gradient of the task'
             )
-            key = f'model.distiller.{keys[name.partition(".")[2]]}'
+            short = name.removeprefix('distill.')
+            key = f'model.distiller.{keys[short]}'
+            loss = model.distiller.distill_losses[short]
+            weight = getattr(loss, 'loss_weight', 1.0)
             line = advice(name, ratio, weight, key, self.limit)
             if line is not None and hasattr(loss, 'loss_weight'):
                 runner.logger.warning(line)

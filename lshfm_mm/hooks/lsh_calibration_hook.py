@@ -37,10 +37,7 @@ class LSHCalibrationHook(Hook):
     """
 
     def __init__(
-        self,
-        num_batches: int | None = 500,
-        num_rois: int = 256,
-        seed: int = 0,
+        self, num_batches: int | None = 500, num_rois: int = 256, seed: int = 0
     ) -> None:
         if num_batches is not None:
             check_int('LSHCalibrationHook.num_batches', num_batches)
@@ -51,11 +48,7 @@ class LSHCalibrationHook(Hook):
         self.seed = seed
 
     def before_train(self, runner: Runner) -> None:
-        """Calibrate what is not calibrated yet.
-
-        Args:
-            runner (Runner): Its checkpoint, if any, is loaded.
-        """
+        """Calibrate what is not calibrated yet."""
         model = distillation_of(self, runner)
         if not model.distiller.uncalibrated():
             runner.logger.info(
@@ -75,16 +68,11 @@ class LSHCalibrationHook(Hook):
                     'diff_rank_seed', False
                 ),
             )
-            _, ranks = dist.get_dist_info()
+            ranks = dist.get_world_size()
             total = len(loader)
             if isinstance(loader.sampler, InfiniteSampler):
                 total = ceil(total / ranks)  # it counts all images
             if self.num_batches is not None:
                 total = min(total, ceil(self.num_batches / ranks))
-            calibrate(
-                model,
-                islice(loader, total),
-                total,
-                self.num_rois,
-                self.seed,
-            )
+            batches = islice(loader, total)
+            calibrate(model, batches, total, self.num_rois, self.seed)

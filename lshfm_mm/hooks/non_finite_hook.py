@@ -1,6 +1,7 @@
 """Stops before a NaN reaches the weights."""
 
 import json
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,7 @@ class NonFiniteHook(Hook):
         self._batch: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Stand between the loss and the update.
-
-        Args:
-            runner (Runner): Its optimizer wrapper is there.
-        """
+        """Stand between the loss and the update."""
         model = distillation_of(self, runner)
         model.distiller.observers.append(Listener(self._observe))
         model.register_forward_hook(Listener(self._note_losses))
@@ -73,7 +70,8 @@ class NonFiniteHook(Hook):
 
         def guarded(loss: Tensor, *args: Any, **kwargs: Any) -> None:
             is_finite = self._is_finite(runner, loss, scales)
-            self._forget()  # before the backward pass needs the memory
+            # The backward pass needs the memory.
+            self._seen, self._losses = {}, {}
             if is_finite or scales:
                 update(loss, *args, **kwargs)
                 return
@@ -85,7 +83,7 @@ class NonFiniteHook(Hook):
                 wrapper.step()
                 wrapper.zero_grad()
 
-        def look(optimizer: Any, args: Any, kwargs: Any) -> None:
+        def look(*_: Any) -> None:
             sums = {
                 name: x.grad.sum(dtype=torch.float32)
                 for name, x in model.named_parameters()
@@ -93,9 +91,7 @@ class NonFiniteHook(Hook):
             }
             finite = torch.stack([*sums.values()]).isfinite()
             if not finite.all():
-                wrong = [
-                    name for name, x in zip(sums, finite, strict=True) if not x
-                ]
+                wrong = list(compress(sums, ~finite))
                 raise NonFiniteError(
                     f'iteration {runner.iter}: the losses are finite, but not '
                     f'the gradients of {wrong[0]} and {len(wrong) - 1} more; '
@@ -116,9 +112,6 @@ class NonFiniteHook(Hook):
     def after_train_iter(self, runner: Runner, *args: Any, **kw: Any) -> None:
         """Let go of the batch."""
         self._batch = None
-
-    def _forget(self) -> None:
-        self._seen, self._losses = {}, {}
 
     def _observe(
         self, values: dict[str, Tensor], seen: dict[str, TapObservation]

@@ -33,11 +33,7 @@ class WholeCheckpointHook(CheckpointHook):
     backend_args: dict[str, Any] | None
 
     def before_train(self, runner: Runner) -> None:
-        """Choose how to write, and clean up after a killed run.
-
-        Args:
-            runner (Runner): Its checkpoint, if any, is loaded.
-        """
+        """Choose how to write, and clean up after a killed run."""
         if self.file_client_args is None and isinstance(runner, Runner):
             folder = self.out_dir or runner.work_dir
             backend = get_file_backend(folder, backend_args=self.backend_args)
@@ -45,23 +41,19 @@ class WholeCheckpointHook(CheckpointHook):
                 self.backend_args = dict(backend='whole')
                 runner.logger.info('lshfm_mm writes checkpoints whole')
         super().before_train(runner)
-        if isinstance(self.file_backend, WholeBackend) and is_main_process():
-            remove_partials(Path(self.out_dir))
-            remove_partials(Path(runner.work_dir))
+        if not isinstance(self.file_backend, WholeBackend):
+            return
+        outdated = []
+        folder = Path(self.out_dir)
         resumed = runner.message_hub.get_info('last_ckpt')
-        if resumed is not None and self._is_mine(resumed):
+        if resumed and Path(resumed).parent.resolve() == folder.resolve():
             self.last_ckpt = resumed  # an evaluation may write to it
-            for old in runner.message_hub.get_info('outdated_ckpts', []):
-                if is_main_process():
-                    Path(self.out_dir, old).unlink(missing_ok=True)
-
-    def _is_mine(self, checkpoint: str) -> bool:
-        """Whether a checkpoint is a local one in the folder of this run."""
-        folder = Path(self.out_dir).resolve()
-        return (
-            isinstance(self.file_backend, WholeBackend)
-            and Path(checkpoint).parent.resolve() == folder
-        )
+            outdated = runner.message_hub.get_info('outdated_ckpts', [])
+        if is_main_process():
+            remove_partials(folder)
+            remove_partials(Path(runner.work_dir))
+            for old in outdated:
+                (folder / old).unlink(missing_ok=True)
 
     def _save_best_checkpoint(
         self, runner: Runner, metrics: Mapping[str, float]
@@ -110,11 +102,9 @@ class WholeCheckpointHook(CheckpointHook):
     def _removed_last(self) -> Iterator[list[str]]:
         """Yield what is to be removed once all is written."""
         backend = getattr(self, 'file_backend', None)  # None: no training
-        if (
-            not isinstance(backend, WholeBackend)
-            or backend.waiting is not None
-        ):
-            yield getattr(backend, 'waiting', None) or []
+        waiting = getattr(backend, 'waiting', None)
+        if waiting is not None or not isinstance(backend, WholeBackend):
+            yield waiting or []
             return
         backend.waiting = []
         try:

@@ -3,7 +3,4 @@
 from .analysis import analyze
 from .report import write_report
 
-__all__ = [
-    'analyze',
-    'write_report',
-]
+__all__ = ['analyze', 'write_report']

@@ -6,9 +6,6 @@ hash functions. Boxes are drawn around the annotated objects, see
 own proposals would be other ones. Maps give their locations inside the
 images, and classifiers their images. All samples count alike, whatever the
 config says.
-
-Legend: N samples (images, RoIs or locations), D feature width, K hash
-functions, M labels that a sample has at most.
 """
 
 import hashlib
@@ -48,7 +45,7 @@ from .labels import IOU
 from .summarize import summarize_tap
 
 TEACHER = 'teacher'
-PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmpretrain')
+PACKAGES = 'torch mmengine mmcv mmdet mmrazor mmpretrain numpy'.split()
 
 
 def analyze(
@@ -88,6 +85,7 @@ def analyze(
     dataset = loader.dataset
     shown = pick_images(dataset, images)
     algorithm = build_algorithm(cfg)
+    distiller = algorithm.distiller
     classes = list(dataset.metainfo['classes'])
     is_detector = any(
         hasattr(algorithm.student, x) for x in ('bbox_head', 'roi_head')
@@ -125,8 +123,8 @@ def analyze(
         'seed': seed,
         'metrics': metrics,
         'taps': {
-            tap: summarize_tap(algorithm, tap, values, classes, is_detector)
-            for tap in algorithm.distiller.taps
+            tap: summarize_tap(distiller, tap, values, classes, is_detector)
+            for tap in distiller.taps
             if any(tap in measured for measured in values.values())
         },
         'left_out': {k: v for k, v in left_out.items() if v},
@@ -139,11 +137,11 @@ def analyze(
 def _read(config: str, students: Mapping[str, str]) -> Config:
     """Read the config; raise unless data and checkpoints fit it."""
     cfg = read_config('config', config)
-    for field, is_there in (
-        ('model.distiller', 'distiller' in cfg.model),
-        ('val_dataloader', cfg.get('val_dataloader') is not None),
+    for field, part in (
+        ('model.distiller', cfg.model.get('distiller')),
+        ('val_dataloader', cfg.get('val_dataloader')),
     ):
-        if not is_there:
+        if part is None:
             raise ConfigError(
                 f'{field}: {config} has none; give the config of a '
                 f'distillation with a validation set'
@@ -167,20 +165,20 @@ def _show(
     predictions: Mapping[str, Sequence[list[dict]]],
 ) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
     """Images with what is annotated and what the models see, and pixels."""
-    records, pixels = [], []
-    for place, index in enumerate(indices):
-        info = dataset.get_data_info(index)
-        image = read_pixels(info)
-        pixels.append(image)
-        records.append(
-            {
-                'name': Path(info.get('img_path') or f'image {index}').name,
-                'width': image.shape[1],
-                'height': image.shape[0],
-                'truth': truth_of(info, classes),
-                'predictions': {k: v[place] for k, v in predictions.items()},
-            }
+    infos = [dataset.get_data_info(index) for index in indices]
+    pixels = [read_pixels(info) for info in infos]
+    records = [
+        {
+            'name': Path(info.get('img_path') or f'image {index}').name,
+            'width': image.shape[1],
+            'height': image.shape[0],
+            'truth': truth_of(info, classes),
+            'predictions': {k: v[place] for k, v in predictions.items()},
+        }
+        for place, (index, info, image) in enumerate(
+            zip(indices, infos, pixels, strict=True)
         )
+    ]
     return records, pixels
 
 
@@ -189,7 +187,7 @@ def _calibrate(
 ) -> None:
     """Set the bias of losses that ask for the teacher's features."""
     if algorithm.distiller.uncalibrated():
-        size = loader.batch_size or loader.batch_sampler.batch_size
+        size = loader.batch_sampler.batch_size
         total = min(math.ceil(num_images / size), len(loader))
         batches = itertools.islice(loader, total)
         calibrate(algorithm, batches, total, NUM_ROIS, seed)
@@ -237,7 +235,6 @@ def _setting(
             'lshfm_mm': __version__,
             'python': platform.python_version(),
             **{k: v for k, v in installed.items() if v},
-            'numpy': np.__version__,
             'opencv': cv2.__version__,
         },
         'files': _files(cfg, config, students),
@@ -254,13 +251,11 @@ def _files(
     if dataset.get('ann_file'):
         root = dataset.get('data_root') or ''
         named['annotations'] = str(Path(root) / dataset.ann_file)
-    return {
-        name: {
-            'path': path,
-            'sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            if Path(path).is_file()
-            else None,  # a URL
-        }
-        for name, path in named.items()
-        if path
-    }
+    return {k: _file(path) for k, path in named.items() if path}
+
+
+def _file(path: str) -> dict[str, str | None]:
+    digest = None  # of a URL
+    if Path(path).is_file():
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return {'path': path, 'sha256': digest}

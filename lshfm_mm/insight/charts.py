@@ -62,14 +62,11 @@ def svg(
     """Draw one chart as an SVG element.
 
     Args:
-        draw (Callable): A function below; it gets axes and ``args``.
+        draw (Callable): Such as those below; it gets axes and ``args``.
         args: Its other arguments.
         label (str): What the chart shows, for those who do not see it.
         size (tuple): Width and height in inches.
         projection (str, optional): That of the axes.
-
-    Returns:
-        str: The SVG element.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout='constrained')
@@ -77,22 +74,14 @@ def svg(
         file = io.StringIO()
         nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
         figure.savefig(file, format='svg', transparent=True, metadata=nothing)
-    text = file.getvalue()
-    text = text[text.index('<svg') :]
+    _, text = file.getvalue().split('<svg', 1)
     # The ids of groups would be the same in all charts of a page.
     text = re.sub(r'<g id="[^"]*">', '<g>', text)
-    named = f'<svg role="img" aria-label="{html.escape(label)}"'
-    return text.replace('<svg', named, 1)
+    return f'<svg role="img" aria-label="{html.escape(label)}"{text}'
 
 
 def intervals(axes: Any, tap: Mapping[str, Any], what: str) -> None:
-    """Draw the spread of a statistic, a line for each student and group.
-
-    Args:
-        axes (Axes): Where to draw.
-        tap (dict): Of an analysis.
-        what (str): 'angle', 'norm_ratio' or 'equal_codes'.
-    """
+    """Draw the spread of a statistic, a line for each student and group."""
     groups, names = groups_of(tap), list(tap['students'])
     for row, name in enumerate(names):
         for step, group in enumerate(groups):
@@ -100,16 +89,10 @@ def intervals(axes: Any, tap: Mapping[str, Any], what: str) -> None:
             if stats['median'] is None:
                 continue
             y = row + 0.34 * (step - (len(groups) - 1) / 2)
-            for ends, width in (
-                (('q05', 'q95'), 1),
-                (('q25', 'q75'), 2.2 if step else 4.5),
-            ):
-                axes.hlines(
-                    y,
-                    *(stats[x] for x in ends),
-                    color=f'C{row}',
-                    linewidth=width,
-                )
+            widths = {('q05', 'q95'): 1, ('q25', 'q75'): 2.2 if step else 4.5}
+            for ends, width in widths.items():
+                low, high = (stats[x] for x in ends)
+                axes.hlines(y, low, high, color=f'C{row}', linewidth=width)
             axes.plot(
                 stats['median'],
                 y,
@@ -126,14 +109,7 @@ def intervals(axes: Any, tap: Mapping[str, Any], what: str) -> None:
 def histograms(
     axes: Any, tap: Mapping[str, Any], what: str, group: str
 ) -> None:
-    """Draw distributions of a statistic, a line for each student.
-
-    Args:
-        axes (Axes): Where to draw.
-        tap (dict): Of an analysis.
-        what (str): 'angle', 'norm_ratio' or 'equal_codes'.
-        group (str): 'all', 'foreground' or 'background'.
-    """
+    """Draw distributions of a statistic, a line for each student."""
     edges = np.array(tap['bins'][what])
     used = np.zeros(len(edges) - 1, bool)
     for place, (name, student) in enumerate(tap['students'].items()):
@@ -161,7 +137,7 @@ def curves(
         axes (Axes): Where to draw.
         lines (dict): Name of a student -> its curve.
         order (list[str]): All students, whose places give the colours.
-        title (str): What it is.
+        title (str): What the statistic is.
     """
     for name, curve in lines.items():
         axes.plot(

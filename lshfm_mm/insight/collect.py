@@ -1,4 +1,8 @@
-"""What is measured of each sample of a student and its teacher."""
+"""What is measured of each sample of a student and its teacher.
+
+Legend: N samples (images, RoIs or locations), D feature width, K hash
+functions, M labels that a sample has at most.
+"""
 
 import copy
 from collections.abc import Iterable
@@ -21,7 +25,7 @@ from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.roi_sampling import jittered_rois
 from ..errors import ConfigError
-from ..export.student import student_state_dict
+from ..export.student import student_state_dict, weights_below
 from ..losses.hashing import random_projection
 from ..utils.checkpoints import read_state_dict
 from ..utils.configs import model_of
@@ -42,13 +46,9 @@ class Values(NamedTuple):
 
 
 def build_algorithm(cfg: Config) -> FeatureMimicDistill:
-    """Build the algorithm of a config, all samples of which count alike.
+    """Build the algorithm of a config; all its samples count alike.
 
-    Args:
-        cfg (Config): Config of a distillation.
-
-    Returns:
-        FeatureMimicDistill: In eval mode; the student is random.
+    It is in eval mode, its student random.
 
     Raises:
         ConfigError: If the config has no taps.
@@ -71,12 +71,6 @@ def build_loader(cfg: Config) -> Any:
 
     mmdet's own pipelines read the annotations after the image was resized, so
     that its metric finds them as they were. Here they are resized, too.
-
-    Args:
-        cfg (Config): The config.
-
-    Returns:
-        DataLoader: The loader.
     """
     loader = copy.deepcopy(cfg.val_dataloader)
     steps = loader.dataset.get('pipeline')
@@ -89,12 +83,7 @@ def build_loader(cfg: Config) -> Any:
 
 
 def load_student(algorithm: FeatureMimicDistill, checkpoint: str) -> list[str]:
-    """Put the weights of a checkpoint into an algorithm's student.
-
-    Args:
-        algorithm (FeatureMimicDistill): The algorithm; changed in place.
-        checkpoint (str): See :func:`lshfm_mm.insight.analyze`; its weights
-            fit.
+    """Put the weights of a checkpoint, which fit, into the student.
 
     Returns:
         list[str]: Taps with a connector that the checkpoint does not hold:
@@ -107,12 +96,7 @@ def load_student(algorithm: FeatureMimicDistill, checkpoint: str) -> list[str]:
     algorithm.student.load_state_dict(student_state_dict(state), strict=False)
     left_out = []
     for tap, connector in algorithm.distiller.connectors.items():
-        prefix = f'distiller.connectors.{tap}.'
-        own = {
-            key.removeprefix(prefix): value
-            for key, value in state.items()
-            if key.startswith(prefix)
-        }
+        own = weights_below(f'distiller.connectors.{tap}.', state)
         if own.keys() == connector.state_dict().keys():
             connector.load_state_dict(own)
         elif tap in algorithm.distiller.taps:
@@ -139,7 +123,7 @@ def collect(
 
     Args:
         algorithm (FeatureMimicDistill): With the student to look at.
-        batches (Iterable): Batches of a validation loader.
+        batches (Iterable): Of a validation loader.
         num_images (int): How many images count.
         seed (int): Seed of the boxes: students see the same ones.
         num_rois (int): How many boxes an image gets.
@@ -155,8 +139,7 @@ def collect(
     meter = _Meter(distiller)
     distiller.observers.append(meter.observe)
     left = num_images
-    progress = tqdm(desc=f'compare {title}'.rstrip(), unit='image')
-    try:
+    with tqdm(desc=f'compare {title}'.rstrip(), unit='image') as progress:
         for batch in batches:
             batch = {key: value[:left] for key, value in batch.items()}
             data = preprocess(batch, False)
@@ -176,29 +159,19 @@ def collect(
             left -= len(samples)
             if left <= 0:
                 break
-    finally:
-        progress.close()
-        distiller.observers.remove(meter.observe)
+    distiller.observers.remove(meter.observe)
     return {tap: _joined(parts) for tap, parts in meter.parts.items()}
 
 
 class _Meter:
-    """Measures the samples of a batch, as an observer of the distiller.
-
-    Attributes:
-        samples (list): Annotations of the batch.
-        image (tuple[int, int]): Height and width of the network's input.
-        rois (Tensor, optional): The boxes, where there are taps of RoIs,
-            (R, 5).
-        parts (dict): Name of a tap -> what was measured of each level of
-            each batch, the columns of :class:`Values`.
-    """
+    """Measures the samples of a batch, as an observer of the distiller."""
 
     def __init__(self, distiller: LSHFMDistiller) -> None:
         self.distiller = distiller
-        self.samples: list[Any] = []
-        self.image = (0, 0)
-        self.rois: Tensor | None = None
+        self.samples: list[Any] = []  # annotations of the batch
+        self.image = (0, 0)  # height and width of the network's input
+        self.rois: Tensor | None = None  # (R, 5), where RoIs are tapped
+        # The columns of Values, of each level of each batch.
         self.parts: dict[str, list[list[np.ndarray]]] = {
             tap: [] for tap in distiller.taps
         }
@@ -208,10 +181,10 @@ class _Meter:
     ) -> None:
         """Measure what the taps have recorded."""
         for tap, recorded in seen.items():
-            for level in recorded.levels:
-                self.parts[tap].append(
-                    self._measure(tap, level.student, level.teacher)
-                )
+            self.parts[tap] += [
+                self._measure(tap, level.student, level.teacher)
+                for level in recorded.levels
+            ]
 
     def _measure(
         self, tap: str, student: Tensor, teacher: Tensor
@@ -229,27 +202,20 @@ class _Meter:
             )
         labels = labels.flatten(0, -2) if keep is None else labels[keep]
         rows = rows_of(student, keep), rows_of(teacher, keep)
-        weight, bias = hashes_of(self.distiller, tap, teacher)
+        hashes = hashes_of(self.distiller, tap, teacher)
         columns = [
             angles(*rows),
             *(torch.linalg.vector_norm(x, dim=1) for x in rows),
-            equal_codes(student, teacher, weight, bias, keep),
+            equal_codes(student, teacher, *hashes, keep),
         ]
-        return [
-            *(x.float().cpu().numpy() for x in columns),
-            labels.short().cpu().numpy(),
-        ]
+        numbers = [x.float() for x in columns]
+        return [x.cpu().numpy() for x in (*numbers, labels.short())]
 
 
 def hashes_of(
     distiller: LSHFMDistiller, tap: str, feature: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Hash functions of a tap.
-
-    Args:
-        distiller (LSHFMDistiller): The distiller.
-        tap (str): Name of the tap.
-        feature (Tensor): The teacher's feature there, (N, D) or maps.
+    """Hash functions of a tap for the teacher's feature, (N, D) or maps.
 
     Returns:
         tuple[Tensor, Tensor]: Weights (K, D) and biases (K,): those of its
@@ -263,19 +229,11 @@ def hashes_of(
 
 
 def knows(model: Any, num_classes: int) -> bool:
-    """Whether a model has so many classes; a teacher may have others.
-
-    Args:
-        model (BaseModel): Detector or classifier.
-        num_classes (int): How many.
-
-    Returns:
-        bool: True also where its head does not tell.
-    """
-    parts = [
+    """Whether a model has so many classes, or its head does not tell."""
+    heads = (
         getattr(model, x, None) for x in ('roi_head', 'bbox_head', 'head')
-    ]
-    head = next(x for x in parts if x is not None)
+    )
+    head = next(x for x in heads if x is not None)
     counts = [getattr(x, 'num_classes', None) for x in head.modules()]
     return {x for x in counts if isinstance(x, int)} <= {num_classes}
 

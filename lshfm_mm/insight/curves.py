@@ -1,5 +1,6 @@
 """The curves of trainings, from what MMEngine has logged."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -11,16 +12,11 @@ Curve = list[list[float]]  # iterations and values
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Read what a training has logged, resumed or not.
+    """Read what a training has logged into its work folder.
 
-    Args:
-        folder (Path): Work folder of the training.
-
-    Returns:
-        dict[str, list]: Name -> iterations and values. What a resumed
-        training did again counts once, as it was done last. Metrics stand at
-        the iteration after which they were measured. ``task_loss`` is the
-        loss without that of mimicking, ``mimic_loss``.
+    What a resumed training did again counts once, as it was done last.
+    Metrics stand at the iteration after which they were measured.
+    ``task_loss`` is the loss without that of mimicking, ``mimic_loss``.
     """
     curves: dict[str, dict[int, float]] = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
@@ -33,13 +29,11 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         now = 0
         for line in lines:
             now = line['step'] if 'iter' in line else now
+            mimic = [v for k, v in line.items() if k.startswith('distill.')]
             if 'loss' in line:
-                mimic = [
-                    v for k, v in line.items() if k.startswith('distill.')
-                ]
                 line['task_loss'] = line['loss'] - sum(mimic)
-                if mimic:
-                    line['mimic_loss'] = sum(mimic)
+            if mimic:
+                line['mimic_loss'] = sum(mimic)
             for key, value in line.items():
                 number = isinstance(value, int | float)
                 if key not in SKIPPED and number and math.isfinite(value):
@@ -48,10 +42,8 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     for key, curve in curves.items():
         points = [[step, curve[step]] for step in sorted(curve)]
         if key.endswith(ALIGNED):  # the log repeats them until the next
-            before = [None, *(y for _, y in points)]
-            points = [
-                x for x, y in zip(points, before, strict=False) if x[1] != y
-            ]
+            same = itertools.groupby(points, key=lambda point: point[1])
+            points = [next(group) for _, group in same]
         if points:
             found[key] = points
     return found

@@ -27,9 +27,7 @@ TRUTH = (0, 224, 138)
 
 
 def draw_detections(
-    models: Mapping[str, tuple[Config, Path]],
-    num_images: int,
-    out: Path,
+    models: Mapping[str, tuple[Config, Path]], num_images: int, out: Path
 ) -> None:
     """Draw ground truth and detections, a row a detector.
 
@@ -52,13 +50,12 @@ def draw_detections(
     }
     for title, (cfg, checkpoint) in models.items():
         detector = init_detector(cfg, str(checkpoint), device='cpu')
+        meta = detector.dataset_meta
         rows[title] = []
         for image in images:
             boxes = inference_detector(detector, image).pred_instances
             boxes = boxes[boxes.scores > SCORE]
-            rows[title].append(
-                draw_boxes(image, boxes, detector.dataset_meta, BOX)
-            )
+            rows[title].append(draw_boxes(image, boxes, meta, BOX))
     figure = Figure((2.2 * num_images, 2.35 * len(rows)), layout='constrained')
     grid = figure.subplots(len(rows), num_images, squeeze=False)
     for line, (title, drawn) in zip(grid, rows.items(), strict=True):
@@ -75,17 +72,9 @@ def draw_boxes(
     metainfo: Mapping[str, Any],
     colour: tuple[int, int, int],
 ) -> np.ndarray:
-    """Draw boxes with their classes and scores.
+    """Draw boxes with their classes and maybe scores, in a colour, RGB.
 
-    Args:
-        image (np.ndarray): BGR, (H, W, 3).
-        instances (InstanceData): ``bboxes``, (N, 4), ``labels`` and maybe
-            ``scores``, (N,).
-        metainfo (dict): ``classes`` of the labels.
-        colour (tuple): Of the boxes, RGB.
-
-    Returns:
-        np.ndarray: The image, RGB, its longer side of :data:`SIDE` pixels.
+    Takes an image BGR, gives it RGB, its longer side of :data:`SIDE` pixels.
     """
     image, scale = mmcv.imrescale(
         image[..., ::-1], (SIDE, SIDE), return_scale=True
@@ -97,12 +86,8 @@ def draw_boxes(
     scaled.bboxes = torch.minimum(scaled.bboxes * scale, edges)
     visualizer = DetLocalVisualizer(bbox_color=colour, line_width=2)
     visualizer.dataset_meta = metainfo
-    visualizer.add_datasample(
-        'detections',
-        image,
-        DetDataSample(gt_instances=scaled),
-        draw_pred=False,
-    )
+    sample = DetDataSample(gt_instances=scaled)
+    visualizer.add_datasample('detections', image, sample, draw_pred=False)
     return visualizer.get_image()
 
 
@@ -116,12 +101,7 @@ def _instances(info: Mapping[str, Any]) -> InstanceData:
 
 @torch.no_grad()
 def predict(model: Any, data: Any, classes: Sequence[str]) -> list[dict]:
-    """What a model sees in an image.
-
-    Args:
-        model (BaseModel): Detector or classifier.
-        data (dict): An item of its validation data set.
-        classes (list[str]): Names of the classes.
+    """What a detector or classifier sees in an item of its data set.
 
     Returns:
         list[dict]: Of detections ``label``, ``score`` and ``box``, (x1, y1,
@@ -134,8 +114,8 @@ def predict(model: Any, data: Any, classes: Sequence[str]) -> list[dict]:
         columns = dict(score=boxes.scores, box=boxes.bboxes)
         labels = boxes.labels
     else:
-        number = min(SHOWN_CLASSES, len(classes))
-        scores, labels = sample.pred_score.topk(number)
+        best = min(SHOWN_CLASSES, len(classes))
+        scores, labels = sample.pred_score.topk(best)
         columns = dict(score=scores)
     return [
         {
@@ -147,14 +127,7 @@ def predict(model: Any, data: Any, classes: Sequence[str]) -> list[dict]:
 
 
 def pick_images(dataset: Any, wanted: Sequence[str] | int) -> list[int]:
-    """Find the images to show.
-
-    Args:
-        dataset (BaseDataset): The validation data set.
-        wanted (list[str] | int): Names of files, or how many, the first ones.
-
-    Returns:
-        list[int]: Their indices.
+    """Indices of images, given as names of files or as how many, the first.
 
     Raises:
         ConfigError: If no image has such a name.
@@ -175,36 +148,18 @@ def pick_images(dataset: Any, wanted: Sequence[str] | int) -> list[int]:
 
 
 def read_pixels(info: Mapping[str, Any]) -> np.ndarray:
-    """Read an image.
-
-    Args:
-        info (dict): Of a data set.
-
-    Returns:
-        np.ndarray: BGR, (H, W, 3).
-    """
+    """Read an image of a data set, BGR, (H, W, 3)."""
     if 'img' in info:  # CIFAR's, RGB
         return np.ascontiguousarray(info['img'][..., ::-1])
     return mmcv.imread(info['img_path'], flag='color')
 
 
 def truth_of(info: Mapping[str, Any], classes: Sequence[str]) -> list[dict]:
-    """What is annotated in an image.
-
-    Args:
-        info (dict): Of a data set.
-        classes (list[str]): Names of the classes.
-
-    Returns:
-        list[dict]: ``label`` and, of objects, ``box``, (x1, y1, x2, y2).
-    """
+    """What is annotated: ``label`` and, of objects, ``box``, as above."""
     if 'instances' in info:
         return [
-            {
-                'label': classes[x['bbox_label']],
-                'box': list(map(float, x['bbox'])),
-            }
+            dict(label=classes[x['bbox_label']], box=[*map(float, x['bbox'])])
             for x in info['instances']
         ]
     labels = np.atleast_1d(info['gt_label']).tolist()
-    return [{'label': classes[x]} for x in labels]
+    return [dict(label=classes[x]) for x in labels]

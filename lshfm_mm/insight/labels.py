@@ -7,6 +7,7 @@ import torch
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import box_area
 
 from ..distillers.sample_weights import in_boxes
 from ..errors import ConfigError
@@ -15,15 +16,10 @@ IOU = 0.5  # of a foreground box with its object, at least
 
 
 def labels_of_rois(rois: Tensor, samples: Sequence[Any]) -> Tensor:
-    """Class of the object that a box covers.
+    """Class of the object that a box covers, int64, (R, 1); -1 is none.
 
-    Args:
-        rois (Tensor): Index of the image and box, (R, 5).
-        samples (list): Annotations of the images.
-
-    Returns:
-        Tensor: The class of the object with the largest IoU, if that is at
-        least 0.5, else -1; int64, (R, 1).
+    It is the one with the largest IoU, if that is at least :data:`IOU`.
+    ``rois`` are index of the image and box, (R, 5).
     """
     labels = rois.new_full((len(rois),), -1, dtype=torch.long)
     for index, sample in enumerate(samples):
@@ -43,7 +39,7 @@ def labels_of(
 
     Args:
         feature (Tensor): Features, (B, D), or maps, (B, C, H, W).
-        samples (list): Annotations of the images.
+        samples (list): Annotations of the B images.
         image (tuple): Height and width of the network's input.
 
     Returns:
@@ -67,8 +63,7 @@ def labels_of(
     labels = feature.new_full((len(samples), height * width), -1).long()
     for line, sample in zip(labels, samples, strict=True):
         objects = boxes_of(sample)
-        sides = objects[:, 2:] - objects[:, :2]
-        for index in sides.prod(dim=1).argsort(descending=True):
+        for index in box_area(objects).argsort(descending=True):
             inside = in_boxes([objects[index][None]], (height, width), image)
             line[inside[0]] = sample.gt_instances.labels[index]
     return labels.view(-1, height, width, 1)

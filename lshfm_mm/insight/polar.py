@@ -29,11 +29,6 @@ def polar(axes: Any, tap: Mapping[str, Any], name: str) -> None:
     The teacher's feature is the arrow for each sample. Angles are true. The
     distance from the origin is ``log2(1 + norm ratio)``, so that ratios far
     from 1 fit in.
-
-    Args:
-        axes (PolarAxes): Where to draw.
-        tap (dict): Of an analysis.
-        name (str): Name of the student.
     """
     group = group_of(tap)
     student = tap['students'][name]
@@ -98,39 +93,26 @@ def polar(axes: Any, tap: Mapping[str, Any], name: str) -> None:
 def extent(tap: Mapping[str, Any]) -> tuple[float, float]:
     """Angle and norm ratio up to which almost all samples of a tap lie.
 
-    Args:
-        tap (dict): Of an analysis.
-
     Returns:
         tuple[float, float]: 90 or 180 degrees, and a ratio of 2 or more.
     """
-    widest, farthest = 90.0, 2.0
+    ends: dict[str, list[float]] = {'angle': [90.0], 'norm_ratio': [2.0]}
     for student in tap['students'].values():
         counts = np.array(student['joint'][group_of(tap)]['counts'], float)
         if not counts.sum():
             continue
-        angle, ratio = (
-            tap['bins'][name][
-                1 + np.searchsorted(part.cumsum(), 0.99 * counts.sum())
-            ]
-            for name, part in (
-                ('angle', counts.sum(axis=1)),
-                ('norm_ratio', counts.sum(axis=0)),
-            )
-        )
-        widest = 180.0 if angle > 90 else widest
-        farthest = max(farthest, ratio)
-    return widest, farthest
+        for axis, name in ((1, 'angle'), (0, 'norm_ratio')):
+            below = counts.sum(axis=axis).cumsum()
+            last = 1 + np.searchsorted(below, 0.99 * counts.sum())
+            ends[name].append(tap['bins'][name][last])
+    widest = 180.0 if max(ends['angle']) > 90 else 90.0
+    return widest, max(ends['norm_ratio'])
 
 
 def smoothed(counts: np.ndarray) -> np.ndarray:
-    """Counts, smoothed over about two cells; their sum stays, but for edges.
+    """Counts, (X, Y), smoothed over about two cells; their sum stays.
 
-    Args:
-        counts (np.ndarray): float64, (X, Y).
-
-    Returns:
-        np.ndarray: (X, Y).
+    Only at the edges some are lost.
     """
     return cv2.GaussianBlur(
         counts, (9, 9), 2**0.5, borderType=cv2.BORDER_CONSTANT
@@ -138,14 +120,9 @@ def smoothed(counts: np.ndarray) -> np.ndarray:
 
 
 def region_levels(density: np.ndarray, shares: Sequence[float]) -> list[float]:
-    """Densities above which given shares of the samples lie.
+    """Densities above which given shares, 0 .. 1, of the samples lie.
 
-    Args:
-        density (np.ndarray): Of any shape.
-        shares (list[float]): In 0 .. 1.
-
-    Returns:
-        list[float]: A level for each share; none without samples.
+    Without samples there are none.
     """
     falling = np.sort(density.flatten())[::-1]
     total = falling.cumsum()
@@ -161,12 +138,7 @@ def _radius(ratio: Any) -> Any:
 
 
 def draw_directions(analysis: Mapping[str, Any], out: Path) -> None:
-    """Draw directions and magnitudes of all students, as one picture.
-
-    Args:
-        analysis (dict): Of :func:`lshfm_mm.insight.analyze`.
-        out (Path): The PNG file to write. The first tap is drawn.
-    """
+    """Draw directions and norms of all students at the first tap, as PNG."""
     tap = next(iter(analysis['taps'].values()))
     names, groups = list(tap['students']), groups_of(tap)
     columns = min(len(names), 3)
@@ -187,11 +159,8 @@ def draw_directions(analysis: Mapping[str, Any], out: Path) -> None:
             linespacing=1.5,
         )
         for place, name in enumerate(names, start=1):
-            polar(
-                top.add_subplot(rows, columns, place, projection='polar'),
-                tap,
-                name,
-            )
+            axes = top.add_subplot(rows, columns, place, projection='polar')
+            polar(axes, tap, name)
         left, right = bottom.subplots(1, 2, sharey=True)
         intervals(left, tap, 'angle')
         intervals(right, tap, 'norm_ratio')

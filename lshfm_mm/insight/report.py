@@ -28,21 +28,19 @@ PARTS = ('_s', '_m', '_l', '_50', '_75')  # of a metric, which get no curve
 def write_report(
     analysis: Mapping[str, Any], images: Sequence[np.ndarray], folder: Path
 ) -> list[Path]:
-    """Write numbers, picture and page.
+    """Write numbers, picture and page, each of them whole or not at all.
 
     Args:
         analysis (dict): Of :func:`lshfm_mm.insight.analyze`.
         images (list[np.ndarray]): Its images to show, BGR, (H, W, 3).
-        folder (Path): Where ``analysis.json``, ``directions.png`` and
-            ``report.html`` go; each is written whole or not at all.
+        folder (Path): Where the files go.
 
     Returns:
-        list[Path]: These files.
+        list[Path]: ``analysis.json``, ``directions.png``, ``report.html``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = folder / 'analysis.json'
-    picture = folder / 'directions.png'
-    report = folder / 'report.html'
+    names = 'analysis.json', 'directions.png', 'report.html'
+    numbers, picture, report = files = [folder / x for x in names]
     with atomic_write(numbers) as partial:
         text = json.dumps(analysis, allow_nan=False) + '\n'
         partial.write_text(text, 'utf-8')
@@ -50,28 +48,20 @@ def write_report(
         polar.draw_directions(analysis, partial)
     with atomic_write(report) as partial:
         partial.write_text(page(analysis, images), 'utf-8')
-    return [numbers, picture, report]
+    return files
 
 
 def page(analysis: Mapping[str, Any], images: Sequence[np.ndarray]) -> str:
-    """The page: HTML with all styles, charts and images in it.
-
-    Args:
-        analysis (dict): Of :func:`lshfm_mm.insight.analyze`.
-        images (list[np.ndarray]): Its images to show, BGR, (H, W, 3).
-
-    Returns:
-        str: The HTML.
-    """
+    """The page: HTML with all styles, charts and images in it."""
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    template = (Path(__file__).parent / 'report.html').read_text('utf-8')
     evaluated = [k for k, v in analysis['metrics'].items() if len(v) > 1]
-    return environment.from_string(template).render(
+    return environment.get_template('report.html').render(
         analysis=analysis,
         metrics=_metrics(analysis),
         findings=_findings(analysis),
@@ -79,6 +69,7 @@ def page(analysis: Mapping[str, Any], images: Sequence[np.ndarray]) -> str:
         curves=_curves(analysis),
         images=[_embedded(image) for image in images],
         models=evaluated,
+        means=_means,
     )
 
 
@@ -98,11 +89,8 @@ def _metrics(analysis: Mapping[str, Any]) -> dict[str, list[Any]]:
         head += [f'{x}{more}' for x in ('angle', 'norm ratio', 'equal codes')]
     body = []
     for model, row in rows.items():
-        line = [
-            model,
-            *(_number(row.get(key)) for key in keys),
-            f'{row["parameters"] / 1e6:.2f} M',
-        ]
+        line = [model, *(_number(row.get(key)) for key in keys)]
+        line.append(f'{row["parameters"] / 1e6:.2f} M')
         for tap in analysis['taps'].values():
             student = tap['students'].get(model)
             line += (
@@ -116,39 +104,17 @@ def _tap(tap: Mapping[str, Any]) -> dict[str, Any]:
     """Charts and tables of a tap."""
     students = tap['students']
     groups = charts.groups_of(tap)
-    any_student = next(iter(students.values()))
     return {
         'polars': [_polar(tap, name) for name in students],
-        'spreads': [
-            (TITLES[what], _intervals(tap, what, groups)) for what in TITLES
-        ],
+        'spreads': [(TITLES[x], _intervals(tap, x, groups)) for x in TITLES],
         'histograms': [
-            (f'{title}, {group}', _histograms(tap, what, group))
-            for what, title in TITLES.items()
-            for group in groups
+            _histogram(tap, what, group) for what in TITLES for group in groups
         ],
         'groups': [
-            [
-                name,
-                group,
-                f'{student[group]["count"]:,}',
-                *_means(student[group]),
-            ]
-            for name, student in students.items()
+            [name, group, f'{x[group]["count"]:,}', *_means(x[group])]
+            for name, x in students.items()
             for group in dict.fromkeys([*groups, 'all'])
         ],
-        'classes': [
-            [
-                label,
-                *(
-                    cell
-                    for student in students.values()
-                    for cell in _means(student['classes'][label])[:2]
-                ),
-            ]
-            for label in any_student['classes']
-        ],
-        'students': list(students),
     }
 
 
@@ -183,9 +149,12 @@ def _intervals(
     )
 
 
-def _histograms(tap: Mapping[str, Any], what: str, group: str) -> str:
-    label = f'Distribution of {TITLES[what]}, {group}'
-    return charts.svg(charts.histograms, tap, what, group, label=label)
+def _histogram(
+    tap: Mapping[str, Any], what: str, group: str
+) -> tuple[str, str]:
+    title = f'{TITLES[what]}, {group}'
+    label = f'Distribution of {title}'
+    return title, charts.svg(charts.histograms, tap, what, group, label=label)
 
 
 def _curves(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -202,8 +171,9 @@ def _curves(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key in keys:
         if key in measured and not key.endswith(PARTS):
             titles[key] = f'{key}, validation'
-    for key in sorted(key for key in keys if key.endswith(ALIGNED)):
-        titles[key] = f'{key}, training batches'
+    for key in sorted(keys):
+        if key.endswith(ALIGNED):
+            titles[key] = f'{key}, training batches'
     shown = []
     for key, title in titles.items():
         lines = {k: v[key] for k, v in trainings.items() if v.get(key)}
@@ -229,17 +199,14 @@ def _findings(analysis: Mapping[str, Any]) -> list[str]:
     for name, tap in analysis['taps'].items():
         group = charts.group_of(tap)
         angles, ratios = (
-            {
-                student: stats[group][what]['median']
-                for student, stats in tap['students'].items()
-                if stats[group][what]['median'] is not None
-            }
-            for what in ('angle', 'norm_ratio')
+            {k: v[group][x]['median'] for k, v in tap['students'].items()}
+            for x in ('angle', 'norm_ratio')
         )
-        ratios = {student: x for student, x in ratios.items() if x}
+        angles = {k: v for k, v in angles.items() if v is not None}
+        ratios = {k: v for k, v in ratios.items() if v}
         if not angles or not ratios:
             continue
-        nearest = min(angles, key=lambda x: angles[x])
+        nearest = min(angles, key=angles.__getitem__)
         truest = min(ratios, key=lambda x: abs(math.log(ratios[x])))
         samples = f'{tap["samples"]} of {name}'
         if group != 'all':
@@ -294,10 +261,10 @@ def _number(value: float | None) -> str:
 def _embedded(image: np.ndarray) -> str:
     """An image as a data URL."""
     longest = max(image.shape[:2])
-    kind = '.png' if longest <= SMALL else '.jpg'
+    kind = 'png' if longest <= SMALL else 'jpeg'
     if longest > LARGE:
         scale = LARGE / longest
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=3)
-    _, data = cv2.imencode(kind, image)
+    _, data = cv2.imencode(f'.{kind}', image)
     text = base64.b64encode(data.tobytes()).decode()
-    return f'data:image/{"png" if kind == ".png" else "jpeg"};base64,{text}'
+    return f'data:image/{kind};base64,{text}'

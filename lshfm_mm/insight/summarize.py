@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..distillers.alignment import lsh_loss_of
+from ..distillers.lshfm_distiller import LSHFMDistiller
 from .collect import Values
 
 QUANTILES = {'q05': 5, 'q25': 25, 'median': 50, 'q75': 75, 'q95': 95}
@@ -23,6 +23,7 @@ def summarize(values: Values, keep: np.ndarray | None = None) -> dict:
     Args:
         values (Values): What was measured of each sample.
         keep (np.ndarray, optional): Which of them count, bool, (N,).
+            Defaults to all.
 
     Returns:
         dict: ``count``; ``zeros``, those where a feature is 0, which has no
@@ -31,10 +32,8 @@ def summarize(values: Values, keep: np.ndarray | None = None) -> dict:
         ``equal_codes`` (share). ``norm_ratio.of_means`` is the student's
         mean norm over the teacher's.
     """
-    if keep is None:
-        keep = np.ones(len(values.angle), bool)
     angle, student, teacher, codes = (
-        x[keep].astype(np.float64) for x in values[:4]
+        (x if keep is None else x[keep]).astype(np.float64) for x in values[:4]
     )
     directed = np.isfinite(angle)
     some = teacher > 0
@@ -54,63 +53,48 @@ def summarize(values: Values, keep: np.ndarray | None = None) -> dict:
 def groups_of(
     values: Values, num_classes: int, split: bool
 ) -> dict[str, np.ndarray]:
-    """Which samples are of which group.
+    """Which samples are of which group, bool, (N,).
 
-    Args:
-        values (Values): What was measured of each sample.
-        num_classes (int): How many classes there are.
-        split (bool): Whether foreground and background are groups.
-
-    Returns:
-        dict[str, np.ndarray]: Name of a group, or index of a class as text
-        -> its samples, bool, (N,).
+    Groups are 'all', classes by their index as text, and, where they are
+    ``split``, 'foreground' and 'background'.
     """
     groups: dict[str, np.ndarray] = {'all': np.ones(len(values.labels), bool)}
     if split:
         foreground = np.any(values.labels >= 0, axis=1)
-        groups['foreground'] = foreground
-        groups['background'] = np.logical_not(foreground)
+        groups.update(foreground=foreground, background=~foreground)
     for index in range(num_classes):
         groups[str(index)] = np.any(values.labels == index, axis=1)
     return groups
 
 
 def summarize_tap(
-    algorithm: FeatureMimicDistill,
+    distiller: LSHFMDistiller,
     tap: str,
     values: Mapping[str, Mapping[str, Values]],
     classes: Sequence[str],
     split: bool,
 ) -> dict[str, Any]:
-    """All numbers of a tap.
+    """All numbers of a tap, for :func:`lshfm_mm.insight.analyze`.
 
-    Args:
-        algorithm (FeatureMimicDistill): Has the tap.
-        tap (str): Its name.
-        values (dict): Name of a student -> name of a tap -> what was
-            measured of each sample.
-        classes (list[str]): Names of the classes.
-        split (bool): Whether foreground and background are groups.
-
-    Returns:
-        dict: Part of what :func:`lshfm_mm.insight.analyze` returns.
+    ``values`` are by student, then by tap.
     """
-    distiller = algorithm.distiller
     layer = distiller.taps[tap]
     loss = lsh_loss_of(distiller, tap)
+    hashes = '4 per channel, bias zero, seed 0, drawn for this page'
+    if loss is not None:
+        hashes = (
+            f'{len(loss.weight)}, bias {loss.bias_kind}, seed {loss.seed}, '
+            f"the config's"
+        )
+    samples = 'locations' if split else 'images'
     if tap in distiller.records.on_rois:
         samples = 'boxes'
-    else:
-        samples = 'locations' if split else 'images'
     return {
         'layer': layer.student,
         'teacher_layer': layer.teacher,
         'record': layer.record,
         'samples': samples,
-        'hashes': '4 per channel, bias zero, seed 0, drawn for this page'
-        if loss is None
-        else f'{len(loss.weight)}, bias {loss.bias_kind}, seed {loss.seed}, '
-        f"the config's",
+        'hashes': hashes,
         'bins': {name: edges.tolist() for name, edges in BINS.items()},
         'students': {
             name: _summarize_student(measured[tap], classes, split)

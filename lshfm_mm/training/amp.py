@@ -42,11 +42,7 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast the forward pass of a step.
-
-        Args:
-            model (nn.Module): The model; it stands on one kind of device.
-        """
+        """Autocast the forward pass of a step."""
         if not self._is_channels_last:
             for name, module in layers_with_compiled_operators(model):
                 raise ConfigError(

@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_leaves
 
 from ..algorithms.student_weights import varied_weights
 from ..distillers.level_pairs import TapObservation
-from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..errors import ConfigError
 from ..utils.listener import Listener
 from .audit_checks import (
@@ -52,6 +51,8 @@ class Audit:
 
     Attributes:
         is_off (bool): Whether all weights are 0.
+        waiting (set[str], optional): Losses that have not been audited; None
+            before the first batch.
 
     Raises:
         ConfigError: If a file gives the student (almost) nothing.
@@ -60,9 +61,9 @@ class Audit:
     def __init__(self, model: Any, strict: bool = True) -> None:
         self.strict = strict
         self.is_off = False
+        self.waiting: set[str] | None = None
         self._model = model
         self._batches = 0
-        self._waiting: set[str] | None = None
         self._taps: list[tuple[str, str]] = []
         self._losses: dict[str, str] = {}
         self._versions: list[tuple[str, Tensor, int]] = []
@@ -81,12 +82,7 @@ class Audit:
     @property
     def is_open(self) -> bool:
         """Whether there is a loss that has not been audited."""
-        return self._waiting is None or bool(self._waiting)
-
-    @property
-    def open_losses(self) -> list[str]:
-        """Names of the losses that have not been audited."""
-        return sorted(self._waiting or [])
+        return self.waiting is None or bool(self.waiting)
 
     def _begin(self, model: Any, *args: Any) -> None:
         """Watch what is recorded in a forward pass."""
@@ -100,26 +96,73 @@ class Audit:
         ):
             layers = dict(network.named_modules())
             for name, recorder in manager.recorders.items():
-                kind = type(recorder).__name__
-                if recorder.source in layers and kind.startswith('Module'):
-                    self._of_batch.append(
-                        note_versions(
-                            layers[recorder.source],
-                            kind == 'ModuleInputsRecorder',
-                            f'recorder {name!r} of the {owner}, at '
-                            f'{recorder.source!r},',
-                            self._versions,
-                        )
+                source, kind = recorder.source, type(recorder).__name__
+                if source not in layers or not kind.startswith('Module'):
+                    continue
+                where = f'recorder {name!r} of the {owner}, at {source!r},'
+                inputs = kind == 'ModuleInputsRecorder'
+                self._of_batch.append(
+                    note_versions(
+                        layers[source], inputs, where, self._versions
                     )
+                )
 
     def _observe(
         self, values: dict[str, Tensor], compared: dict[str, TapObservation]
     ) -> None:
+        """Audit the losses of a batch that wait for it."""
         if not self._watches:
             return
         with self._faults():
             check_in_place(self._versions)
-        self._audit(self._model.distiller, values, compared)
+        distiller = self._model.distiller
+        modules = distiller.distill_losses
+        for name in [x for x in modules if x not in values]:
+            with self._faults():
+                raise ConfigError(
+                    f'distill_losses.{name}: is never computed; add it to '
+                    f'loss_forward_mappings, remove it, {WAY_OUT}'
+                )
+        weights = {k: getattr(v, 'loss_weight', 1) for k, v in modules.items()}
+        self.is_off = not any(weights.values())
+        if self.waiting is None:
+            self._taps = [
+                (f'tap {name}', describe_tap(distiller, name))
+                for name in distiller.taps
+            ]
+            if self.is_off:
+                _warn(
+                    'distill_losses: all weights are 0, so nothing mimics: '
+                    'this is plain training'
+                )
+        taps = {x: tap for tap in compared for x in distiller.losses_of(tap)}
+        waiting = set(values) if self.waiting is None else self.waiting
+        self.waiting = set()
+        self._batches += 1
+        for name in sorted(waiting):
+            observation = compared.get(taps.get(name, ''))
+            value, weight = values[name], weights[name]
+            facts = f'weight {weight}, first value {value.item():.4g}'
+            share = share_of_equal_codes(modules[name], observation)
+            if share is not None:
+                facts += f', {share:.1%} of the hash codes are equal'
+            if not has_samples(observation) or not value.isfinite():
+                facts += ', no sample yet' if value == 0 else ', NOT FINITE'
+                self.waiting.add(name)
+            elif not (self.is_off or is_same(observation) or share == 1):
+                with self._faults():
+                    self._check(name, value, weight, taps.get(name))
+            self._losses[name] = facts
+        if self._batches >= PATIENCE:
+            for name in sorted(self.waiting):
+                with self._faults():
+                    raise ConfigError(
+                        f'distill.{name}: has had no sample that counts, or '
+                        f'no finite value, in {PATIENCE} batches; look at its '
+                        f'tap, at the weights of its samples and at the '
+                        f'annotations, {WAY_OUT}'
+                    )
+            self.waiting.clear()
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -129,7 +172,7 @@ class Audit:
         except ConfigError as error:
             if self.strict:
                 raise
-            print_log(f'audit: {error}', 'current', level=30)
+            _warn(f'audit: {error}')
 
     def _end(
         self, model: Any, args: Any, losses: Mapping[str, Any] | None
@@ -157,89 +200,31 @@ class Audit:
         model = self._model
         total = sum(1 for _ in varied_weights(model.student))
         random = f'random: all of its {total} weight matrices'
-        tasks = {
-            name: torch.stack([x.mean() for x in tree_leaves(value)])
-            .sum()
-            .item()
-            for name, value in losses.items()
-            if 'loss' in name and name.startswith('student.')
-        }
         rows = [
             ('audit', 'what there is before the first update'),
             ('teacher', model.teacher_origin),
             ('student', '\n'.join(model.student_origins) or random),
             *self._taps,
             *((f'distill.{k}', v) for k, v in self._losses.items()),
-            *((k, f'first value {v:.4g}') for k, v in tasks.items()),
         ]
+        for name, loss in losses.items():
+            if 'loss' in name and name.startswith('student.'):
+                value = torch.stack(
+                    [x.mean() for x in tree_leaves(loss)]
+                ).sum()
+                rows.append((name, f'first value {value.item():.4g}'))
         table = AsciiTable(rows)
         table.inner_row_border = False
         print_log(f'\n{table.table}', 'current')
         if not model.student_origins:
-            print_log(
+            _warn(
                 'student: no file and no teacher gave it a weight, it starts '
                 'at random; where that is not meant, give its init_cfg or '
-                'load_from',
-                'current',
-                level=30,
+                'load_from'
             )
 
-    def _audit(
-        self,
-        distiller: LSHFMDistiller,
-        values: dict[str, Tensor],
-        compared: dict[str, TapObservation],
-    ) -> None:
-        modules = distiller.distill_losses
-        for name in modules:
-            if name not in values:
-                with self._faults():
-                    raise ConfigError(
-                        f'distill_losses.{name}: is never computed; add it '
-                        f'to loss_forward_mappings, remove it, {WAY_OUT}'
-                    )
-        weights = {k: getattr(v, 'loss_weight', 1) for k, v in modules.items()}
-        self.is_off = not any(weights.values())
-        if self._batches == 0:
-            self._taps = [
-                (f'tap {name}', describe_tap(distiller, name))
-                for name in distiller.taps
-            ]
-            if self.is_off:
-                print_log(
-                    'distill_losses: all weights are 0, so nothing mimics: '
-                    'this is plain training',
-                    'current',
-                    level=30,
-                )
-        taps = {x: tap for tap in compared for x in distiller.losses_of(tap)}
-        waiting = set(values) if self._waiting is None else self._waiting
-        self._waiting = set()
-        self._batches += 1
-        for name in sorted(waiting):
-            observation = compared.get(taps.get(name, ''))
-            value, weight = values[name], weights[name]
-            facts = f'weight {weight}, first value {value.item():.4g}'
-            share = share_of_equal_codes(modules[name], observation)
-            if share is not None:
-                facts += f', {share:.1%} of the hash codes are equal'
-            with self._faults():
-                if not has_samples(observation) or not value.isfinite():
-                    facts += (
-                        ', no sample yet' if value == 0 else ', NOT FINITE'
-                    )
-                    self._wait(name)
-                elif not (self.is_off or is_same(observation) or share == 1):
-                    self._check(distiller, name, value, weight, taps.get(name))
-            self._losses[name] = facts
-
-    @staticmethod
     def _check(
-        distiller: LSHFMDistiller,
-        name: str,
-        value: Tensor,
-        weight: float,
-        tap: str | None,
+        self, name: str, value: Tensor, weight: float, tap: str | None
     ) -> None:
         """Raise unless a loss moves the student."""
         if weight == 0:
@@ -247,6 +232,7 @@ class Audit:
                 f'distill.{name}: its loss_weight is 0, those of other losses '
                 f'are not; give it a weight, remove the loss, {WAY_OUT}'
             )
+        distiller = self._model.distiller
         entries = distiller.loss_forward_mappings.get(name, {})
         features = (
             distiller.records.features(tap)
@@ -255,13 +241,6 @@ class Audit:
         )
         check_gradient(name, value, features)
 
-    def _wait(self, name: str) -> None:
-        if self._batches >= PATIENCE:
-            raise ConfigError(
-                f'distill.{name}: has had no sample that counts, or no '
-                f'finite value, in {PATIENCE} batches; look at its tap, at '
-                f'the weights of its samples and at the annotations, '
-                f'{WAY_OUT}'
-            )
-        assert self._waiting is not None
-        self._waiting.add(name)
+
+def _warn(message: str) -> None:
+    print_log(message, 'current', level=30)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..distillers.alignment import equal_codes
+from ..distillers.alignment import alignment_means, alignment_sums
 from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..errors import ConfigError
@@ -66,20 +66,15 @@ def share_of_equal_codes(
     """Share of hash codes that agree, None if there are none."""
     if not isinstance(loss, LSHLoss) or compared is None:
         return None
-    shares = [
-        equal_codes(x.student, x.teacher, loss.weight, loss.bias, keep)
-        for x, keep in zip(compared.levels, compared.masks(), strict=True)
-        if x.student.numel()
-    ]
-    joined = torch.cat(shares) if shares else torch.zeros(0)
-    return joined.mean().item() if len(joined) else None
+    sums = alignment_sums(compared.features(), loss.weight, loss.bias)
+    return alignment_means(sums).get('equal_codes')
 
 
 def has_samples(compared: TapObservation | None) -> bool:
     """Whether a tap has samples that count; the long form always does."""
     return compared is None or any(
-        x.student.numel() > 0 and (keep is None or bool(keep.any()))
-        for x, keep in zip(compared.levels, compared.masks(), strict=True)
+        student.numel() > 0 and (keep is None or bool(keep.any()))
+        for student, _, keep in compared.features()
     )
 
 
@@ -93,7 +88,6 @@ def is_same(compared: TapObservation | None) -> bool:
 def check_gradient(name: str, value: Tensor, features: list[Tensor]) -> None:
     """Raise unless a loss has a gradient to what it compares."""
     features = [x for x in features if x.requires_grad]
-    gradients: tuple[Tensor | None, ...] = ()
     if features and value.requires_grad:
         gradients = torch.autograd.grad(
             value,
@@ -102,8 +96,8 @@ def check_gradient(name: str, value: Tensor, features: list[Tensor]) -> None:
             retain_graph=True,
             allow_unused=True,
         )
-    if any(x is not None and bool((x != 0).any()) for x in gradients):
-        return
+        if any(x is not None and x.any() for x in gradients):
+            return
     if value == 0:
         raise ConfigError(
             f'distill.{name}: is 0 although its tap has samples; look at its '

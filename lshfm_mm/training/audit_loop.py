@@ -29,9 +29,6 @@ def audit_loop(
         runner (Runner): The runner.
         dataloader (dict | DataLoader): Of the training.
         loop (dict): Config of the loop whose place it takes.
-
-    Returns:
-        BaseLoop: That loop, with another ``run``.
     """
     given = dict(runner=runner, dataloader=dataloader)
     built = LOOPS.build(loop, default_args=given)
@@ -65,7 +62,7 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
     else:
         raise ConfigError(
             f'train_dataloader: in {PATIENCE} batches no sample for '
-            f'{audit.open_losses}; look at their taps and the '
+            f'{sorted(audit.waiting or [])}; look at their taps and the '
             f'annotations'
         )
     if audit.is_off:

@@ -41,13 +41,9 @@ def average_checkpoints(checkpoints: Sequence[str], out: str) -> None:
             if value.is_floating_point():
                 value = sums.get(key, 0) + value.double()
             sums[key] = value
-    mean = {
-        key: (
-            (sums[key] / len(checkpoints)).to(value.dtype)
-            if value.is_floating_point()
-            else value
-        )
-        for key, value in state.items()
-    }
+    mean = dict(state)
+    for key, value in state.items():
+        if value.is_floating_point():
+            mean[key] = (sums[key] / len(checkpoints)).to(value.dtype)
     with atomic_write(Path(out)) as partial:
         save({'meta': content.get('meta', {}), 'state_dict': mean}, partial)

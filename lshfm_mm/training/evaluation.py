@@ -11,15 +11,9 @@ from mmengine.runner import Runner
 def validate(
     model: BaseModel, cfg: Config, log_level: str = 'INFO'
 ) -> dict[str, float]:
-    """Evaluate a model on the validation set of a config.
+    """Metrics of a model on the validation set of a config.
 
-    Args:
-        model (BaseModel): The model, with its weights.
-        cfg (Config): With ``val_dataloader`` and ``val_evaluator``.
-        log_level (str): From which level on MMEngine prints what it does.
-
-    Returns:
-        dict[str, float]: Metrics.
+    MMEngine prints what it does from ``log_level`` on.
     """
     with tempfile.TemporaryDirectory() as folder:
         # Not wrapped, which a frozen model cannot be: launcher='none'. The

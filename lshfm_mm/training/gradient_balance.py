@@ -75,21 +75,11 @@ def _norms(loss: Tensor, parameters: Sequence[Tensor]) -> dict[int, float]:
 def advice(
     name: str, ratio: float, weight: float, key: str, limit: float
 ) -> str | None:
-    """What to do about a loss that drowns the task, in one line.
+    """What to do about a loss that drowns the task, None about another one.
 
     One that pulls less than the task is left as it is: in the first batches
     of a student that starts at random the task may well pull harder, and that
-    says nothing of the weight.
-
-    Args:
-        name (str): Of the loss.
-        ratio (float): See :func:`gradient_ratios`.
-        weight (float): Its ``loss_weight``.
-        key (str): Key of that weight in the config.
-        limit (float): Greatest ratio that is fine.
-
-    Returns:
-        str: The advice; None where the ratio is fine, or cannot be told.
+    says nothing of the weight, which stands at ``key`` in the config.
     """
     if not ratio > limit:
         return None

@@ -22,9 +22,9 @@ def describe_nonfinite(
         batch (Any): Of the dataloader.
 
     Returns:
-        dict: ``not_finite``, the names of such losses; ``losses``, all
-        values, not finite ones in words; ``taps``, for each level of each
-        tap statistics of both features; ``images``, their paths.
+        dict: ``not_finite``, names of losses; ``losses``, all values, those
+        that are not finite in words; ``taps``, statistics of both features
+        at each level of each tap; ``images``, their paths.
     """
     values = {
         name: [float(x.detach().mean()) for x in tree_leaves(loss)]
@@ -33,22 +33,27 @@ def describe_nonfinite(
     }
     return dict(
         not_finite=[
-            name
-            for name, parts in values.items()
-            if not all(map(math.isfinite, parts))
+            k for k, v in values.items() if not all(map(math.isfinite, v))
         ],
-        losses={k: [_said(x) for x in v] for k, v in values.items()},
+        losses={
+            k: [x if math.isfinite(x) else str(x) for x in v]
+            for k, v in values.items()
+        },
         taps={
             name: [
                 dict(
-                    student=_statistics(level.student),
-                    teacher=_statistics(level.teacher),
+                    student=_statistics(x.student),
+                    teacher=_statistics(x.teacher),
                 )
-                for level in tap.levels
+                for x in tap.levels
             ]
             for name, tap in seen.items()
         },
-        images=_images(batch),
+        images=[
+            str(x.metainfo.get('img_path', ''))
+            for x in tree_leaves(batch)
+            if isinstance(x, BaseDataElement)
+        ],
     )
 
 
@@ -66,15 +71,3 @@ def _statistics(feature: Tensor) -> dict[str, Any]:
         facts['max'] = finite.max().item()
         facts['rms'] = finite.square().mean().sqrt().item()
     return facts
-
-
-def _images(batch: Any) -> list[str]:
-    return [
-        str(x.metainfo.get('img_path', ''))
-        for x in tree_leaves(batch)
-        if isinstance(x, BaseDataElement)
-    ]
-
-
-def _said(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)

@@ -23,20 +23,15 @@ NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
 def obstacles(runner: Runner) -> list[str]:
     """Tell why a resumed run would not equal an uninterrupted one.
 
-    Args:
-        runner (Runner): Its checkpoint, if any, is loaded.
-
-    Returns:
-        list[str]: A reason with its remedy each.
+    Each reason comes with its remedy. The runner has loaded its checkpoint.
     """
-    reasons = []
     loop, saving = runner.train_loop, _checkpoint_settings(runner.cfg)
     if not isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
-        reasons.append(
+        return [
             f'train_cfg: {type(loop).__name__} is not known; use '
             f'EpochBasedTrainLoop or IterBasedTrainLoop'
-        )
-        return reasons
+        ]
+    reasons = []
     by_epoch = saving.get('by_epoch', True)
     if isinstance(loop, EpochBasedTrainLoop) and not by_epoch:
         reasons.append(
@@ -63,13 +58,9 @@ def obstacles(runner: Runner) -> list[str]:
 
 
 def evaluation_is_due(runner: Runner) -> bool:
-    """Tell whether an interruption has cut off an evaluation.
+    """Tell whether the checkpoint of a runner was saved before an evaluation.
 
-    Args:
-        runner (Runner): It has been resumed, and has not trained since.
-
-    Returns:
-        bool: Whether its checkpoint was saved before an evaluation.
+    The runner has not trained since it was resumed.
     """
     loop = runner.train_loop
     if runner.val_loop is None or not runner.iter:
@@ -96,7 +87,7 @@ def find_whole(cfg: Config, folder: str) -> tuple[str, dict[str, Any]] | None:
 
     Returns:
         tuple[str, dict], optional: The file and what it holds; None where
-        there is no checkpoint at all. One that is skipped is warned of.
+        there is no checkpoint at all. It warns of those that it skips.
 
     Raises:
         ConfigError: If there are checkpoints, and none is whole.
@@ -117,12 +108,6 @@ def find_whole(cfg: Config, folder: str) -> tuple[str, dict[str, Any]] | None:
 
 def read_resumable(path: str) -> dict[str, Any]:
     """Read a checkpoint that a training can go on from.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        dict: What it holds.
 
     Raises:
         ConfigError: If it is absent, damaged, or lacks what is needed.
@@ -174,18 +159,18 @@ def _checkpoints(cfg: Config, folder: Path) -> list[Path]:
 
     checkpoints.sort(key=number, reverse=True)
     record = folder / 'last_checkpoint'
-    named = None
-    if record.is_file():  # in the encoding in which MMEngine writes it
-        named = Path(record.read_text(encoding=None).strip())
-    if named is not None and not named.is_file():
+    if not record.is_file():
+        return checkpoints
+    # In the encoding in which MMEngine writes it.
+    named = Path(record.read_text(encoding=None).strip())
+    if not named.is_file():
         named = folder / named.name
-    if named is None or not named.is_file():
+    if not named.is_file():
         return checkpoints
     others = [path for path in checkpoints if not path.samefile(named)]
-    if not pattern.fullmatch(named.name):
-        return [named, *others]
-    # Greater numbers may be of an older training in this folder.
-    others.sort(key=lambda path: number(path) > number(named))
+    if pattern.fullmatch(named.name):
+        # Greater numbers may be of an older training in this folder.
+        others.sort(key=lambda path: number(path) > number(named))
     return [named, *others]
 
 

@@ -22,12 +22,11 @@ EPOCHS, STEPS, DATA = range(3)  # what random numbers are for
 
 
 def seed_random(*key: int) -> None:
-    """Seed Python's, numpy's and torch's generators, those of GPUs too.
+    """Seed the generators of Python, numpy and torch, with numbers >= 0.
 
-    Args:
-        key (int): Numbers >= 0; of other numbers come other seeds.
+    Other numbers, or more of them, give other seeds.
     """
-    # It takes (1, 2) and (1, 2, 0) for the same.
+    # SeedSequence takes (1, 2) and (1, 2, 0) for the same.
     words = np.random.SeedSequence((len(key), *key)).generate_state(8)
     random.seed(words.tobytes())
     np.random.seed(words)
@@ -41,10 +40,6 @@ class SeededBatch(Sequence[Any]):
     on: a dataloader iterates over them; a dataset with ``__getitems__`` may
     index them or make an array of them, too. No list, for what is written in
     C reads a list unseen.
-
-    Args:
-        indices (Sequence): Of samples in a dataset.
-        key (tuple[int, ...]): Of :func:`seed_random`.
     """
 
     def __init__(self, indices: Sequence[Any], key: tuple[int, ...]) -> None:
@@ -58,9 +53,8 @@ class SeededBatch(Sequence[Any]):
         return iter(self.indices)
 
     def __getitem__(self, index: Any) -> Any:
-        if not self.is_read:  # each sample needs draws of its own
-            self.is_read = True
-            seed_random(*self.key)
+        if not self.is_read:  # once: each sample needs draws of its own
+            iter(self)
         return self.indices[index]
 
     def __len__(self) -> int:
@@ -76,8 +70,8 @@ class SeededBatches:
     Args:
         batches (Any): The batch sampler.
         key (tuple[int, ...]): Numbers >= 0, such as a seed and a rank.
-        start (Callable): Tells the epoch, and the number of the first batch
-            of a pass. Asked at the beginning of each pass.
+        start (Callable): Asked at the beginning of each pass for the epoch
+            and the number of the first batch.
     """
 
     def __init__(
@@ -103,15 +97,9 @@ class SeededBatches:
         return len(self.batches)
 
     def skip(self, number: int) -> int:
-        """Have the next pass begin behind batches that were trained on.
+        """Have the next pass begin behind so many batches of all passes.
 
-        No sample is read.
-
-        Args:
-            number (int): How many, of the first pass and those after it.
-
-        Returns:
-            int: How many passes are over.
+        No sample is read. Returns how many passes are over.
         """
         passes = 0
         self.rest = iter(self.batches)
@@ -130,16 +118,9 @@ def seed_batches(
     key: tuple[int, ...],
     start: Callable[[], tuple[int, int]],
 ) -> SeededBatches:
-    """Seed the batches of a dataloader.
+    """Seed the batches of a dataloader that has started no workers yet.
 
-    Args:
-        loader (DataLoader): It has started no workers yet. Its dataset is
-            not touched.
-        key (tuple[int, ...]): See :class:`SeededBatches`.
-        start (Callable): See :class:`SeededBatches`.
-
-    Returns:
-        SeededBatches: The dataloader's batch sampler from here on.
+    See :class:`SeededBatches`, which is its batch sampler from here on.
     """
     batches = SeededBatches(loader.batch_sampler, key, start)
     # A dataloader refuses another one, for it may be at work already.
@@ -153,8 +134,8 @@ class EndlessBatches(_InfiniteDataloaderIterator):
     Of what was trained on before an interruption it reads no sample again.
 
     Args:
-        loader (DataLoader): Its next pass begins behind these.
-        done (int): How many batches were trained on.
+        loader (DataLoader): Its next pass begins behind what was trained on.
+        done (int): How many batches that was.
         passes (int): How many passes are over.
     """
 
@@ -171,11 +152,7 @@ class EndlessBatches(_InfiniteDataloaderIterator):
         return super().__next__()
 
     def skip_iter(self, num_iters: int) -> None:
-        """Do nothing: they have been skipped.
-
-        Args:
-            num_iters (int): Not used.
-        """
+        """Do nothing: they have been skipped."""
 
 
 class _SameDataset(dict):
@@ -186,72 +163,56 @@ class _SameDataset(dict):
         return copy.deepcopy(dict(self), memo)
 
 
-class Progress:
-    """Ties the random numbers of a training to its progress.
+def seed_data(runner: Runner, rank: int) -> tuple[int, int]:
+    """Tie the random numbers of a training's batches to its progress.
 
     Args:
         runner (Runner): Its checkpoint, if any, is loaded.
         rank (int): Of this process.
+
+    Returns:
+        tuple[int, int]: What seeds all but the data. As in MMEngine, the
+        data differ from rank to rank, and what the model draws is the same
+        unless the user says otherwise.
     """
-
-    def __init__(self, runner: Runner, rank: int) -> None:
-        # As MMEngine: the data differ from rank to rank, and what the model
-        # draws is the same unless the user says otherwise.
-        differs = runner._randomness_cfg.get('diff_rank_seed', False)
-        self.key = (runner.seed, rank if differs else 0)
-        loop = runner.train_loop
-        by_iteration = isinstance(loop, IterBasedTrainLoop)
-        if by_iteration:
-            loop.dataloader = self._at_its_beginning(runner, differs)
-        batches = seed_batches(
-            loop.dataloader,
-            (runner.seed, rank),
-            # By iterations the training is one epoch.
-            lambda: (0, runner.iter) if by_iteration else (runner.epoch, 0),
+    differs = runner._randomness_cfg.get('diff_rank_seed', False)
+    loop = runner.train_loop
+    by_iteration = isinstance(loop, IterBasedTrainLoop)
+    if by_iteration:
+        loop.dataloader = _at_its_beginning(runner, differs)
+    batches = seed_batches(
+        loop.dataloader,
+        (runner.seed, rank),
+        # By iterations the training is one epoch.
+        lambda: (0, runner.iter) if by_iteration else (runner.epoch, 0),
+    )
+    if by_iteration:
+        loop.dataloader_iterator = EndlessBatches(
+            loop.dataloader, runner.iter, batches.skip(runner.iter)
         )
-        if by_iteration:
-            loop.dataloader_iterator = EndlessBatches(
-                loop.dataloader, runner.iter, batches.skip(runner.iter)
+    return runner.seed, rank if differs else 0
+
+
+def _at_its_beginning(runner: Runner, differs: bool) -> DataLoader:
+    """Return a dataloader whose samplers are where they were at first.
+
+    It is built anew from its settings. One that was given as an object is
+    there already, unless OpenMMLab's loop has had workers at it since the
+    loop was built.
+    """
+    loop, settings = runner.train_loop, runner._train_dataloader
+    if not isinstance(settings, Mapping):
+        begun = loop.dataloader_iterator._iterator is not None
+        if begun and loop.dataloader.num_workers:
+            raise ConfigError(
+                f'train_dataloader: its workers are ahead already, and '
+                f'ExactResumeHook needs its settings to build it anew, but '
+                f'got {type(settings).__name__}; give a dict, or num_workers=0'
             )
-
-    @staticmethod
-    def _at_its_beginning(runner: Runner, differs: bool) -> DataLoader:
-        """Return a dataloader whose samplers are where they were at first.
-
-        It is built anew from its settings. One that was given as an object
-        is there already, unless OpenMMLab's loop has had workers at it since
-        the loop was built.
-        """
-        loop, settings = runner.train_loop, runner._train_dataloader
-        if not isinstance(settings, Mapping):
-            begun = loop.dataloader_iterator._iterator is not None
-            if begun and loop.dataloader.num_workers:
-                raise ConfigError(
-                    f'train_dataloader: its workers are ahead already, and '
-                    f'ExactResumeHook needs its settings to build it anew, '
-                    f'but got {type(settings).__name__}; give a dict, or '
-                    f'num_workers=0'
-                )
-            return loop.dataloader
-        loop.dataloader_iterator = None  # its workers end
-        return runner.build_dataloader(
-            _SameDataset(settings, dataset=loop.dataloader.dataset),
-            seed=runner.seed,
-            diff_rank_seed=differs,
-        )
-
-    def start_epoch(self, runner: Runner) -> None:
-        """Seed what draws between epochs, such as samplers.
-
-        Args:
-            runner (Runner): Before it iterates its dataloader.
-        """
-        seed_random(*self.key, EPOCHS, runner.epoch)
-
-    def start_iteration(self, runner: Runner) -> None:
-        """Seed a training step.
-
-        Args:
-            runner (Runner): It has its batch.
-        """
-        seed_random(*self.key, STEPS, runner.iter)
+        return loop.dataloader
+    loop.dataloader_iterator = None  # its workers end
+    return runner.build_dataloader(
+        _SameDataset(settings, dataset=loop.dataloader.dataset),
+        seed=runner.seed,
+        diff_rank_seed=differs,
+    )

@@ -12,30 +12,19 @@ from ..utils.files import atomic_write
 class WholeBackend(LocalBackend):
     """Local files that are written whole, and removed when it is safe.
 
-    Attributes:
-        waiting (list[str], optional): Where it is a list, files to remove are
-            noted there and stay.
+    Where ``waiting`` is a list, files to remove are noted there and stay.
     """
 
     waiting: list[str] | None = None
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file.
-
-        Args:
-            obj (bytes): What it shall hold.
-            filepath (str | Path): The file; its folder is made.
-        """
+        """Write a file, and make its folder."""
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(filepath)) as partial:
             partial.write_bytes(obj)
 
     def remove(self, filepath: str | Path) -> None:
-        """Remove a file, or note it.
-
-        Args:
-            filepath (str | Path): The file.
-        """
+        """Remove a file, or note it."""
         if self.waiting is None:
             super().remove(filepath)
         else:
