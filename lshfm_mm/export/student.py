@@ -7,6 +7,7 @@ this package.
 
 import copy
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..utils.files import atomic_write, save
 from ..utils.rng import forked_rng
 from ..version import __version__
 from .folding import fold_embedding, has_embedding
+from .mmrazor import plain_preprocessor, without_mmrazor
 
 STUDENT = 'architecture.'
 PACKAGE = 'lshfm_mm'
@@ -67,7 +69,11 @@ def student_config(cfg: Config) -> Config:
     if 'architecture' not in cfg.model:
         return cfg
     cfg = copy.deepcopy(cfg)
-    cfg.model = model_config('architecture', cfg.model.architecture)
+    student = model_config('architecture', cfg.model.architecture)
+    if cfg.model.get('data_preprocessor'):  # it has the student's place
+        given = cfg.model.data_preprocessor
+        student['data_preprocessor'] = plain_preprocessor(given)
+    cfg.model = student
     return cfg
 
 
@@ -232,6 +238,7 @@ def plain_config(cfg: Config) -> Config:
         stands in the config: a network of CIFAR, a data set, a neck.
     """
     cfg = copy.deepcopy(student_config(cfg))
+    without_mmrazor(cfg)
     for key in ('load_from', 'resume', 'student'):
         cfg.pop(key, None)
     own_hooks = _own_types('hooks')
@@ -248,6 +255,8 @@ def plain_config(cfg: Config) -> Config:
     for part in PARTS:
         if types & _own_types(part):
             names.append(f'{PACKAGE}.{part}')
+    if re.search(r"'mmrazor['.]", str(cfg.to_dict())):
+        names.append(PACKAGE)  # which makes MMRazor importable
     cfg.pop('custom_imports', None)
     if names:
         cfg.custom_imports = dict(imports=names)
