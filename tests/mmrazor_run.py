@@ -21,6 +21,7 @@ from mmrazor.registry import MODELS
 
 from lshfm_mm.compat.mmrazor_configs import patch_config_reading
 from lshfm_mm.utils import checkpoints
+from lshfm_mm.utils.configs import read_config
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools'
 DETECTION = (192, 128)  # of the longer and the shorter side, in pixels
@@ -66,8 +67,23 @@ def options_of(cfg: Config, name: str) -> dict[str, object]:
     else:
         options['train_cfg.max_epochs'] = 1
     options['default_hooks.logger.interval'] = 1
+    options.update(early('param_scheduler', cfg.param_scheduler))
     if whole:  # timm downloads from a hub of its own
         options['model.teacher.backbone.pretrained'] = False
+    return options
+
+
+def early(where: str, part: object) -> dict[str, object]:
+    """Parts of a schedule that begin at once, whatever is before them."""
+    if isinstance(part, list):
+        part = dict(enumerate(part))
+    if not isinstance(part, dict):
+        return {}
+    options: dict[str, object] = {}
+    if part.get('begin'):
+        options[f'{where}.begin'] = 0
+    for key, value in part.items():
+        options.update(early(f'{where}.{key}', value))
     return options
 
 
@@ -103,11 +119,12 @@ def run_tool(name: str, *args: object) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    config = Path(sys.argv[1]).resolve()
+    config = sys.argv[1]
     os.chdir(sys.argv[2])
     CIFAR10._check_integrity = lambda self: True  # made, not downloaded
     patch_config_reading()
-    cfg = Config.fromfile(config)
+    cfg = read_config('config', config)
+    name = Path(config).name
 
     def make(url: str, path: str, *_: object) -> None:
         torch.save({'state_dict': weights_of(url, cfg)}, path)
@@ -118,7 +135,7 @@ def main() -> None:
         if path and '://' not in path:  # one that the user has to bring
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             make(path, path)
-    options = options_of(cfg, config.stem)
+    options = options_of(cfg, name)
     more = ['--work-dir', 'run', '--cfg-options']
 
     def written() -> list[str]:
@@ -137,7 +154,7 @@ def main() -> None:
         *('--cfg-options', *written()),
     )
     # The config that the run left has the options.
-    left = Path('run') / config.name
+    left = Path('run') / name
     seconds['export'] = run_tool(
         *('export_student.py', last, '-o', 'student.pth', '--config', left)
     )

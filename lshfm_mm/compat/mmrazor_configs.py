@@ -16,6 +16,8 @@ from mmengine.config import Config
 MMCLS = re.compile(r'^mmcls(?=\.|::)')
 SCOPES = ('_scope_', 'default_scope')
 TYPES = {'PackClsInputs': 'PackInputs', 'ClsVisualizer': 'UniversalVisualizer'}
+# Data sets whose part test_mode chose; split does now, and is 'train'.
+SPLIT = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
 # Words of file names that became another word, or none.
 WORDS = {'mstrain': 'ms', 'fp16': 'amp', 'pt': '', 'ft': ''}
 BATCH = re.compile(r'(?<=\dx)(?=\d)')  # 8x2 was 8 GPUs, now 8xb2
@@ -51,6 +53,9 @@ def todays(value: Any, key: str = '') -> Any:
             value.setdefault('_scope_', 'mmpretrain')  # of what is inside
         for name in value:
             value[name] = todays(value[name], name)
+        kind = str(value.get('type')).rpartition('.')[2]
+        if kind in SPLIT and value.get('test_mode'):
+            value.setdefault('split', 'test')
     elif isinstance(value, list):
         value[:] = map(todays, value)
     elif isinstance(value, tuple):
