@@ -100,7 +100,8 @@ def weights_of(name: str, cfg: Config) -> dict[str, torch.Tensor]:
                 model.pop(key, None)
             model['teacher']['pretrained'] = False
             return MODELS.build(model).state_dict()
-        teacher = model.get('teacher') or model['teachers']['res34']['build_cfg']
+        teacher = model.get('teacher')
+        teacher = teacher or model['teachers']['res34']['build_cfg']
         if 'cfg_path' in teacher:
             teacher['pretrained'] = False
         else:

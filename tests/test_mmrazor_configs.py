@@ -10,7 +10,6 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,16 @@ WRITE = 'WRITE_MMRAZOR' in os.environ  # make mmrazor
 CONFIGS = Path(mmrazor.__file__).parent / '.mim/configs/distill'
 TOP = """# MMRazor's own distillations
 
-Who has a config of MMRazor trains with it as it is, or with a copy::
+Train with a config of MMRazor as it is, or with your copy of it:
 
-    python tools/train.py mmrazor::distill/mmdet/pkd/pkd_fpn_mask-rcnn_swin_retina_r50_2x_coco.py
+```bash
+python tools/train.py \\
+    mmrazor::distill/mmdet/pkd/pkd_fpn_retina_x101_retina_r50_2x_coco.py
+```
 
 MMRazor 1.0.0 itself does not import on today's torch, and its configs name
-packages and files of its time. Our tools read mmcls as mmpretrain, and find the
-files of mmdet and mmcls that have other names now; the config that a run
+packages and files of its time. Our tools read mmcls as mmpretrain, and find
+the files of mmdet and mmcls that have other names now; the config that a run
 leaves behind has today's names. All else is MMRazor's: the teacher's weights
 load non-strictly and lie in the checkpoints. `tools/test.py` and
 `tools/export_student.py` take the student alone.
@@ -80,7 +82,8 @@ def data_root(tmp_path_factory) -> Path:
         at.mkdir(parents=True)
         key = 'labels' if name == 'cifar10' else 'fine_labels'
         # One image a class: MMRazor's CRDDataset needs as many of each.
-        for part, labels in zip(files, np.split(np.arange(10), len(files))):
+        each = np.split(np.arange(10), len(files))
+        for part, labels in zip(files, each, strict=True):
             content = {'data': images[labels], key: labels.tolist()}
             (at / part).write_bytes(pickle.dumps(content))
         test = {'data': images[:5], key: [*range(5)]}
@@ -116,24 +119,12 @@ def _write_imagenet(root: Path) -> None:
             os.link(root / 'image.JPEG', folder / 'image.JPEG')
 
 
-
 # The quickest of them, of an algorithm and a backbone that only MMRazor has.
 QUICK = 'mmcls/ofd/ofd_backbone_resnet50_resnet18_8xb16_cifar10.py'
 # Students that are built of MMRazor's own classes.
 OF_MMRAZOR = {'deit', 'ofd'}
 # What an install of ours does not bring.
 PACKAGES = {'deit': 'timm'}
-rows: dict[str, str] = {}
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _page() -> Iterator[None]:
-    """Write what ran into the page, if asked for; keep what did not run."""
-    yield
-    if WRITE:
-        kept = _shown() | rows
-        text = [TOP, *(kept[name] for name in sorted(kept)), END]
-        PAGE.write_text('\n'.join(text), 'utf-8')
 
 
 def _shown() -> dict[str, str]:
@@ -171,9 +162,12 @@ def run(name: str, data: Path, work: Path) -> None:
     left = Config.fromfile(work / f'run/{Path(name).name}')
     _check_training(work, left)
     _check_student(work, name.split('/')[1])
-    rows[name] = _row(name, left)
-    if not WRITE:
-        assert _shown()[name] == rows[name]
+    shown, row = _shown(), _row(name, left)
+    if WRITE:
+        shown[name] = row
+        lines = [TOP, *(shown[name] for name in sorted(shown)), END]
+        PAGE.write_text('\n'.join(lines), 'utf-8')
+    assert shown[name] == row
 
 
 def _check_training(work: Path, cfg: Config) -> None:
@@ -194,7 +188,8 @@ def _check_training(work: Path, cfg: Config) -> None:
     assert [x['step'] for x in steps[1]] == ([3, 4] if by_epoch else [3])
     [metrics] = (work / 'test').glob('*/*.json')
     metrics = json.loads(metrics.read_text('utf-8'))
-    wanted = 'coco/bbox_mAP' if 'coco' in str(cfg.get('data_root')) else 'accuracy'
+    is_coco = 'coco' in str(cfg.get('data_root'))
+    wanted = 'coco/bbox_mAP' if is_coco else 'accuracy'
     assert any(key.startswith(wanted) for key in metrics)
 
 
@@ -222,11 +217,13 @@ def _row(name: str, cfg: Config) -> str:
     family = name.split('/')[1]
     distiller = cfg.model.distiller
     kinds = dict.fromkeys(x['type'] for x in distiller.distill_losses.values())
-    needs = [f'`pip install {PACKAGES[family]}`'] * (family in PACKAGES)
-    needs += ["this package, for the student's own config"] * (
-        family in OF_MMRAZOR
-    )
-    cells = (f'`{name}`', cfg.model.type, ', '.join(kinds), ' and '.join(needs))
+    needs = []
+    if family in PACKAGES:
+        needs.append(f'`pip install {PACKAGES[family]}`')
+    if family in OF_MMRAZOR:
+        needs.append("this package, for the student's own config")
+    kind, losses = cfg.model.type, ', '.join(kinds)
+    cells = (f'`{name}`', kind, losses, ' and '.join(needs))
     return f'| {" | ".join(cells)} |'
 
 

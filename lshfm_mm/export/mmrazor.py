@@ -47,7 +47,9 @@ def without_mmrazor(cfg: Config) -> None:
         if _is_mmrazors(hook):
             cfg.default_hooks.pop(name)
     cfg.custom_hooks = [
-        hook for hook in cfg.get('custom_hooks') or [] if not _is_mmrazors(hook)
+        hook
+        for hook in cfg.get('custom_hooks') or []
+        if not _is_mmrazors(hook)
     ]
     for key in list(cfg):
         if key.endswith(('_dataset', '_dataloader', '_pipeline')):
