@@ -24,7 +24,11 @@ from mmengine.registry import init_default_scope
 from mmrazor.registry import MODELS
 
 from lshfm_mm import cli
-from lshfm_mm.compat.mmrazor_configs import todays, todays_path
+from lshfm_mm.compat.mmrazor_configs import (
+    patch_config_reading,
+    todays,
+    todays_path,
+)
 from lshfm_mm.datasets import shapes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export.student import student_config
@@ -168,6 +172,8 @@ def run(name: str, data: Path, work: Path) -> None:
         lines = [TOP, *(shown[name] for name in sorted(shown)), END]
         PAGE.write_text('\n'.join(lines), 'utf-8')
     assert shown[name] == row
+    for file in (work / 'run').glob('*.pth'):  # of a GB
+        file.unlink()
 
 
 def _check_training(work: Path, cfg: Config) -> None:
@@ -295,10 +301,30 @@ def test_a_value_gets_todays_names():
         ),
         data_root='mmcls/data',
         name='mmcls',
-        # mmpretrain would evaluate on the training set.
+        # Without a split mmpretrain evaluates on the training set.
         val=dict(type='CIFAR10', test_mode=True, split='test'),
         train=dict(type='CIFAR10', test_mode=False),
     )
+
+
+def test_the_bases_of_a_copy_are_read_too(tmp_path, monkeypatch):
+    for name in ('_file2dict', '_get_cfg_path'):  # put back afterwards
+        monkeypatch.setattr(Config, name, Config.__dict__[name])
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        "_base_ = ['mmcls::_base_/datasets/cifar10_bs16.py']\n"
+        "visualizer = dict(_scope_='mmcls', type='ClsVisualizer')\n"
+        'base_of_train = _base_.train_dataloader\n'
+    )
+    with pytest.raises(ModuleNotFoundError, match='mmcls'):
+        Config.fromfile(path)
+    patch_config_reading()
+    cfg = Config.fromfile(path)
+    assert cfg.visualizer == dict(
+        _scope_='mmpretrain', type='UniversalVisualizer'
+    )
+    assert cfg.base_of_train._scope_ == 'mmpretrain'
+    assert cfg.train_dataloader.dataset.type == 'CIFAR10'
 
 
 @pytest.mark.parametrize('package', ['mmdet3d', 'mmseg'])
