@@ -1,15 +1,13 @@
 """One of MMRazor's own configs: trained, resumed, tested, exported.
 
-``python -m tests.mmrazor_run CONFIG WORK`` runs our tools on it as they are,
-on the data in ``WORK/data``. Only sizes and schedules are smaller, and what
-the config would download is made here with random weights.
+Our tools run on it as they are, on the data in a folder ``data``. Only sizes
+and schedules are smaller, and what the config would download is made here,
+with random weights.
 """
 
-import json
 import os
 import runpy
 import sys
-import time
 from functools import cache
 from pathlib import Path
 
@@ -112,33 +110,36 @@ def weights_of(name: str, cfg: Config) -> dict[str, torch.Tensor]:
         return MODELS.build(teacher).state_dict()
 
 
-def run_tool(name: str, *args: object) -> float:
-    """Run a tool in this process; return the seconds that it took."""
+def run_tool(name: str, *args: object) -> None:
+    """Run a tool in this process."""
     sys.argv = [name, *map(str, args)]
-    start = time.monotonic()
     runpy.run_path(str(TOOLS / name), run_name='__main__')
-    return round(time.monotonic() - start, 1)
 
 
-def read_and_write_once() -> None:
-    """Half the time goes into reading metafiles and laying out configs."""
+def save_time() -> None:
+    """Half of it goes into reading metafiles and laying out configs."""
     Config._get_cfg_path = staticmethod(cache(Config._get_cfg_path))
     hub._get_cfg_metainfo = cache(hub._get_cfg_metainfo)
-    lay_out, done = config.FormatCode, {}
-
-    def laid_out(text: str, **style: object) -> tuple[str, bool]:
-        if text not in done:
-            done[text] = lay_out(text, **style)
-        return done[text]
-
-    config.FormatCode = laid_out
+    config.FormatCode = lambda text, **_: (text, True)
 
 
-def main() -> None:
+def main(path: str, folder: Path, torch_home: Path) -> None:
+    """Go all the way, in a process that ends with this.
+
+    Args:
+        path (str): The config.
+        folder (Path): To work in; what is printed goes to a file ``log``.
+        torch_home (Path): Where downloads are kept.
+    """
+    os.chdir(folder)
+    os.environ['TORCH_HOME'] = str(torch_home)
+    log = os.open('log', os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    sys.stdout, sys.stderr = (open(x, 'w', buffering=1) for x in (1, 2))
     torch.set_num_threads(1)
-    read_and_write_once()
-    path = sys.argv[1]
-    os.chdir(sys.argv[2])
+    DefaultScope._instance_dict.clear()  # as in a process of its own
+    save_time()
     CIFAR10._check_integrity = lambda self: True  # made, not downloaded
     patch_config_reading()
     cfg = read_config('config', path)
@@ -159,25 +160,18 @@ def main() -> None:
     def written() -> list[str]:
         return [f'{k}={v}'.replace(' ', '') for k, v in options.items()]
 
-    seconds = {'train': run_tool('train.py', path, *more, *written())}
+    run_tool('train.py', path, *more, *written())
     for key in ('max_epochs', 'max_iters'):
         if f'train_cfg.{key}' in options:
             options[f'train_cfg.{key}'] += 1
-    seconds['resume'] = run_tool(
-        'train.py', path, '--resume', *more, *written()
-    )
+    run_tool('train.py', path, '--resume', *more, *written())
     last = Path('run/last_checkpoint').read_text(encoding=None)
-    seconds['test'] = run_tool(
+    run_tool(
         *('test.py', path, last, '--work-dir', 'test'),
         *('--cfg-options', *written()),
     )
     # The config that the run left has the options.
     left = Path('run') / name
-    seconds['export'] = run_tool(
+    run_tool(
         *('export_student.py', last, '-o', 'student.pth', '--config', left)
     )
-    Path('seconds.json').write_text(json.dumps(seconds), 'utf-8')
-
-
-if __name__ == '__main__':
-    main()

@@ -5,11 +5,10 @@
 
 import json
 import math
+import multiprocessing
 import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ from lshfm_mm.compat.mmrazor_configs import (
 from lshfm_mm.datasets import shapes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export.student import student_config
+
+from . import mmrazor_run
 
 REPO = Path(__file__).parent.parent
 PAGE = REPO / 'docs/mmrazor_configs.md'
@@ -152,17 +153,13 @@ def test_the_quickest_goes_all_the_way(data_root, tmp_path):
 def run(name: str, data: Path, work: Path) -> None:
     """Train, resume, test and export; look at what is left."""
     (work / 'data').symlink_to(data)
-    environ = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-    environ['TORCH_HOME'] = str(data.parent / 'torch')
-    answer = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'tests.mmrazor_run']
-        + [f'mmrazor::distill/{name}', str(work)],
-        cwd=REPO,
-        env=environ,
-        capture_output=True,
-        text=True,
+    child = multiprocessing.get_context('fork').Process(
+        target=mmrazor_run.main,
+        args=(f'mmrazor::distill/{name}', work, data.parent / 'torch'),
     )
-    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr
+    child.start()
+    child.join()
+    assert child.exitcode == 0, (work / 'log').read_text('utf-8')[-5000:]
     left = Config.fromfile(work / f'run/{Path(name).name}')
     _check_training(work, left)
     _check_student(work, name.split('/')[1])
