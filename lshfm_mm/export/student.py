@@ -63,8 +63,8 @@ def student_config(cfg: Config) -> Config:
         cfg (Config): Config of a distillation, or of a plain model.
 
     Returns:
-        Config: A copy with the student as its model; a plain config is
-        returned as it is.
+        Config: A copy with the student as its model, and nothing of MMRazor
+        around it; a plain config is returned as it is.
     """
     if 'architecture' not in cfg.model:
         return cfg
@@ -74,6 +74,7 @@ def student_config(cfg: Config) -> Config:
         given = cfg.model.data_preprocessor
         student['data_preprocessor'] = plain_preprocessor(given)
     cfg.model = student
+    without_mmrazor(cfg)
     return cfg
 
 
@@ -238,7 +239,6 @@ def plain_config(cfg: Config) -> Config:
         stands in the config: a network of CIFAR, a data set, a neck.
     """
     cfg = copy.deepcopy(student_config(cfg))
-    without_mmrazor(cfg)
     for key in ('load_from', 'resume', 'student'):
         cfg.pop(key, None)
     own_hooks = _own_types('hooks')
