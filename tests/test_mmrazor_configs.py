@@ -356,3 +356,54 @@ def test_the_student_normalises_as_its_algorithm_did():
         student.data_preprocessor(batch)['inputs'],
         MODELS.build(algorithm)(batch)['inputs'],
     )
+
+
+def test_nothing_of_mmrazor_is_left_around_a_student():
+    sgd = dict(optimizer=dict(type='SGD', lr=0.1))
+    steps = dict(type='MultiStepLR', milestones=[1])
+    images = dict(type='CIFAR10', pipeline=[dict(type='PackInputs')])
+    packed = dict(
+        images,
+        pipeline=[dict(_scope_='mmrazor', type='PackCRDClsInputs')],
+    )
+    crd = dict(_scope_='mmrazor', type='CRDDataset', dataset=packed)
+    plain = dict(
+        optim_wrapper=sgd,
+        param_scheduler=steps,
+        val_cfg=dict(fp16=True),
+        default_hooks=dict(timer=dict(type='IterTimerHook')),
+        custom_hooks=[dict(type='EMAHook')],
+        train_dataloader=dict(dataset=images, batch_size=2),
+    )
+    student = dict(type='mmpretrain.ImageClassifier')
+    cfg = Config(
+        dict(
+            model=dict(type='mmrazor.SelfDistill', architecture=student),
+            optim_wrapper=dict(
+                constructor='mmrazor.SeparateOptimWrapperConstructor',
+                architecture=sgd,
+                generator=sgd,
+            ),
+            param_scheduler=dict(architecture=steps, generator=steps),
+            model_wrapper_cfg=dict(
+                type='mmengine.MMSeparateDistributedDataParallel'
+            ),
+            val_cfg=dict(type='mmrazor.SelfDistillValLoop', fp16=True),
+            default_hooks=dict(
+                plain['default_hooks'],
+                visualization=dict(
+                    _scope_='mmrazor', type='RazorVisualizationHook'
+                ),
+            ),
+            custom_hooks=[
+                dict(type='mmrazor.StopDistillHook'),
+                dict(type='EMAHook'),
+            ],
+            train_dataloader=dict(dataset=crd, batch_size=2),
+        )
+    )
+    left = student_config(cfg).to_dict()
+    assert left.pop('model')['type'] == 'mmpretrain.ImageClassifier'
+    pack = left['train_dataloader']['dataset']['pipeline'][0]
+    assert pack.pop('_scope_') == 'mmpretrain'
+    assert left == plain
