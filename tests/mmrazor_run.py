@@ -16,6 +16,7 @@ import torchvision
 from mmengine.config import Config, config
 from mmengine.hub import hub
 from mmengine.registry import DefaultScope
+from mmengine.utils import ManagerMixin
 from mmpretrain.datasets import CIFAR10
 from mmrazor.registry import MODELS
 
@@ -110,8 +111,16 @@ def weights_of(name: str, cfg: Config) -> dict[str, torch.Tensor]:
         return MODELS.build(teacher).state_dict()
 
 
+def forget(kind: type) -> None:
+    """Drop what MMEngine keeps by name: loggers, visualizers, scopes."""
+    kind._instance_dict.clear()
+    for part in kind.__subclasses__():
+        forget(part)
+
+
 def run_tool(name: str, *args: object) -> None:
-    """Run a tool in this process."""
+    """Run a tool, as if in a process of its own."""
+    forget(ManagerMixin)
     sys.argv = [name, *map(str, args)]
     runpy.run_path(str(TOOLS / name), run_name='__main__')
 
@@ -138,7 +147,6 @@ def main(path: str, folder: Path, torch_home: Path) -> None:
         os.dup2(log, stream)
     sys.stdout, sys.stderr = (open(x, 'w', buffering=1) for x in (1, 2))
     torch.set_num_threads(1)
-    DefaultScope._instance_dict.clear()  # as in a process of its own
     save_time()
     CIFAR10._check_integrity = lambda self: True  # made, not downloaded
     patch_config_reading()

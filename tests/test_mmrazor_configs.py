@@ -320,14 +320,13 @@ def test_the_bases_of_a_copy_are_read_too(tmp_path, monkeypatch):
     assert cfg.visualizer == dict(
         _scope_='mmpretrain', type='UniversalVisualizer'
     )
-    assert cfg.base_of_train._scope_ == 'mmpretrain'
-    assert cfg.train_dataloader.dataset.type == 'CIFAR10'
+    assert cfg.train_dataloader.dataset.pipeline[-1].type == 'PackInputs'
 
 
 @pytest.mark.parametrize('package', ['mmdet3d', 'mmseg'])
 def test_a_config_of_an_absent_package_says_so(package):
     [path] = CONFIGS.glob(f'{package}/*/*.py')
-    with pytest.raises(ConfigError, match=f'config: .* {package} is not inst'):
+    with pytest.raises(ConfigError, match=rf'\({package}\w* is not inst'):
         cli.upstream_tool('train', [str(path)])
 
 
