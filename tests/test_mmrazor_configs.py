@@ -360,7 +360,11 @@ def test_the_student_normalises_as_its_algorithm_did():
 def test_nothing_of_mmrazor_is_left_around_a_student():
     sgd = dict(optimizer=dict(type='SGD', lr=0.1))
     steps = dict(type='MultiStepLR', milestones=[1])
-    images = dict(type='CIFAR10', pipeline=[dict(type='PackInputs')])
+    images = dict(
+        type='CIFAR10',
+        pipeline=[dict(type='PackInputs')],
+        scale=(32, 32),
+    )
     packed = dict(
         images,
         pipeline=[dict(_scope_='mmrazor', type='PackCRDClsInputs')],

@@ -66,7 +66,7 @@ def _is_mmrazors(config: Any) -> bool:
 def _plain_data(data: Any) -> Any:
     """Data sets and transforms without what only MMRazor has."""
     if isinstance(data, list | tuple):
-        return [_plain_data(part) for part in data]
+        return type(data)(map(_plain_data, data))
     if not isinstance(data, Mapping):
         return data
     if _is_mmrazors(data) and 'dataset' in data:
