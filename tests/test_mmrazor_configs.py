@@ -378,7 +378,10 @@ def test_nothing_of_mmrazor_is_left_around_a_student():
         custom_hooks=[dict(type='EMAHook')],
         train_dataloader=dict(dataset=images, batch_size=2),
     )
-    student = dict(type='mmpretrain.ImageClassifier')
+    student = dict(  # as in MMRazor's FBKD: it began with the zoo's weights
+        cfg_path='mmpretrain::resnet/resnet18_8xb16_cifar10.py',
+        pretrained=True,
+    )
     cfg = Config(
         dict(
             model=dict(type='mmrazor.SelfDistill', architecture=student),
@@ -406,7 +409,7 @@ def test_nothing_of_mmrazor_is_left_around_a_student():
         )
     )
     left = student_config(cfg).to_dict()
-    assert left.pop('model')['type'] == 'mmpretrain.ImageClassifier'
+    assert left.pop('model')['type'] == 'ImageClassifier'
     pack = left['train_dataloader']['dataset']['pipeline'][0]
     assert pack.pop('_scope_') == 'mmpretrain'
     assert left == plain

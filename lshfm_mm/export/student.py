@@ -69,6 +69,7 @@ def student_config(cfg: Config) -> Config:
     if 'architecture' not in cfg.model:
         return cfg
     cfg = copy.deepcopy(cfg)
+    cfg.model.architecture.pop('pretrained', None)  # it has been trained
     student = model_config('architecture', cfg.model.architecture)
     if cfg.model.get('data_preprocessor'):  # it has the student's place
         given = cfg.model.data_preprocessor
