@@ -168,7 +168,7 @@ def run(name: str, data: Path, work: Path) -> None:
         shown[name] = row
         lines = [TOP, *(shown[name] for name in sorted(shown)), END]
         PAGE.write_text('\n'.join(lines), 'utf-8')
-    assert shown[name] == row
+    assert shown.get(name) == row
     for file in (work / 'run').glob('*.pth'):  # of a GB
         file.unlink()
 
