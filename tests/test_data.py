@@ -1,19 +1,20 @@
 """What of the users' data would not be used is said before a training."""
 
 import json
-import logging
+from pathlib import Path
 from xml.etree import ElementTree
 
 import cv2
+import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from PIL import Image
 
-from lshfm_mm.datasets import annotations, coco_files
+from lshfm_mm.datasets import coco_files, unused
 from lshfm_mm.datasets.check_files import check_data
+from lshfm_mm.datasets.image_sizes import add_size_checks
 from lshfm_mm.datasets.shapes.scene import CLASSES
 from lshfm_mm.errors import ConfigError
 
@@ -25,20 +26,19 @@ LOADERS = ('train_dataloader', 'val_dataloader')
 
 @pytest.fixture
 def said(monkeypatch):
-    """Warnings, without the names of temporary folders."""
+    """What is warned of."""
     lines = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
+    monkeypatch.setattr(
+        unused, 'print_log', lambda x, *_, **__: lines.append(x)
+    )
+    return lines
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_kept(monkeypatch):
     monkeypatch.setattr(CocoDataset, 'COCOAPI', CocoDataset.COCOAPI)
-    monkeypatch.setattr(coco_files, '_kept', {})
+    yield
+    coco_files.kept.clear()
 
 
 @pytest.fixture
@@ -51,12 +51,15 @@ def coco(shapes_root, tmp_path, monkeypatch):
         content = json.loads(text)
         change(content)
         (tmp_path / 'x.json').write_text(json.dumps(content))
-        dataset = dict(
-            type='CocoDataset',
-            ann_file='x.json',
-            data_prefix=dict(img=f'{shapes_root}/train'),
-            metainfo=dict(classes=CLASSES),
-        ) | dataset
+        dataset = (
+            dict(
+                type='CocoDataset',
+                ann_file='x.json',
+                data_prefix=dict(img=f'{shapes_root}/train'),
+                metainfo=dict(classes=CLASSES),
+            )
+            | dataset
+        )
         cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
         check_data(cfg, LOADERS)
         return DATASETS.build(dataset)
@@ -139,9 +142,9 @@ def test_images_that_are_left_out_are_counted(coco, said):
     small = each('width', 30, **first(2), of='images')
     dataset = coco(small, filter_cfg=dict(min_size=32))
     assert len(dataset) == 10
-    assert '2 of the 12 images of x.json are not used: smaller than ' in said[
-        -1
-    ]
+    assert (
+        '2 of the 12 images of x.json are not used: smaller than ' in said[-1]
+    )
     with pytest.raises(ConfigError) as error:
         coco(filter_cfg=dict(filter_empty_gt=True, min_size=65))
     assert str(error.value) == (
@@ -208,8 +211,9 @@ def test_masks_need_polygons(coco, said):
 
 def test_boxes_of_corners_are_told(coco, said):
     coco(each('bbox', lambda x: [*x['bbox'][:2], 60, 60]))
-    assert 'reach out of their images; COCO writes [x, y, width, heig' in (
-        said[0]
+    assert (
+        'reach out of their images; COCO writes [x, y, width, heig'
+        in (said[0])
     )
 
 
@@ -223,8 +227,7 @@ def test_images_without_labels_are_welcome(lacks, coco, said):
 
     assert len(coco(change)) == 12
     assert said == [
-        f'{FIELD}: x.json has no annotations: all of its images are '
-        f'background'
+        f'{FIELD}: x.json has no annotations: all of its images are background'
     ]
 
 
@@ -236,7 +239,7 @@ def test_a_file_is_read_once_for_the_check_and_for_mmdet(
     monkeypatch.setattr(json, 'load', lambda x: reads.append(x) or load(x))
     dataset = coco()
     assert len(dataset) == 12 and reads == []  # pycocotools has not read it
-    assert coco_files._kept == {}  # nor is it held
+    assert coco_files.kept == {}  # nor is it held
     infos = [dataset.get_data_info(i) for i in range(12)]
     again = CocoDataset(
         ann_file='x.json',
@@ -286,13 +289,16 @@ class Lists:
 
     def check(self, written=False, **dataset):
         written or self.write()
-        dataset = dict(
-            type='VOCDataset',
-            data_root=str(self.folder),
-            ann_file='train.txt',
-            data_prefix=dict(sub_data_root='VOC/'),
-            metainfo=dict(classes=CLASSES),
-        ) | dataset
+        dataset = (
+            dict(
+                type='VOCDataset',
+                data_root=str(self.folder),
+                ann_file='train.txt',
+                data_prefix=dict(sub_data_root='VOC/'),
+                metainfo=dict(classes=CLASSES),
+            )
+            | dataset
+        )
         cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
         check_data(cfg, LOADERS)
         return DATASETS.build(dataset)
@@ -314,8 +320,9 @@ def test_objects_that_mmdet_would_not_use_are_counted(voc, said):
     for box in circles:
         box.find('name').text = 'Circle'
     assert learnt(voc.check()) == total - 1 - len(circles)
-    assert f"no class 'Circle'; did you mean 'circle'? ({len(circles)}, " in (
-        said[0]
+    assert (
+        f"no class 'Circle'; did you mean 'circle'? ({len(circles)}, "
+        in (said[0])
     )
     assert 'difficult is 1 (1, first 000000.xml)' in said[0]
     voc.check(filter_cfg=dict(bbox_min_size=20))
@@ -373,3 +380,193 @@ def test_files_of_a_list_that_are_absent(voc):
     voc.files = {'000000 -1': voc.files['000000']}  # VOC's lists of one class
     with pytest.raises(ConfigError, match="names '000000 -1', but there is "):
         voc.check()
+
+
+@pytest.fixture
+def ready(make_config, tmp_path, monkeypatch):
+    """A config of shapes whose annotations are changed."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(change, *splits, name='faster_rcnn_student', **overrides):
+        cfg = make_config(name, {**epochs(1), **overrides})
+        for split in splits:
+            part = cfg[f'{split}_dataloader'].dataset
+            path = f'{part.data_root}/{part.ann_file}'
+            content = json.loads(Path(path).read_text())
+            change(content)
+            part.ann_file = str(tmp_path / f'{split}.json')
+            Path(part.ann_file).write_text(json.dumps(content))
+            if split == 'val':
+                cfg.val_evaluator.ann_file = part.ann_file
+        return cfg
+
+    return make
+
+
+def error_of(cfg):
+    with pytest.raises(ConfigError) as error:
+        check_data(cfg, LOADERS)
+    return str(error.value)
+
+
+def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
+    """pycocotools: KeyError 'iscrowd', after the first epoch."""
+
+    def lacks(content):
+        del content['annotations'][2]['iscrowd']
+
+    check_data(ready(lacks, 'train'), LOADERS)  # there it is nothing
+    assert error_of(ready(lacks, 'val')) == (
+        f'val_evaluator.ann_file: annotation 3 of {tmp_path}/val.json has no '
+        f"['iscrowd'], which COCO evaluates by; add it (iscrowd is 0 for a "
+        f'single object)'
+    )
+    assert error_of(ready(each('id', 0, **first(1)), 'val')) == (
+        f'val_evaluator.ann_file: annotation 0 of {tmp_path}/val.json: '
+        f'pycocotools counts only ids of 1, 2, ...; number them so'
+    )
+    ready(lacks, 'val', val_evaluator=dict(ann_file=None))
+    cfg = ready(lambda x: x['annotations'][0].pop('segmentation'), 'val')
+    check_data(cfg, LOADERS)
+    cfg.val_evaluator.metric = ['bbox', 'segm']
+    assert f"1 of {tmp_path}/val.json has no ['segmentation']" in (
+        error_of(cfg)
+    )
+
+
+def test_an_evaluation_on_other_images_is_refused(ready):
+    """The ids are there, but of other images: AP 0."""
+    cfg = ready(None)
+    cfg.val_dataloader.dataset.update(
+        ann_file='annotations/train.json', data_prefix=dict(img='train/')
+    )
+    message = error_of(cfg)
+    assert message.startswith('val_evaluator.ann_file: image 7 is None in ')
+    cfg = ready(
+        each('file_name', '000001.png', **first(1), of='images'), 'val'
+    )
+    cfg.val_evaluator.ann_file = make_file(cfg, 'annotations/val.json')
+    message = error_of(cfg)
+    assert 'image 1 is 000000.png in ' in message
+    assert message.endswith(
+        'val_dataloader.dataset.ann_file; name one file in both'
+    )
+
+
+def make_file(cfg, name):
+    return f'{cfg.val_dataloader.dataset.data_root}/{name}'
+
+
+def test_splits_that_number_their_classes_otherwise(ready):
+    """Each file's own order was what the error line asked for."""
+
+    def swap(content):
+        content['categories'].reverse()
+
+    cfg = ready(swap, 'val')
+    cfg.val_dataloader.dataset.metainfo.classes = CLASSES[::-1]
+    assert error_of(cfg).startswith(
+        "val_dataloader.dataset: its class 0 is 'ring', that of "
+        "train_dataloader.dataset is 'circle'; both must "
+    )
+
+
+WRAPPERS = [
+    lambda x: dict(type='RepeatDataset', times=2, dataset=x),
+    lambda x: dict(type='ConcatDataset', datasets=[x, x]),
+    lambda x: dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=x),
+    lambda x: dict(
+        type='MultiImageMixDataset',
+        dataset=dict(x, pipeline=x['pipeline'][:2]),
+        pipeline=x['pipeline'][2:],
+    ),
+]
+
+
+@pytest.mark.parametrize('wrap', WRAPPERS)
+def test_wrapped_data_is_looked_at_trained_on_and_compared(
+    wrap, ready, said, tmp_path
+):
+    """Also images of another size, in the workers, once in an epoch."""
+
+    def change(content):
+        content['annotations'][0]['area'] = 0
+        for image in content['images'][:2]:
+            image['width'] = 65
+        content['images'][2].update(width=40, height=50)
+
+    cfg = ready(change, 'train')
+    part = cfg.train_dataloader.dataset.to_dict()
+    cfg.train_dataloader.dataset = wrap(part)
+    cfg.train_dataloader.num_workers = 1
+    cfg.custom_hooks = [dict(type='DataCheckHook')]
+    cfg.train_cfg.val_interval = 9
+    check_data(cfg, LOADERS)
+    assert all('1 of the 36 boxes of ' in x for x in said) and said
+    assert '.json are not used: area is 0 (1, first annotation 1' in said[0]
+    said.clear()
+    train(cfg)
+    lines = [x for x in said if 'images have another size' in x]
+    assert len(lines) in (2, 4)  # at once, and after the epoch
+    assert 'train_dataloader: so far ' in lines[0]
+    assert 'there, 64 x 64 in the file' in lines[0]
+    assert 'so far 1 ' not in lines[-1]
+
+
+def test_images_that_exif_turns_are_told(ready, said, tmp_path):
+    cfg = ready(lambda x: None)
+    pixels = np.zeros((40, 64, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / 'a.jpg', exif=exif)
+    (tmp_path / 'x.json').write_text(
+        json.dumps(
+            dict(
+                images=[dict(id=1, file_name='a.jpg', width=64, height=40)],
+                annotations=[],
+                categories=[],
+            )
+        )
+    )
+    part = cfg.train_dataloader.dataset
+    part.update(
+        ann_file=str(tmp_path / 'x.json'),
+        data_prefix=dict(img=f'{tmp_path}/'),
+        filter_cfg=None,
+    )
+    dataset = DATASETS.build(part)
+    (check,) = add_size_checks(dataset)
+    assert not check.is_new
+    for _ in range(2):
+        dataset[0]
+    assert check.count == 2
+    assert check.tell() == (
+        f'train_dataloader: so far 2 images have another size than their '
+        f'annotations say, first {tmp_path}/a.jpg: 64 x 40 there, 40 x 64 in '
+        f'the file, turned by EXIF?; boxes are of one of them'
+    )
+
+
+def test_a_head_with_another_number_of_classes(ready, said):
+    def run(number, **changes):
+        cfg = ready(None)
+        cfg.custom_hooks = [dict(type='DataCheckHook')]
+        cfg.model.roi_head.bbox_head.num_classes = number
+        cfg.train_cfg.val_interval = 9
+        cfg.merge_from_dict(changes)
+        train(cfg)
+
+    with pytest.raises(ConfigError) as error:
+        run(5)
+    assert str(error.value) == (
+        'model.roi_head.bbox_head.num_classes: is 5, and the data have 6 '
+        'classes; both must be the same'
+    )
+    with pytest.raises(ConfigError, match='is 7, and the data have 6 classes'):
+        run(7)  # mmdet's first evaluation: list index out of range
+    run(7, val_cfg=None, val_dataloader=None, val_evaluator=None)
+    assert any('is 7, and the data have 6 classes; an ev' in x for x in said)
+    said.clear()
+    run(6)
+    assert not any('num_classes' in x for x in said)

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS, METRICS, Registry
 from ..errors import ConfigError
 from ..utils.checkpoints import check_finite, read_state_dict
 from .annotations import check_annotations
+from .coco_files import kept
 from .evaluator_files import check_coco_metric
 
 # Data sets of mmpretrain that download what is absent.
@@ -34,6 +35,7 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
     """
     if not _is_first():
         return
+    kept.clear()
     numbered: dict[str, Sequence[str]] = {}  # field -> classes in order
     for key in dataloaders:
         dataset = (cfg.get(key) or {}).get('dataset')

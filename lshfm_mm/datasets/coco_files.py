@@ -16,14 +16,14 @@ from .unused import Unused, warn
 NAMED = 10  # categories that a message lists
 LARGE = 50e6  # bytes; a file of more is read for seconds
 # Content of files that data sets have yet to take over, by absolute path.
-_kept: dict[str, dict[str, Any]] = {}
+kept: dict[str, dict[str, Any]] = {}
 
 
 class KeptCOCO(CocoDataset.COCOAPI):
     """pycocotools' index of a file that need not be read a second time."""
 
     def __init__(self, annotation_file: str | None = None) -> None:
-        content = _kept.pop(str(Path(annotation_file or '').absolute()), None)
+        content = kept.pop(str(Path(annotation_file or '').absolute()), None)
         super().__init__(None if content else annotation_file)
         if content:
             self.dataset = content
@@ -33,7 +33,7 @@ class KeptCOCO(CocoDataset.COCOAPI):
 def keep(path: Path, content: dict[str, Any]) -> None:
     """Let mmdet's data set of a file take over what was read."""
     CocoDataset.COCOAPI = KeptCOCO
-    _kept[str(path.absolute())] = content
+    kept[str(path.absolute())] = content
 
 
 def read_json(field: str, path: Path) -> Any:
@@ -42,7 +42,7 @@ def read_json(field: str, path: Path) -> Any:
     Raises:
         ConfigError: If it is no whole JSON file.
     """
-    if content := _kept.get(str(path.absolute())):
+    if content := kept.get(str(path.absolute())):
         return content
     size = path.stat().st_size
     if size > LARGE:
@@ -124,9 +124,7 @@ def check_ids(field: str, path: Path, content: Mapping[str, Any]) -> None:
                 repeated.add('id', repr(entry['id']))
             seen.add(entry['id'])
         count, first = repeated.reasons['id']
-        fact = (
-            f'{field}: {count:,} {key} of {path} repeat ids, first {first}'
-        )
+        fact = f'{field}: {count:,} {key} of {path} repeat ids, first {first}'
         if key != 'images':
             raise ConfigError(f'{fact}; number them anew')
         warn(f'{fact}: the last of each gets the boxes of all')
@@ -159,52 +157,26 @@ def check_boxes(
     unused, with_boxes, beyond = Unused(), set(), 0
     annotations = content.get('annotations', ())
     for entry in annotations:
-        category, image = entry['category_id'], entry['image_id']
-        if category in wanted:
-            with_boxes.add(image)  # mmdet's filter asks for no more
-        try:
-            x, y, w, h = box = entry['bbox']
-            width, height = sizes.get(image) or (0, 0)
-            is_box = isfinite(x + y + w + h + entry['area'])
-            if image not in sizes:
-                reason = _absent('image_id', image, sizes)
-            elif entry.get('ignore'):
-                reason = 'ignore is 1'
-            elif not is_box or w < 0 or h < 0:
-                raise ValueError
-            elif min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(
-                y, 0
-            ):
-                reason = 'box outside of its image or without extent'
-            elif entry['area'] <= 0:
-                reason = 'area is 0'
-            elif w < 1 or h < 1:
-                reason = 'box below 1 pixel'
-            elif category not in wanted:
-                reason = (
-                    'category that metainfo.classes leaves out'
-                    if category in names
-                    else _absent('category_id', category, names)
-                )
-            elif entry.get('iscrowd'):
-                reason = 'iscrowd is 1'
-            elif masks:
-                reason = _mask_fault(field, path, entry, masks)
-            else:
-                reason = ''
-        except (TypeError, ValueError) as error:
+        if entry['category_id'] in wanted:
+            with_boxes.add(entry['image_id'])  # mmdet's filter asks no more
+        reason = _why_unused(entry, sizes, names, wanted)
+        if reason is None:
             raise ConfigError(
                 f'{field}: annotation {entry["id"]} of {path} has the box '
-                f'{entry["bbox"]} and area {entry["area"]}, its image '
-                f'{sizes.get(image)}; write [x, y, width, height] in pixels, '
-                f'or remove it'
-            ) from error
+                f'{entry["bbox"]} and area {entry["area"]} in an image of '
+                f'{sizes[entry["image_id"]]}; write [x, y, width, height] in '
+                f'pixels, or remove it'
+            )
+        if masks and not reason:
+            reason = _mask_fault(field, path, entry, masks)
         if reason:
-            what = {'category_id': category, 'image_id': image}
-            named = what.get(reason.split()[0], box)
-            unused.add(reason, f'annotation {entry["id"]}: {named!r}')
-        elif x + w > width + 1 or y + h > height + 1:
-            beyond += 1
+            key = reason.split()[0]
+            key = key if key.endswith('_id') else 'bbox'
+            unused.add(reason, f'annotation {entry["id"]}: {entry[key]!r}')
+            continue
+        x, y, w, h = entry['bbox']
+        width, height = sizes[entry['image_id']]
+        beyond += x + w > width + 1 or y + h > height + 1
     unused.tell(
         *(field, path, len(annotations), 'boxes'),
         'write [x, y, width, height] in pixels, area and ids as in '
@@ -222,6 +194,44 @@ def check_boxes(
             f'{field}: {path} has no annotations: all of its images are '
             f'background'
         )
+
+
+def _why_unused(
+    entry: Mapping[str, Any],
+    sizes: Mapping[Any, tuple[float, float]],
+    names: Mapping[Any, str],
+    wanted: Collection[Any],
+) -> str | None:
+    """Why a box is not learnt, '' if it is, None if it is none."""
+    image, category, box = (
+        entry[x] for x in ('image_id', 'category_id', 'bbox')
+    )
+    if image not in sizes:
+        return _absent('image_id', image, sizes)
+    if entry.get('ignore'):
+        return 'ignore is 1'
+    try:
+        if len(box) != 4 or not isfinite(sum(box) + entry['area']):
+            return None
+        (x, y, w, h), (width, height) = box, sizes[image]
+        within = min(x + w, width) > max(x, 0) and min(y + h, height) > max(
+            y, 0
+        )
+    except TypeError:  # no numbers
+        return None
+    if min(w, h) < 0:
+        return None
+    if not within:
+        return 'box outside of its image or without extent'
+    if entry['area'] <= 0:
+        return 'area is 0'
+    if min(w, h) < 1:
+        return 'box below 1 pixel'
+    if category not in wanted:
+        if category in names:
+            return 'category that metainfo.classes leaves out'
+        return _absent('category_id', category, names)
+    return 'iscrowd is 1' if entry.get('iscrowd') else ''
 
 
 def _absent(field: str, value: Any, known: Collection[Any]) -> str:

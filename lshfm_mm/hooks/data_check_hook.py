@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmdet.evaluation import CocoMetric
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -9,6 +10,7 @@ from mmengine.runner import Runner
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..datasets.image_sizes import SizeCheck, add_size_checks
+from ..datasets.unused import warn
 from ..training.num_classes import check_num_classes
 
 
@@ -21,7 +23,8 @@ class DataCheckHook(Hook):
     annotations say (such as those that EXIF turns) are warned of.
 
     Raises:
-        ConfigError: If a head has too few classes.
+        ConfigError: If a head has too few classes, or too many for an
+            evaluation with COCO's metric.
     """
 
     priority = 'VERY_HIGH'  # before others start workers
@@ -40,18 +43,20 @@ class DataCheckHook(Hook):
             taps = model.distiller.taps.values()
             if any(tap.weights == 'correct' for tap in taps):
                 check_num_classes('teacher', model.teacher, dataset)
-        check_num_classes('model', student, dataset, learns)
+        metrics = runner.val_loop.evaluator.metrics if runner.val_loop else ()
+        by_coco = any(isinstance(x, CocoMetric) for x in metrics)
+        check_num_classes('model', student, dataset, learns, by_coco)
         self.checks = add_size_checks(dataset)
 
     def after_train_iter(self, runner: Runner, *args: Any, **_: Any) -> None:
         """Warn of the first image."""
         for check in self.checks:
             if check.is_new:
-                runner.logger.warning(check.tell())
+                warn(check.tell())
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Say how many there were in the first epoch."""
         for check in self.checks:
             if check.count > 1:
-                runner.logger.warning(check.tell())
+                warn(check.tell())
         self.checks = []
