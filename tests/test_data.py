@@ -237,7 +237,8 @@ def test_a_file_is_read_once_for_the_check_and_for_mmdet(
     reads = []
     load = json.load
     monkeypatch.setattr(json, 'load', lambda x: reads.append(x) or load(x))
-    dataset = coco()
+    settings = dict(filter_empty_gt=True, min_size=32)
+    dataset = coco(filter_cfg=settings)
     assert len(dataset) == 12 and reads == []  # pycocotools has not read it
     assert coco_files.kept == {}  # nor is it held
     infos = [dataset.get_data_info(i) for i in range(12)]
@@ -245,6 +246,7 @@ def test_a_file_is_read_once_for_the_check_and_for_mmdet(
         ann_file='x.json',
         data_prefix=dict(img=dataset.data_prefix['img']),
         metainfo=dict(classes=CLASSES),
+        filter_cfg=settings,
     )
     assert len(reads) == 1
     assert infos == [again.get_data_info(i) for i in range(12)]
@@ -483,34 +485,41 @@ WRAPPERS = [
 ]
 
 
+def wrong_sizes(content):
+    content['annotations'][0]['area'] = 0
+    for image in content['images'][:2]:
+        image['width'] = 65
+    content['images'][2].update(width=80, height=70)
+
+
 @pytest.mark.parametrize('wrap', WRAPPERS)
-def test_wrapped_data_is_looked_at_trained_on_and_compared(
-    wrap, ready, said, tmp_path
-):
-    """Also images of another size, in the workers, once in an epoch."""
-
-    def change(content):
-        content['annotations'][0]['area'] = 0
-        for image in content['images'][:2]:
-            image['width'] = 65
-        content['images'][2].update(width=40, height=50)
-
-    cfg = ready(change, 'train')
-    part = cfg.train_dataloader.dataset.to_dict()
-    cfg.train_dataloader.dataset = wrap(part)
-    cfg.train_dataloader.num_workers = 1
-    cfg.custom_hooks = [dict(type='DataCheckHook')]
-    cfg.train_cfg.val_interval = 9
+def test_wrapped_data_is_looked_at_and_compared(wrap, ready, said):
+    cfg = ready(wrong_sizes, 'train')
+    loader = cfg.train_dataloader
+    loader.dataset = wrap(loader.dataset.to_dict())
     check_data(cfg, LOADERS)
-    assert all('1 of the 36 boxes of ' in x for x in said) and said
-    assert '.json are not used: area is 0 (1, first annotation 1' in said[0]
-    said.clear()
+    parts = len(loader.dataset.get('datasets', [0]))
+    assert len(said) == parts
+    assert all('1 of the 36 boxes of ' in x for x in said)
+    assert 'train.json are not used: area is 0 (1, first ' in said[0]
+    dataset = DATASETS.build(loader.dataset)
+    checks = add_size_checks(dataset)
+    assert len(checks) == parts
+    assert len([dataset[i] for i in range(len(dataset))]) >= 12
+    assert all(x.count >= 3 and x.count % 3 == 0 for x in checks)
+
+
+def test_images_of_another_size_are_told_in_the_first_epoch(ready, said):
+    """In a worker; at once, and how many after the epoch."""
+    cfg = ready(wrong_sizes, 'train', **epochs(2))
+    cfg.custom_hooks = [dict(type='DataCheckHook')]
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=True)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     train(cfg)
-    lines = [x for x in said if 'images have another size' in x]
-    assert len(lines) in (2, 4)  # at once, and after the epoch
-    assert 'train_dataloader: so far ' in lines[0]
-    assert 'there, 64 x 64 in the file' in lines[0]
-    assert 'so far 1 ' not in lines[-1]
+    first_line, last_line = said
+    assert first_line.startswith('train_dataloader: so far ')
+    assert last_line.startswith('train_dataloader: so far 3 images have anot')
+    assert 'there, 64 x 64 in the file; boxes' in last_line
 
 
 def test_images_that_exif_turns_are_told(ready, said, tmp_path):

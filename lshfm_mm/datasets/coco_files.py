@@ -28,6 +28,8 @@ class KeptCOCO(CocoDataset.COCOAPI):
         if content:
             self.dataset = content
             self.createIndex()
+            self.img_ann_map = self.imgToAnns
+            self.cat_img_map = self.catToImgs
 
 
 def keep(path: Path, content: dict[str, Any]) -> None:
