@@ -238,9 +238,10 @@ def _why_unused(
 
 def _absent(field: str, value: Any, known: Collection[Any]) -> str:
     """Why an id is none of those that are known."""
-    kinds = {type(x).__name__ for x in known} - {type(value).__name__}
     if str(value) in map(str, known):
-        return f'{field} is no {"/".join(kinds)} as the ids'
+        return (
+            f'{field} is a {type(value).__name__}, those of the file are not'
+        )
     return f'{field} is not in the file'
 
 
