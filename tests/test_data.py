@@ -584,3 +584,63 @@ def test_a_head_with_another_number_of_classes(ready, said):
     said.clear()
     run(6)
     assert not any('num_classes' in x for x in said)
+
+
+def folders(root, **classes):
+    for split, names in classes.items():
+        for name in names.split():
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            (root / split / name / '1.jpg').write_bytes(b'')
+
+
+def classifier(root, kind='CustomDataset', **changes):
+    loaders = {
+        f'{split}_dataloader': dict(
+            dataset=dict(
+                type=kind, data_root=str(root), data_prefix=split, **changes
+            )
+        )
+        for split in ('train', 'val')
+    }
+    return Config(dict(loaders, default_scope='mmpretrain'))
+
+
+@pytest.mark.parametrize('kind', ['CustomDataset', 'ImageNet'])
+def test_folders_that_number_their_classes_otherwise(kind, tmp_path):
+    """A class that val has no image of, and all labels after it shift."""
+    folders(tmp_path, train='dress hat pants', val='dress pants')
+    assert error_of(classifier(tmp_path, kind)) == (
+        "val_dataloader.dataset: its class 1 is 'pants', that of "
+        "train_dataloader.dataset is 'hat'; both must have the same classes "
+        'in the same order (in files: of the categories or folders)'
+    )
+    check_data(classifier(tmp_path, kind, with_label=False), LOADERS)
+    folders(tmp_path, val='hat')
+    check_data(classifier(tmp_path, kind), LOADERS)
+
+
+def test_labels_in_a_list_are_looked_at(tmp_path):
+    folders(tmp_path, train='dress hat', val='dress hat')
+    lines = tmp_path / 'x.txt'
+    part = dict(ann_file='x.txt', classes=['dress', 'hat'])
+    lines.write_text('dress/1.jpg 0\nhat/1.jpg 1\n')
+    check_data(classifier(tmp_path, **part), LOADERS)
+    for label in ('2', '-1', 'hat'):
+        lines.write_text(f'dress/1.jpg 0\nhat/1.jpg {label}\n')
+        assert (
+            f'gives hat/1.jpg the label {label!r}; write the number of '
+            in (error_of(classifier(tmp_path, **part)))
+        )
+    lines.write_text('hat/2.jpg 0')
+    assert 'names the image hat/2.jpg, which' in error_of(
+        classifier(tmp_path, **part)
+    )
+    content = dict(
+        metainfo=dict(classes=['dress', 'hat']),
+        data_list=[dict(img_path='hat/1.jpg', gt_label=[0, 2])],
+    )
+    (tmp_path / 'x.json').write_text(json.dumps(content))
+    cfg = classifier(tmp_path, 'MultiLabelDataset', ann_file='x.json')
+    assert 'gives hat/1.jpg the label 2; write the number of a class, 0' in (
+        error_of(cfg)
+    )

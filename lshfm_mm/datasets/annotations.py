@@ -6,6 +6,7 @@ dropped, and one of NaN ends the training in NaN.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def check_annotations(
         content = read_coco(field, path, split != 'test')
         check_ids(field, path, content)
         if is_plain and content['categories']:
-            given = (dataset.get('metainfo') or {}).get('classes')
+            given = _classes(dataset)
             classes = check_classes(field, path, content, given, kind)
         if split == 'train':
             masks = _loads_masks(dataset)
@@ -91,8 +92,18 @@ def check_annotations(
         content = _read(field, path, ('data_list',))
         if 'metainfo' not in content:
             raise ConfigError(f"{field}: {path} has no 'metainfo'; add one")
-        key = 'img_path'
-        names = [x[key] for x in content['data_list'] if x.get(key)]
+        key, known = 'img_path', content['metainfo'].get('classes')
+        entries = content['data_list']
+        names = [x[key] for x in entries if x.get(key)]
+        labels = [(x.get(key), x.get('gt_label', [])) for x in entries]
+        _check_labels(field, path, labels, _classes(dataset) or known)
+    elif hasattr(kind, '_find_samples'):  # mmpretrain's CustomDataset
+        key, names = 'img_path', path.read_text(encoding='utf-8').splitlines()
+        if dataset.get('with_label', True):
+            pairs = [x.strip().rpartition(' ')[::2] for x in names]
+            names = [name for name, _ in pairs]
+            known = (getattr(kind, 'METAINFO', None) or {}).get('classes')
+            _check_labels(field, path, pairs, _classes(dataset) or known)
     else:
         return None
     prefix = dataset.get('data_prefix') or ''
@@ -135,6 +146,30 @@ def _read(field: str, path: Path, lists: Sequence[str]) -> dict[str, Any]:
                     f'{json.dumps(entry)[:60]}; add them'
                 )
     return content
+
+
+def _classes(dataset: Mapping[str, Any]) -> Any:
+    """The names of the classes, where a data set's config has them."""
+    metainfo = dataset.get('metainfo') or {}
+    return dataset.get('classes') or metainfo.get('classes')
+
+
+def _check_labels(
+    field: str,
+    path: Path,
+    labels: Iterable[tuple[Any, Any]],
+    classes: Any,
+) -> None:
+    """Raise at a label that is no number of a class."""
+    count = math.inf if isinstance(classes, str | None) else len(classes)
+    for name, value in labels:
+        for label in value if isinstance(value, list) else [value]:
+            number = int(label) if str(label).isdecimal() else -1
+            if not 0 <= number < count:
+                raise ConfigError(
+                    f'{field}: {path} gives {name} the label {label!r}; write '
+                    f'the number of a class, 0 .. {count - 1}'
+                )
 
 
 def _loads_masks(dataset: Mapping[str, Any]) -> Mapping[str, Any] | None:
