@@ -644,3 +644,29 @@ def test_labels_in_a_list_are_looked_at(tmp_path):
     assert 'gives hat/1.jpg the label 2; write the number of a class, 0' in (
         error_of(cfg)
     )
+
+
+@pytest.mark.parametrize('learns', [True, False])
+def test_images_without_labels_are_trained_on(learns, ready, said):
+    """Background, or nothing but mimicking; also beside labelled ones."""
+
+    def change(content):
+        content.update(annotations=[], categories=[])
+
+    cfg = ready(change, 'train', name='faster_rcnn_recommended', **epochs(1))
+    cfg.model.inherit = False
+    cfg.custom_hooks = [
+        dict(type='DataCheckHook'),
+        dict(type='FirstBatchAuditHook'),
+    ]
+    if not learns:
+        cfg.model.update(
+            calculate_student_loss=False, student_trainable=['neck']
+        )
+        cfg.model.distiller.active = ['fpn']
+    part = cfg.train_dataloader.dataset
+    part.filter_cfg = None
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    check_data(cfg, LOADERS)
+    assert len(said) == 1 and 'all of its images are background' in said[0]
+    train(cfg)
