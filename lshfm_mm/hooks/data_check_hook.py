@@ -8,7 +8,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..datasets.image_sizes import SizeCheck, add_size_checks
 from ..datasets.unused import warn
 from ..training.num_classes import check_num_classes
@@ -37,12 +36,11 @@ class DataCheckHook(Hook):
         model: Any = runner.model
         model = model.module if is_model_wrapper(model) else model
         dataset = runner.train_dataloader.dataset
-        student, learns = model, True
-        if isinstance(model, FeatureMimicDistill):
-            student, learns = model.student, model.calculate_student_loss
-            taps = model.distiller.taps.values()
-            if any(tap.weights == 'correct' for tap in taps):
-                check_num_classes('teacher', model.teacher, dataset)
+        student = getattr(model, 'student', model)
+        learns = getattr(model, 'calculate_student_loss', True)
+        taps = getattr(getattr(model, 'distiller', None), 'taps', {})
+        if any(tap.weights == 'correct' for tap in taps.values()):
+            check_num_classes('teacher', model.teacher, dataset)
         metrics = runner.val_loop.evaluator.metrics if runner.val_loop else ()
         by_coco = any(isinstance(x, CocoMetric) for x in metrics)
         check_num_classes('model', student, dataset, learns, by_coco)
