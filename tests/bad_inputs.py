@@ -138,6 +138,14 @@ class Bench:
         file = str(self.folder / name)
         self.train(train_dataloader__dataset__ann_file=file, **dataset)
 
+    def evaluate(self, change: Callable[[dict], object]) -> None:
+        """Train with changed annotations for the evaluator."""
+        path = self.shapes / 'annotations/val.json'
+        content = json.loads(path.read_text())
+        change(content)
+        name = self.write('val.json', json.dumps(content))
+        self.train(val_evaluator__ann_file=str(self.folder / name))
+
     def image(self, content: bytes) -> None:
         """Train on images of which one is another file."""
         folder = self.folder / 'images'
@@ -169,6 +177,16 @@ def rename(state: dict, old: str, new: str) -> dict:
 def put(key: str, value: Any) -> Callable[[dict], None]:
     """A change of the first annotation."""
     return lambda x: x['annotations'][0].update({key: value})
+
+
+def put_all(key: str, value: Any) -> Callable[[dict], None]:
+    """A change of all annotations."""
+
+    def change(content: dict) -> None:
+        for entry in content['annotations']:
+            entry[key] = value
+
+    return change
 
 
 def lack(kind: str, key: str) -> Callable[[dict], None]:
@@ -573,6 +591,49 @@ ROWS = [
             lambda x: x.data(put('bbox', [30, 4, 9])),
         ),
         ('boxes in parts of the image', lambda x: x.data(too_small)),
+        ('boxes without area', lambda x: x.data(put_all('area', 0))),
+        ('boxes to ignore alone', lambda x: x.data(put_all('iscrowd', 1))),
+        (
+            'ids that are words',
+            lambda x: x.data(put_all('category_id', '1')),
+        ),
+        ('ids that repeat', lambda x: x.data(put_all('id', 1))),
+        (
+            'two categories of one name',
+            lambda x: x.data(
+                lambda y: y['categories'].append(dict(id=0, name='ring'))
+            ),
+        ),
+        (
+            'images that are all too small',
+            lambda x: x.data(filter_cfg=dict(min_size=65)),
+        ),
+        (
+            'masks without polygons',
+            lambda x: x.data(
+                lack('annotations', 'segmentation'),
+                pipeline=[dict(type='LoadAnnotations', with_mask=True)],
+            ),
+        ),
+        (
+            'a data_prefix without the images',
+            lambda x: x.data(data_prefix=dict(_delete_=True)),
+        ),
+        (
+            'a head of another number of classes',
+            lambda x: x.train(
+                model__roi_head__bbox_head__num_classes=5,
+                custom_hooks=[dict(type='DataCheckHook')],
+            ),
+        ),
+        (
+            'an evaluation without iscrowd',
+            lambda x: x.evaluate(lack('annotations', 'iscrowd')),
+        ),
+        (
+            'an evaluation on other images',
+            lambda x: x.evaluate(lambda y: y['images'].pop()),
+        ),
         (
             'an image that is absent',
             lambda x: x.data(

@@ -23,7 +23,7 @@ from .unsuited import check_suited, stem
 # ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
 # that the config that a run leaves behind needs no custom_imports.
 CHECKPOINT_HOOK = 'lshfm_mm.hooks.WholeCheckpointHook'  # for CheckpointHook
-HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
+HOOKS = ('lshfm_mm.hooks.ExactResumeHook', 'lshfm_mm.hooks.DataCheckHook')
 DISTILL_HOOKS = (
     'lshfm_mm.hooks.FirstBatchAuditHook',
     'lshfm_mm.hooks.LSHCalibrationHook',
