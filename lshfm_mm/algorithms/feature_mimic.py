@@ -21,6 +21,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..distillers.taps import find_class
 from ..errors import ConfigError, check_arguments, check_bools
 from ..teachers.execution import TeacherExecution
 from ..teachers.host import TeacherHost
@@ -327,7 +328,7 @@ def _build_student(
 
 
 def _check_distiller(distiller: Mapping[str, Any]) -> None:
-    kind = MODELS.get(distiller.get('type', ''))
+    kind = find_class(distiller.get('type'))
     if not (isinstance(kind, type) and issubclass(kind, LSHFMDistiller)):
         raise ConfigError(
             f'distiller.type: must be LSHFMDistiller, but got '

@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS
 
 from ..errors import ConfigError
 from ..utils.checkpoints import check_finite, read_state_dict
+from ..utils.configs import model_config, stem
 from .annotations import check_annotations
 
 # Data sets of mmpretrain that download what is absent.
@@ -77,7 +78,7 @@ def check_weights_files(cfg: Config) -> None:
         return
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
-    named += _pretrained('model', model.to_dict())
+    named += _pretrained('model', model_config('architecture', model))
     for field, path in named:
         if not path or '://' in path:
             continue
@@ -110,7 +111,7 @@ def _datasets(
 
 def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
     """Field -> path below ``data_root`` of what a data set reads."""
-    kind = str(dataset.get('type')).rpartition('.')[2]
+    kind = stem(dataset.get('type'))
     if kind in SELF_LOADING and dataset.get('download', True):
         return {}
     named = {'ann_file': dataset.get('ann_file')}
@@ -132,7 +133,7 @@ def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
 def _pretrained(field: str, model: Any) -> Iterator[tuple[str, str]]:
     """Field and path of the checkpoints that a model starts from."""
     if isinstance(model, Mapping):
-        if model.get('type') == 'Pretrained':
+        if stem(model.get('type')) in ('Pretrained', 'PretrainedInit'):
             yield f'{field}.checkpoint', model.get('checkpoint') or ''
         for key, part in model.items():
             yield from _pretrained(f'{field}.{key}', part)
