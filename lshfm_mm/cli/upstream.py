@@ -96,14 +96,15 @@ def fit_machine(args: Namespace, cfg: Config) -> None:
             if 'prefetch_factor' in loader:
                 options[f'{key}.prefetch_factor'] = None
     wrapper = stem((cfg.get('optim_wrapper') or {}).get('type'))
-    has_amp = getattr(args, 'amp', False) or wrapper == 'AmpOptimWrapper'
+    trains = hasattr(args, 'amp')
+    has_amp = trains and (args.amp or wrapper == 'AmpOptimWrapper')
     if has_amp and get_device() == 'cpu':
         raise ConfigError(
             'optim_wrapper.type: AmpOptimWrapper, which --amp takes, needs a '
             'GPU, and there is none; leave --amp out and, for bfloat16 on a '
             "CPU, write optim_wrapper.type='mmrazor.BFloat16OptimWrapper'"
         )
-    if getattr(args, 'auto_scale_lr', False):
+    if trains and args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ConfigError(
                 'auto_scale_lr: --auto-scale-lr needs the batch size that the '

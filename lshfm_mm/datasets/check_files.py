@@ -78,7 +78,9 @@ def check_weights_files(cfg: Config) -> None:
         return
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
-    named += _pretrained('model', model_config('architecture', model))
+    # MMRazor's own algorithms fetch weights of the zoo.
+    if not (isinstance(model, Mapping) and model.get('pretrained')):
+        named += _pretrained('model', model_config('architecture', model))
     for field, path in named:
         if not path or '://' in path:
             continue

@@ -1,12 +1,14 @@
 """Reading configs, and the model in them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from inspect import isclass, isfunction
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT
+from mmengine.utils import get_object_from_string
 
 from ..errors import ConfigError
 
@@ -82,12 +84,12 @@ def read_config(
     Raises:
         ConfigError: If there is none, or it has no model.
     """
-    config = load_config(field, path)
+    with _in_one_line(field, path):
+        config = _with_names(load_config(field, path))
     if 'model' not in config:
         raise ConfigError(
             f'{field}: {path} has no model; give the config of one'
         )
-    config = Config(_named(config.to_dict()), filename=config.filename)
     config.merge_from_dict(dict(options or {}))
     return config
 
@@ -110,11 +112,18 @@ def load_config(field: str, path: str) -> Config:
             raise ConfigError(absent) from error
     if not Path(file).is_file():
         raise ConfigError(absent)
-    try:
+    with _in_one_line(field, path):
         return _parse(file)
+
+
+@contextmanager
+def _in_one_line(field: str, path: str) -> Iterator[None]:
+    """Say in one line what the code in a config raises."""
+    try:
+        yield
     except (ConfigError, ModuleNotFoundError):
         raise
-    except Exception as error:  # whatever the code in a config raises
+    except Exception as error:
         reason = ' '.join(str(error).split())
         raise ConfigError(
             f'{field}: {path} cannot be read ({reason}); mend it; a base '
@@ -143,18 +152,37 @@ def _parse(file: str) -> Config:
             'with read_base, cannot be the base of each other: make the new '
             'one old by Config.fromfile(NEW).dump(OLD)'
         ) from chain
-    return Config(_named(config.to_dict()), filename=file)
+    return _with_names(config)
+
+
+def _with_names(config: Config) -> Config:
+    """Copy a config, with names in the place of classes it imports."""
+    given = {key: config[key] for key in config.to_dict()}
+    return Config(_named(given), filename=config.filename)
 
 
 def _named(value: Any) -> Any:
-    """Copy a part of a config, with names in the place of classes."""
     if isinstance(value, Mapping):
         return {k: _named(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(map(_named, value))
-    if isclass(value) or isfunction(value):
-        return f'{value.__module__}.{value.__qualname__}'
-    return value
+    return _name_of(value) if isclass(value) or isfunction(value) else value
+
+
+def _name_of(kind: Any) -> str:
+    """The name by which MMEngine finds a class again.
+
+    A function of its module's name hides the module, as in
+    mmdet.models.losses.smooth_l1_loss; then the package has the class, too.
+    """
+    parts = kind.__module__.split('.')
+    names = [
+        '.'.join([*parts[:end], kind.__qualname__])
+        for end in range(len(parts), 0, -1)
+    ]
+    return next(
+        (x for x in names if get_object_from_string(x) is kind), names[0]
+    )
 
 
 def imports_of(config: Config) -> list[str]:
