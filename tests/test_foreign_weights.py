@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.models.backbones.swin import SwinTransformer
+from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner.checkpoint import load_checkpoint
@@ -103,6 +103,16 @@ def test_a_file_that_a_teacher_cannot_read_is_described(state, tmp_path):
     )
 
 
+SWIN = dict(
+    type='SwinTransformer',
+    embed_dims=8,
+    depths=(1, 1),
+    num_heads=(1, 2),
+    strides=(4, 2),
+    out_indices=(0, 1),
+)
+
+
 def official(state):
     """A Swin state dict of mmdet, as Microsoft names its keys."""
     renamed = {}
@@ -121,8 +131,9 @@ def official(state):
 
 def swin(**kwargs):
     """A student with a Swin of eight channels; its file is read."""
-    size = dict(embed_dims=8, depths=(1, 1), num_heads=(1, 2), strides=(4, 2))
-    backbone = SwinTransformer(out_indices=(0, 1), **size, **kwargs)
+    backbone = MMDET_MODELS.build(dict(SWIN, **kwargs))
+    for table in backbone.parameters():  # some are zeros, and none a file's
+        torch.nn.init.normal_(table)
     backbone.init_weights()
     return torch.nn.ModuleDict(dict(backbone=backbone))
 
@@ -141,10 +152,36 @@ def test_official_files_reach_the_backbone_that_converts_them(tmp_path):
     assert torch.equal(student.backbone.state_dict()[key], given[key])
     (line,), faults = weights_from_files(student)
     assert not faults and line.endswith(f'weights from {path}')
-    # What it was not told to convert is no silent start from scratch.
-    (fault,) = weights_from_files(swin(init_cfg=init))[1]
-    assert 'would start from scratch; set convert_weights=True' in fault
-    assert 'its names are patch_embed.proj.weight, ' in fault
+
+
+@pytest.mark.parametrize(
+    ('init', 'advice'),
+    [
+        ({}, 'set convert_weights=True beside this init_cfg: its names are '),
+        (dict(prefix='net.'), 'give the file of this very network: its names'),
+    ],
+)
+def test_names_that_a_backbone_does_not_find_are_one_line(
+    init, advice, make_config, tmp_path
+):
+    """mmdet's Swin ends in an IndexError, MMEngine in an assertion."""
+    path = str(tmp_path / 'swin.pth')
+    torch.save({'model': official(swin().backbone.state_dict())}, path)
+    init = dict(init, type='Pretrained', checkpoint=path)
+    cfg = make_config('faster_rcnn_lshfm').model
+    if 'prefix' in init:
+        cfg.architecture.backbone.init_cfg = init
+    else:
+        cfg.architecture.backbone = dict(SWIN, init_cfg=init)
+        cfg.architecture.neck.update(in_channels=[8, 16], num_outs=5)
+    with pytest.raises(ConfigError) as error:
+        MODELS.build(cfg).init_weights()
+    said = str(error.value)
+    assert said.startswith(
+        f'architecture.backbone.init_cfg: {path} gave 0 of its '
+    )
+    assert f'the student would start from scratch; {advice}' in said
+    assert 'patch_embed.proj.weight, ' in said
 
 
 @pytest.mark.parametrize('kind', ['Pretrained', PretrainedInit])

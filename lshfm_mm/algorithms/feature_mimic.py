@@ -176,10 +176,16 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         """Initialise the student, then let it inherit.
 
         Raises:
-            ConfigError: If the teacher has nothing for it.
+            ConfigError: If the teacher, or a file, has nothing for it.
         """
         first_time = not self.is_init
-        super().init_weights()
+        try:
+            super().init_weights()
+        except (AssertionError, IndexError) as error:
+            # Of a backbone that finds none of its names in a file.
+            for fault in weights_from_files(self.student)[1]:
+                raise ConfigError(fault) from error
+            raise
         if not first_time:
             return
         origins, faults = weights_from_files(self.student)
