@@ -30,7 +30,7 @@ from ..teachers.inherit import inherit_weights
 from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
-from .student_weights import count_fitting, weights_from_files
+from .student_weights import count_fitting, explained, weights_from_files
 from .trained_parts import check_parts, in_step, is_under
 
 
@@ -179,13 +179,8 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
             ConfigError: If the teacher, or a file, has nothing for it.
         """
         first_time = not self.is_init
-        try:
+        with explained(self.student):
             super().init_weights()
-        except (AssertionError, IndexError) as error:
-            # Of a backbone that finds none of its names in a file.
-            for fault in weights_from_files(self.student)[1]:
-                raise ConfigError(fault) from error
-            raise
         if not first_time:
             return
         origins, faults = weights_from_files(self.student)

@@ -1,6 +1,7 @@
 """Where the weights come from that a student starts with."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -83,6 +84,17 @@ def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
                     f'{field}: {held} of {len(own)} weights from {path}'
                 )
     return origins, faults
+
+
+@contextmanager
+def explained(student: nn.Module) -> Iterator[None]:
+    """Say in one line where a backbone finds none of its names in a file."""
+    try:
+        yield
+    except (AssertionError, IndexError) as error:
+        for fault in weights_from_files(student)[1]:
+            raise ConfigError(fault) from error
+        raise
 
 
 def _advice(module: nn.Module, given: Mapping[str, Tensor]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -72,7 +73,8 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     # It shall read what we can read.
-    module.Config = SimpleNamespace(fromfile=partial(load_config, 'config'))
+    reader = SimpleNamespace(fromfile=partial(load_config, 'config'))
+    vars(module)['Config'] = reader
     return module
 
 
@@ -88,7 +90,7 @@ def fit_machine(args: Namespace, cfg: Config) -> None:
         ConfigError: If mixed precision needs a GPU, or --auto-scale-lr a
             base_batch_size.
     """
-    options = {}
+    options: dict[str, Any] = {}
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(key)
         if isinstance(loader, Mapping) and not loader.get('num_workers'):
@@ -96,7 +98,7 @@ def fit_machine(args: Namespace, cfg: Config) -> None:
             if 'prefetch_factor' in loader:
                 options[f'{key}.prefetch_factor'] = None
     wrapper = stem((cfg.get('optim_wrapper') or {}).get('type'))
-    trains = hasattr(args, 'amp')
+    trains = hasattr(args, 'auto_scale_lr')
     has_amp = trains and (args.amp or wrapper == 'AmpOptimWrapper')
     if has_amp and get_device() == 'cpu':
         raise ConfigError(
