@@ -33,6 +33,7 @@ class Marker:
 STATE = """
 import os, sys
 import torch
+from mmengine.config import Config
 from mmengine.device import utils as device
 from mmengine.registry import HOOKS
 from mmengine.runner import checkpoint
@@ -46,6 +47,7 @@ def state():
         'hook': id(HOOKS.get('CheckpointHook')),
         'device': device.DEVICE,
         'load': id(torch.load),
+        'reading': id(Config._file2dict),
         'settings': [
             torch.get_default_dtype(), torch.get_default_device(),
             torch.get_num_threads(), torch.is_grad_enabled(),
@@ -201,6 +203,7 @@ def test_a_module_that_imports_is_left_alone(monkeypatch):
 
 
 def test_what_mmengine_writes_loads(tmp_path):
+    mmengine.declare_safe_classes()  # OneDL's loader withdraws them
     path = tmp_path / 'checkpoint.pth'
     history = HistoryBuffer(np.array([1.0, 2.0]), np.array([1, 1]))
     state = dict(a=np.float32(3), b=np.int64(4), c=np.float64(5), d=history)

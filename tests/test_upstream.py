@@ -663,6 +663,15 @@ def test_config_finds_its_bases_by_a_function_of_its_own():
     assert scope == 'mmdet' and get_config(path).filename == found
 
 
+@used_by('compat (mmrazor_configs)')
+def test_config_reads_each_file_by_a_function_of_its_own():
+    assert isinstance(Config.__dict__['_file2dict'], staticmethod)
+    path = Config._get_cfg_path('mmdet::_base_/default_runtime.py', '')[0]
+    content, text, variables = Config._file2dict(path)
+    assert content['default_scope'] == 'mmdet'
+    assert 'default_scope' in text and variables == {}
+
+
 @used_by('cli (start_processes)')
 def test_a_group_that_is_there_is_taken_and_the_wrapper_is_ours(
     tmp_path, monkeypatch
@@ -925,16 +934,29 @@ def test_a_global_hook_sees_gradients_before_each_step():
     assert seen == [3]
 
 
+@used_by('backbones')
+def test_channels_are_shuffled_from_group_to_group():
+    image = torch.arange(4.0).view(1, 4, 1, 1)
+    shuffled = nn.ChannelShuffle(2)(image).flatten().tolist()
+    assert shuffled == [0, 2, 1, 3]
+
+
+@used_by('calibration', 'distillers.tap_weights', 'insight.labels')
+def test_boxes_are_given_as_a_tensor_whatever_holds_them():
+    from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
+
+    boxes = torch.tensor([[1.0, 2, 3, 4]])
+    for given in (boxes, HorizontalBoxes(boxes)):
+        assert torch.equal(get_box_tensor(given), boxes)
+
+
 # torchvision
 
 
 @used_by('backbones')
 def test_blocks_of_torchvision_have_the_names_of_their_layers():
     from torchvision.models.resnet import BasicBlock
-    from torchvision.models.shufflenetv2 import (
-        InvertedResidual,
-        channel_shuffle,
-    )
+    from torchvision.models.shufflenetv2 import InvertedResidual
     from torchvision.ops import Conv2dNormActivation
 
     assert {'conv1.weight', 'bn2.running_var'} <= set(
@@ -942,6 +964,3 @@ def test_blocks_of_torchvision_have_the_names_of_their_layers():
     )
     assert 'branch2.0.weight' in InvertedResidual(4, 4, 1).state_dict()
     assert '0.weight' in Conv2dNormActivation(3, 4).state_dict()
-    image = torch.arange(4.0).view(1, 4, 1, 1)
-    shuffled = channel_shuffle(image, 2).flatten().tolist()
-    assert shuffled == [0, 2, 1, 3]

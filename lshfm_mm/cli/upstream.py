@@ -20,6 +20,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from ..compat.mmengine import patch_device, patch_loaders
+from ..compat.mmrazor import patch_generators
+from ..compat.mmrazor_configs import patch_config_reading
 from ..errors import ConfigError, NonFiniteError
 from ..utils.configs import load_config, model_config, read_config, stem
 
@@ -141,6 +143,8 @@ def run_main(main: Callable[[], None]) -> None:
     """Run a tool on a patched MMEngine; make one line of its errors."""
     patch_loaders()
     patch_device()
+    patch_config_reading()
+    patch_generators()
     try:
         main()
     except (ConfigError, NonFiniteError) as error:

@@ -7,6 +7,7 @@ this package.
 
 import copy
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,6 +37,7 @@ from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
 from ..version import __version__
 from .folding import fold_embedding, has_embedding
+from .mmrazor import plain_preprocessor, without_mmrazor
 
 PACKAGE = 'lshfm_mm'
 EMBEDDING = {'neck.fc.weight', 'head.fc.weight'}
@@ -59,12 +61,21 @@ def student_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def student_config(cfg: Config) -> Config:
     """Copy the config of a distillation with the student as its model.
 
-    The config of a plain model is returned as it is.
+    Nothing of MMRazor stays around it. The config of a plain model is
+    returned as it is.
     """
     if 'architecture' not in cfg.model:
         return cfg
     cfg = copy.deepcopy(cfg)
-    cfg.model = model_config('architecture', cfg.model.architecture)
+    student = cfg.model.architecture
+    if isinstance(student, dict):
+        student.pop('pretrained', None)  # it has been trained
+    student = model_config('architecture', student)
+    if cfg.model.get('data_preprocessor'):  # it has the student's place
+        given = cfg.model.data_preprocessor
+        student['data_preprocessor'] = plain_preprocessor(given)
+    cfg.model = student
+    without_mmrazor(cfg)
     return cfg
 
 
@@ -232,6 +243,8 @@ def plain_config(cfg: Config) -> Config:
     names = [name for name in imports_of(cfg) if not _is_ours(name)]
     types = set(_types(cfg.to_dict()))
     names += [f'{PACKAGE}.{x}' for x in PARTS if types & _own_types(x)]
+    if re.search(r"'mmrazor['.]", str(cfg.to_dict())):
+        names.append(PACKAGE)  # which makes MMRazor importable
     cfg.pop('custom_imports', None)
     if names:
         cfg.custom_imports = dict(imports=names)
