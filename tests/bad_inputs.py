@@ -101,6 +101,13 @@ class Bench:
         cfg.dump(self.folder / f'{name}.py')
         return f'{name}.py'
 
+    def new_style(self) -> str:
+        """Write a config of the new style. Its name."""
+        self.write('base.py', 'model = dict()')
+        text = 'from mmengine.config import read_base\n'
+        text += 'with read_base():\n    from .base import *\n'
+        return self.write('new.py', text)
+
     def single(self, **changes: Any) -> str:
         """Write the config of a classifier. Its name."""
         cfg = read_shapes('single_student')
@@ -413,6 +420,10 @@ ROWS = [
             ),
         ),
         (
+            'a list of teachers',
+            lambda x: x.build(teacher=['teacher.py', 'other.py']),
+        ),
+        (
             "a teacher's config that is absent",
             lambda x: x.build(teacher__cfg_path='teacher.py'),
         ),
@@ -470,7 +481,7 @@ ROWS = [
         ),
         (
             'other names of the weights',
-            lambda x: x.ckpt(rename(x.state, 'backbone', 'module.backbone')),
+            lambda x: x.ckpt(rename(x.state, 'backbone', 'trunk')),
         ),
         (
             'other classes',
@@ -770,6 +781,20 @@ ROWS = [
             lambda x: x.tool('train', x.write('mine.py', 'a = 1')),
         ),
         (
+            'train: an old style config on one with read_base',
+            lambda x: x.tool(
+                'train', x.write('mine.py', f"_base_ = '{x.new_style()}'")
+            ),
+        ),
+        (
+            'train: mixed precision on a CPU',
+            lambda x: x.tool('train', x.config(), '--amp'),
+        ),
+        (
+            'train: a rate for batches of an unknown size',
+            lambda x: x.tool('train', x.config(), '--auto-scale-lr'),
+        ),
+        (
             'test: no such checkpoint',
             lambda x: x.tool('test', x.config(), 'epoch_1.pth'),
         ),
@@ -780,7 +805,7 @@ ROWS = [
         (
             'export_student: no checkpoint of a training',
             lambda x: x.tool(
-                'export_student', x.write('a.pth', x.state), '-o', 'b.pth'
+                'export_student', x.write('a.pth', {'epoch': 3}), '-o', 'b.pth'
             ),
         ),
         (
@@ -826,6 +851,13 @@ ROWS = [
             'make_config: a teacher without weights',
             lambda x: x.tool(
                 'make_config', x.config(), RETINANET, '-o', 'b.py'
+            ),
+        ),
+        (
+            'make_config: a distillation for the student',
+            lambda x: x.tool(
+                'make_config',
+                *(RETINANET, x.config('faster_rcnn_lshfm'), '-o', 'b.py'),
             ),
         ),
         (

@@ -323,7 +323,7 @@ def test_a_teacher_of_renamed_keys_is_an_error(
 ):
     """Strict names the keys; not strict still refuses that nothing fits."""
     content = torch.load(teacher_checkpoint, weights_only=True)
-    state = {f'net.{k}': v for k, v in content['state_dict'].items()}
+    state = {f'{k}.net': v for k, v in content['state_dict'].items()}
     path = tmp_path / 'renamed.pth'
     torch.save(dict(state_dict=state), path)
     for strict in (True, False):
@@ -336,7 +336,7 @@ def test_a_plain_file_in_load_from_is_an_error(make_config, tmp_path):
     plain = train(make_config('faster_rcnn_student', epochs(1)))
     cfg = make_config('faster_rcnn_lshfm', epochs(1))
     cfg.load_from = f'{plain.work_dir}/epoch_1.pth'
-    with pytest.raises(ConfigError, match='load_from: of its .* keys 0 fit'):
+    with pytest.raises(ConfigError, match=r'load_from: .* keys \(.*\) 0 fit'):
         train(cfg)
     # As the message says.
     cfg = make_config('faster_rcnn_lshfm', epochs(1))

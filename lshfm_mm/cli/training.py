@@ -17,7 +17,8 @@ from ..errors import ConfigError
 from ..teachers.loading import build_teacher
 from ..training.evaluation import validate
 from ..training.resuming import find_whole, read_resumable
-from .unsuited import check_suited, stem
+from ..utils.configs import stem
+from .unsuited import check_suited
 
 # What each training gets that has it not already, and each distillation of
 # ours; ``add_hooks = False`` in the config leaves them out. By their paths, so

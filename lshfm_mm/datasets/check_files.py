@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS, METRICS, Registry
 
 from ..errors import ConfigError
 from ..utils.checkpoints import check_finite, read_state_dict
+from ..utils.configs import model_config, stem
 from .annotations import check_annotations
 from .coco_files import kept
 from .evaluator_files import check_coco_metric
@@ -93,7 +94,9 @@ def check_weights_files(cfg: Config) -> None:
         return
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
-    named += _pretrained('model', model.to_dict())
+    # MMRazor's own algorithms fetch weights of the zoo.
+    if not (isinstance(model, Mapping) and model.get('pretrained')):
+        named += _pretrained('model', model_config('architecture', model))
     for field, path in named:
         if not path or '://' in path:
             continue
@@ -164,8 +167,7 @@ def _datasets(
 
 def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
     """Field -> path below ``data_root`` of what a data set reads."""
-    kind = dataset.get('type')
-    kind = str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+    kind = stem(dataset.get('type'))
     if kind in SELF_LOADING and dataset.get('download', True):
         return {}
     named = {'ann_file': dataset.get('ann_file')}
@@ -187,7 +189,7 @@ def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
 def _pretrained(field: str, model: Any) -> Iterator[tuple[str, str]]:
     """Field and path of the checkpoints that a model starts from."""
     if isinstance(model, Mapping):
-        if model.get('type') == 'Pretrained':
+        if stem(model.get('type')) in ('Pretrained', 'PretrainedInit'):
             yield f'{field}.checkpoint', model.get('checkpoint') or ''
         for key, part in model.items():
             yield from _pretrained(f'{field}.{key}', part)
