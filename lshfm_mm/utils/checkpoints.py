@@ -21,6 +21,7 @@ from torch.hub import download_url_to_file, get_dir
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from ..errors import NAMED_KEYS, ConfigError, few
+from .safe_classes import declare_safe_classes
 
 REMOTE = ('http://', 'https://')
 # The first digits of the SHA-256; not a date.
@@ -57,6 +58,7 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
     try:
         if path.suffix == '.safetensors':
             return import_module('safetensors.torch').load_file(path)
+        declare_safe_classes()  # OneDL's loader withdraws them
         return torch.load(path, map_location, weights_only=True)
     except ModuleNotFoundError as error:
         raise ConfigError(
