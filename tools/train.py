@@ -36,7 +36,7 @@ def main() -> None:
     args.config = cfg.filename  # also of 'package::path'
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     check_weights_files(cfg)
-    cli.prepare_training(args, cfg)
+    cli.prepare_training(args, cfg, trains=not flags.check)
     cli.start_processes(args, cfg)
     if flags.check_teacher:
         cli.evaluate_teacher(cfg, args.launcher)

@@ -155,7 +155,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         """
         if self.distillation_stopped:
             losses = self._run_student(batch_inputs, data_samples)
-            self.distiller.records.empty()
+            self.distiller.leave_nothing()
             return in_step(self, losses)
         recorders = self.distiller.teacher_recorders
         with recorders:

@@ -16,7 +16,7 @@ from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import ConfigError
 from ..teachers.loading import build_teacher
 from ..training.evaluation import validate
-from ..training.resuming import find_whole, read_resumable
+from ..training.resuming import claim_folder, find_whole, read_resumable
 
 # What each training gets that has it not already, and each distillation of
 # ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
@@ -119,24 +119,30 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
     return metrics
 
 
-def prepare_training(args: Namespace, cfg: Config) -> None:
+def prepare_training(
+    args: Namespace, cfg: Config, trains: bool = True
+) -> None:
     """Choose the checkpoint to resume, and add the hooks of each training.
 
     Args:
         args (Namespace): Arguments of the train tool; changed in place.
         cfg (Config): The config, with its overrides.
+        trains (bool): Whether the work folder will be written to.
 
     Raises:
-        ConfigError: If there is a checkpoint to resume, but no whole one.
+        ConfigError: If there is a checkpoint to resume, but no whole one, or
+            that of another config.
     """
     options = {**(args.cfg_options or {}), **_added_hooks(cfg)}
     wanted = args.resume
     if wanted is None and cfg.get('resume'):
         wanted = cfg.get('load_from') or 'auto'
     content: dict[str, Any] = {}
+    folder = args.work_dir or cfg.get('work_dir')
+    folder = folder or f'work_dirs/{Path(args.config).stem}'
+    if trains:
+        claim_folder(folder, args.config, wanted == 'auto')
     if wanted == 'auto':
-        folder = args.work_dir or cfg.get('work_dir')
-        folder = folder or f'work_dirs/{Path(args.config).stem}'
         wanted, content = find_whole(cfg, folder) or (None, {})
     elif wanted is not None and '://' not in wanted:
         content = read_resumable(wanted)

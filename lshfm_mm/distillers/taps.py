@@ -173,8 +173,15 @@ def _check_loss(tap: str, weights: str, loss: Mapping[str, Any]) -> None:
 
 
 def takes_weights(loss_class: type[nn.Module]) -> bool:
-    """Whether a loss has a ``sample_weight``."""
-    return 'sample_weight' in signature(loss_class.forward).parameters
+    """Whether a loss has a ``sample_weight``, maybe as one of its kwargs."""
+    for base in loss_class.__mro__:
+        if 'forward' in vars(base):
+            parameters = signature(base.forward).parameters
+            if 'sample_weight' in parameters:
+                return True
+            if all(x.kind != x.VAR_KEYWORD for x in parameters.values()):
+                return False
+    return False
 
 
 def widths_of(layer: nn.Module, record: str) -> list[int] | None:

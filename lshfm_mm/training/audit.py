@@ -86,7 +86,8 @@ class Audit:
 
     def _begin(self, model: Any, *args: Any) -> None:
         """Watch what is recorded in a forward pass."""
-        self._watches = model.training and torch.is_grad_enabled()
+        mimics = model.training and not model.distillation_stopped
+        self._watches = mimics and torch.is_grad_enabled()
         if not self._watches:
             return
         distiller = model.distiller

@@ -1,0 +1,54 @@
+"""Which layers a student has mimicked, as its checkpoint tells."""
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from ..distillers.taps import Tap
+
+
+def mimicked_layers(content: Mapping[str, Any]) -> list[str] | None:
+    """Read which layers the training of a checkpoint has tapped.
+
+    Args:
+        content (dict): Of the checkpoint; MMEngine leaves the config in it,
+            as text, which is read and not run.
+
+    Returns:
+        list[str]: Such as 'input of head.fc'; none, if nothing was mimicked.
+        None where the checkpoint does not tell, as an exported one.
+    """
+    text = (content.get('meta') or {}).get('cfg')
+    if not isinstance(text, str):
+        return None
+    for node in ast.parse(text).body:
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets) == 'model'
+        ):
+            distiller = (_value(node.value) or {}).get('distiller') or {}
+            taps = distiller.get('taps') or {}
+            used = distiller.get('active')
+            return [
+                layer_of(Tap.parse(name, tap))
+                for name, tap in taps.items()
+                if used is None or name in used
+            ]
+    return None
+
+
+def layer_of(tap: Tap) -> str:
+    """The layer of the student at a tap, in words."""
+    return f'{tap.record} of {tap.student}'
+
+
+def _value(node: ast.AST) -> Any:
+    """What an expression of a dumped config stands for."""
+    if isinstance(node, ast.Call):  # dict(...)
+        return {str(x.arg): _value(x.value) for x in node.keywords}
+    if isinstance(node, ast.Dict):
+        keys = [x and _value(x) for x in node.keys]
+        return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(x) for x in node.elts]
+    return node.value if isinstance(node, ast.Constant) else None
