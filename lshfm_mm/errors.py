@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import Parameter, isclass, signature
+from pathlib import Path
 from typing import Any, TypeGuard
 
 
@@ -52,6 +53,16 @@ def nearest(name: str, names: Any) -> str:
     """The names that a wrong one may have meant, as half a sentence."""
     found = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f'; did you mean {" or ".join(map(repr, found))}?' if found else ''
+
+
+def from_here(path: str) -> str:
+    """Where a relative path starts, as half a sentence.
+
+    Those in ``_base_`` start at the file, and all others do not.
+    """
+    if '::' in path or Path(path).expanduser().is_absolute():
+        return ''
+    return ' in the folder in which the tool was started'
 
 
 NAMED_KEYS = 5

@@ -26,7 +26,6 @@ from lshfm_mm.losses.l2 import FeatureL2Loss, RelativeL2Loss
 from lshfm_mm.training.audit import Audit
 
 from .conftest import mmdet_config
-from .processes import run_tool
 from .test_connectors import yolov3
 from .test_detectors import distil, losses_of, retinanet
 from .test_resuming import Arguments
@@ -98,7 +97,12 @@ def test_yolov3_goes_from_coarse_to_fine():
     """Its class loss counts locations with an object, of three anchors."""
     taps = {f'level{i}': f'bbox_head.convs_pred.{i}' for i in range(3)}
     losses = {name: [dict(type='FeatureL2Loss')] for name in taps}
-    model = distil(yolov3(4), yolov3(4), taps, losses)
+    models = [yolov3(4), yolov3(4)]
+    for model in models:
+        model.backbone = dict(type='ResNet', depth=18, base_channels=4)
+        model.backbone['out_indices'] = (1, 2, 3)
+        model.neck.in_channels = [32, 16, 8]
+    model = distil(*models, taps, losses)
     given = []
     model.student.bbox_head.loss_cls.register_forward_hook(
         lambda _, args, kwargs, out: given.append(kwargs['weight']),
@@ -136,7 +140,7 @@ def test_settings_beside_the_student_are_refused(make_config):
 
 
 def test_what_has_stopped_is_not_logged_on(make_config):
-    cfg = make_config('faster_rcnn_recommended', epochs(3))
+    cfg = make_config('faster_rcnn_recommended', epochs(2))
     cfg.custom_hooks = [
         dict(type='mmrazor.StopDistillHook', stop_epoch=1),
         dict(type='AlignmentHook', interval=1),
@@ -147,7 +151,7 @@ def test_what_has_stopped_is_not_logged_on(make_config):
     ends = {}
     for line in lines:
         ends.update(dict.fromkeys(line, line['step']))
-    assert ends['loss'] == 18
+    assert ends['loss'] == 12
     assert {v for k, v in ends.items() if '.' in k and k[0] != 's'} == {6}
     curves = read_curves(Path(cfg.work_dir))
     assert curves['mimic_loss'][-1][0] == 6
@@ -325,47 +329,54 @@ def test_a_subclass_that_passes_its_arguments_on_weighs_samples():
     assert not takes_weights(MODELS.get('L2Loss'))
 
 
-def test_two_configs_of_one_name_do_not_share_a_folder(make_config, tmp_path):
-    """The work folder is named by the file alone."""
+def prepare(folder, config, resume=None, trains=True):
+    """What tools/train.py does before a training."""
+    args = Arguments(folder, resume)
+    args.config = str(config)
+    cli.prepare_training(args, Config(), trains)
+    return args.resume
+
+
+def test_two_configs_of_one_name_do_not_share_a_folder(
+    make_config, tmp_path, capsys
+):
+    """MMEngine names the work folder by the file alone."""
     paths = [tmp_path / x / 'r18.py' for x in ('coco', 'voc')]
     for path in paths:
         path.parent.mkdir()
-        make_config('faster_rcnn_student', epochs(1)).dump(path)
-    shared = ('--work-dir', tmp_path / 'r18')
-    said = run_tool('tools/train.py', paths[0], *shared)
-    assert 'work_dir' not in said.replace('work_dir =', '')
+        path.touch()
+    folder = tmp_path / 'work_dirs/r18'
+    prepare(folder, paths[0])
+    train(make_config('faster_rcnn_student', epochs(1) | {'work_dir': folder}))
+    checkpoint = str(folder / 'epoch_1.pth')
+    assert prepare(folder, paths[0], 'auto') == checkpoint
+    assert 'holds the run' not in capsys.readouterr().err
     line = (
-        f'work_dir: {tmp_path / "r18"} holds the run of {paths[0]}, not of '
-        f'{paths[1]}; give another --work-dir'
+        f'work_dir: {folder} holds the run of {paths[0]}, not of {paths[1]}; '
+        f'give another --work-dir'
     )
-    resume = ('tools/train.py', paths[1], *shared, '--resume')
-    said = run_tool(*resume, code=1)
-    assert said.splitlines()[-1] == (
-        f'error: {line}, or name the checkpoint to --resume'
-    )
-    # By its name it is wanted.
-    said = run_tool(*resume, tmp_path / 'r18/epoch_1.pth')
-    assert f'warning: {line}\n' in said
-    said = run_tool('tools/train.py', paths[0], *shared, '--resume', code=1)
-    assert f'holds the run of {paths[1]}, not of {paths[0]}' in said
+    with pytest.raises(ConfigError) as error:
+        prepare(folder, paths[1], 'auto')
+    assert str(error.value) == f'{line}, or name the checkpoint to --resume'
+    # By its name it is wanted; and then the folder is another's.
+    assert prepare(folder, paths[1], checkpoint) == checkpoint
+    assert capsys.readouterr().err == f'warning: {line}\n'
+    with pytest.raises(ConfigError, match='holds the run of .*voc/r18.py'):
+        prepare(folder, paths[0], 'auto')
 
 
 def test_a_config_that_was_moved_keeps_its_folder(tmp_path, capsys):
-    cfg, folder = Config(), tmp_path / 'work'
-    paths = tmp_path / 'old.py', tmp_path / 'new.py'
-    paths[0].touch()
-
-    def prepare(path, trains=True):
-        args = Arguments(folder, None)
-        args.config = str(path)
-        cli.prepare_training(args, cfg, trains)
-        return capsys.readouterr().err
-
-    assert prepare(paths[0]) == ''
-    paths[1].touch()
-    assert prepare(paths[1]) == ''  # nothing has been trained there
+    folder = tmp_path / 'work'
+    old, new = tmp_path / 'old.py', tmp_path / 'new.py'
+    old.touch()
+    new.touch()
+    prepare(folder, old)
+    prepare(folder, new)  # nothing has been trained there
     (folder / 'last_checkpoint').touch()
-    assert prepare(paths[0], trains=False) == ''
-    assert prepare(paths[0]).startswith(f'warning: work_dir: {folder} holds')
-    shutil.move(paths[0], paths[1])
-    assert prepare(paths[1]) == ''
+    prepare(folder, old, trains=False)
+    assert capsys.readouterr().err == ''
+    prepare(folder, old)
+    assert capsys.readouterr().err.startswith(f'warning: work_dir: {folder}')
+    shutil.move(old, new)
+    prepare(folder, new)
+    assert capsys.readouterr().err == ''

@@ -200,12 +200,11 @@ def test_training_resumes(trained, configs, tmp_path):
         ),
         (
             'train',
-            ['configs/shapes/faster-rcnn_r18_shapes.py', '--check']
+            ['configs/shapes/faster-rcnn_r18_shapes.py', '--check-teacher']
             + ['--cfg-options', 'train_dataloader=', 'val_dataloader=']
             + ['val_evaluator='],
-            'error: --check: is for distillations of this package, but '
-            'model.type is '
-            "'FasterRCNN'; leave it out",
+            'error: --check-teacher: is for distillations of this package, '
+            "but model.type is 'FasterRCNN'; leave it out",
         ),
         (
             'test',

@@ -25,11 +25,10 @@ from ..errors import ConfigError, check_arguments, check_bools
 from ..teachers.execution import TeacherExecution
 from ..teachers.host import TeacherHost
 from ..teachers.images import ImageConverter
-from ..teachers.inherit import inherit_weights
 from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
-from .student_weights import count_fitting, weights_from_files
+from .student_weights import count_fitting, start
 from .trained_parts import check_parts, in_step, is_under
 
 
@@ -68,7 +67,8 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
 
     Attributes:
         student_origins (list[str]): Where the student's weights come from.
-        student_faults (list[str]): Files that gave it (almost) nothing.
+        student_random, student_faults (list[str]): Weights that nothing gave,
+            and files that gave (almost) nothing.
 
     Raises:
         ConfigError: If student, teacher and distiller do not fit together.
@@ -118,6 +118,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         self._execution.prepare(self.teacher)
         self.inherit = inherit
         self.student_origins: list[str] = []
+        self.student_random: list[str] = []
         self.student_faults: list[str] = []
         self._freeze(student_trainable)
         self._maps = TeacherMaps(guest, self.distiller.teacher_recorders)
@@ -181,25 +182,20 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         super().init_weights()
         if not first_time:
             return
-        origins, faults = weights_from_files(self.student)
-        self.student_origins, self.student_faults = origins, faults
-        if self.inherit:
-            taken = inherit_weights(self.student, self.teacher)
-            self.student_origins.append(
-                f'inherit: {len(taken)} of '
-                f'{len(self.student.state_dict())} tensors'
-            )
+        self.student_origins, self.student_faults, self.student_random = start(
+            self.student, self.teacher if self.inherit else None
+        )
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any
     ) -> None:
         """Load a checkpoint; one with (almost) nothing for it is wrong."""
         if state_dict:
-            self.student_origins.append(
-                count_fitting(
-                    state_dict, f'{prefix}architecture.', self.student
-                )
+            line, given = count_fitting(
+                state_dict, f'{prefix}architecture.', self.student
             )
+            self.student_origins.append(line)
+            self.student_random = sorted({*self.student_random} - given)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> 'FeatureMimicDistill':

@@ -67,12 +67,7 @@ def start_processes(args: Namespace, cfg: Config) -> None:
 
 
 def audit_options(cfg: Config) -> dict[str, Any]:
-    """Overrides under which a distillation is the audit of its first batch.
-
-    Raises:
-        ConfigError: If the config is of something else.
-    """
-    _check_distils(cfg, '--check')
+    """Overrides under which a training is the audit of its first batch."""
     loop = cfg.train_cfg.to_dict()
     by_epoch = loop.pop('by_epoch', True)
     kind = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'

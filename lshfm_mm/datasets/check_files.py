@@ -9,7 +9,7 @@ import mmdet
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from ..errors import ConfigError
+from ..errors import ConfigError, from_here
 from ..utils.checkpoints import check_finite, read_state_dict
 from .annotations import check_annotations
 
@@ -83,8 +83,8 @@ def check_weights_files(cfg: Config) -> None:
             continue
         if not Path(path).expanduser().is_file():
             raise ConfigError(
-                f'{field}: no such file: {path}; do the training before this '
-                f'one, or set it to None'
+                f'{field}: no such file: {path}{from_here(path)}; do the '
+                f'training before this one, or set it to None'
             )
         state = read_state_dict(field, path)
         check_finite(field, path, state)

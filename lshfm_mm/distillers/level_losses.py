@@ -36,7 +36,11 @@ def loss_over_levels(
     if not takes_weights(type(loss)):
         weights = None
     # All levels of a set have one scale; another forward its own idea of it.
-    if type(loss).forward is not RelativeL2Loss.forward or not one_set:
+    if (
+        not one_set
+        or not isinstance(loss, RelativeL2Loss)
+        or type(loss).forward is not RelativeL2Loss.forward
+    ):
         return _sum(loss, levels, shares, weights)
     plain = FeatureL2Loss(loss.loss_weight, loss.window)
     unit = FeatureL2Loss(window=loss.window)

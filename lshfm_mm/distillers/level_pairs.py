@@ -134,17 +134,17 @@ class LevelPairs:
             )
         if name not in self._warned:
             self._warned.add(name)
-            alone = [
+            lost = [
                 f'level {index} of the {owner}, {shape[2:]}'
                 for side, owner in enumerate(('student', 'teacher'))
                 for index, shape in enumerate(shapes[side])
                 if index not in {pair[side] for pair in pairs}
             ]
-            if alone:
+            if lost:
                 print_log(
                     f'taps.{name}: {len(pairs)} levels have the same stride '
                     f'in both models; without a partner, and not mimicked: '
-                    f'{"; ".join(alone)}',
+                    f'{"; ".join(lost)}',
                     'current',
                     level=30,
                 )

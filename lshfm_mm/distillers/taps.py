@@ -176,7 +176,7 @@ def takes_weights(loss_class: type[nn.Module]) -> bool:
     """Whether a loss has a ``sample_weight``, maybe as one of its kwargs."""
     for base in loss_class.__mro__:
         if 'forward' in vars(base):
-            parameters = signature(base.forward).parameters
+            parameters = signature(vars(base)['forward']).parameters
             if 'sample_weight' in parameters:
                 return True
             if all(x.kind != x.VAR_KEYWORD for x in parameters.values()):

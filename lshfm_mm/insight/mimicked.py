@@ -16,7 +16,8 @@ def mimicked_layers(content: Mapping[str, Any]) -> list[str] | None:
 
     Returns:
         list[str]: Such as 'input of head.fc'; none, if nothing was mimicked.
-        None where the checkpoint does not tell, as an exported one.
+        None where the checkpoint does not tell, as an exported one, or the
+        config has no taps but MMRazor's recorders.
     """
     text = (content.get('meta') or {}).get('cfg')
     if not isinstance(text, str):
@@ -24,22 +25,19 @@ def mimicked_layers(content: Mapping[str, Any]) -> list[str] | None:
     for node in ast.parse(text).body:
         if (
             isinstance(node, ast.Assign)
-            and ast.unparse(node.targets) == 'model'
+            and ast.unparse(node.targets[0]) == 'model'
         ):
-            distiller = (_value(node.value) or {}).get('distiller') or {}
-            taps = distiller.get('taps') or {}
-            used = distiller.get('active')
-            return [
-                layer_of(Tap.parse(name, tap))
+            distiller = _value(node.value).get('distiller')
+            if distiller is None:
+                return []
+            taps, used = distiller.get('taps') or {}, distiller.get('active')
+            parsed = [
+                Tap.parse(name, tap)
                 for name, tap in taps.items()
                 if used is None or name in used
             ]
+            return [f'{x.record} of {x.student}' for x in parsed] or None
     return None
-
-
-def layer_of(tap: Tap) -> str:
-    """The layer of the student at a tap, in words."""
-    return f'{tap.record} of {tap.student}'
 
 
 def _value(node: ast.AST) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.hub import download_url_to_file, get_dir
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from ..errors import NAMED_KEYS, ConfigError, few
+from ..errors import NAMED_KEYS, ConfigError, few, from_here
 
 REMOTE = ('http://', 'https://')
 # The first digits of the SHA-256; not a date.
@@ -35,15 +35,7 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
             what would run.
     """
     remote = checkpoint.startswith(REMOTE)
-    if remote:
-        path = download(field, checkpoint)
-    else:
-        path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f'{field}: no such file: {checkpoint}; train it first, or give '
-            f'the path or http(s) URL of a checkpoint'
-        )
+    path = (download if remote else local_file)(field, checkpoint)
     try:
         return torch.load(path, map_location, weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
@@ -63,6 +55,21 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
             f'({reason}); {again}give a .pth file saved by MMEngine or '
             f'torch.save'
         ) from error
+
+
+def local_file(field: str, checkpoint: str) -> Path:
+    """The path of a file that is here.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f'{field}: no such file: {checkpoint}{from_here(checkpoint)}; '
+            f'train it first, or give the path or http(s) URL of a checkpoint'
+        )
+    return path
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT
 
-from ..errors import ConfigError
+from ..errors import ConfigError, from_here
 
 SCOPES = ('mmrazor', 'mmdet', 'mmpretrain')
 
@@ -67,8 +67,8 @@ def read_config(
         ConfigError: If there is none, or it has no model.
     """
     absent = (
-        f'{field}: no such file: {path}; give a config file or '
-        f"'mmdet::path/in/its/configs.py'"
+        f'{field}: no such file: {path}{from_here(path)}; give a config file '
+        f"or 'mmdet::path/in/its/configs.py'"
     )
     if '::' in path:
         try:
