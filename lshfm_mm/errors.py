@@ -23,7 +23,9 @@ class NonFiniteError(FloatingPointError):
 VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
-def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
+def check_arguments(
+    field: str, kind: Any, given: Iterable[str], student: Any = ()
+) -> None:
     """Raise ConfigError at an argument that a class does not take.
 
     What it takes as ``**kwargs`` is for the classes that it derives from.
@@ -32,6 +34,7 @@ def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
         field (str): Where the arguments stand, for messages.
         kind (type): The class.
         given (Iterable[str]): Names of arguments, as in a config.
+        student (dict): Config of the student inside, if there is one.
     """
     known: set[str] = set()
     for base in kind.__mro__ if isclass(kind) else ():
@@ -44,6 +47,8 @@ def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
     for name in given:
         if known and name not in known | {'type', '_scope_'}:
             meant = nearest(name, known) or f'; it takes {sorted(known)}'
+            if name in student:
+                meant = f'; the student has one, {field}.architecture.{name}'
             raise ConfigError(
                 f'{field}: {kind.__name__} takes no {name!r}{meant}'
             )

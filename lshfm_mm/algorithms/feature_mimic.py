@@ -88,7 +88,8 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         student_trainable: bool | Sequence[str] = True,
         **kwargs: Any,
     ) -> None:
-        check_arguments('model', type(self), kwargs)
+        known = architecture if isinstance(architecture, Mapping) else ()
+        check_arguments('model', type(self), kwargs, known)
         check_bools(dict(teacher_strict=teacher_strict, inherit=inherit))
         if kwargs.pop('teacher_trainable', False) is not False:
             raise ConfigError(

@@ -70,8 +70,8 @@ def student_config(cfg: Config) -> Config:
     """
     if 'architecture' not in cfg.model:
         return cfg
-    field = 'model, whose student is model.architecture'
-    check_arguments(field, MODELS.get(cfg.model.type), cfg.model)
+    kind = MODELS.get(cfg.model.type)
+    check_arguments('model', kind, cfg.model, cfg.model.architecture)
     cfg = copy.deepcopy(cfg)
     cfg.model = model_config('architecture', cfg.model.architecture)
     return cfg

@@ -36,7 +36,7 @@ def mimicked_layers(content: Mapping[str, Any]) -> list[str] | None:
                 for name, tap in taps.items()
                 if used is None or name in used
             ]
-            return [f'{x.record} of {x.student}' for x in parsed] or None
+            return sorted(f'{x.record} of {x.student}' for x in parsed) or None
     return None
 
 

@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 from mmengine.utils import get_installed_path
 from mmrazor.registry import MODELS
 
-from ..errors import ConfigError, check_choice, check_loss_weight, few
+from ..errors import ConfigError, check_choice, check_loss_weight
 from ..teachers.inherit import inheritable
 from ..utils.checkpoints import local_file
 from ..utils.configs import imports_of, model_of, read_config
@@ -167,7 +167,8 @@ def _inherit(
         layers = tuple(layer.name for layer in student.class_layers)
         if not layers or any(key.startswith(layers) for key in taken):
             return False, 'The data sets may order their classes differently.'
-    own = f', but for {few(left)}' if left else ''
+    kept = dict.fromkeys(key.rpartition('.')[0] for key in left)
+    own = f', not those of {", ".join(kept)}' if left else ''
     return True, (
         f'{len(taken)} of the {len(taken) + len(left)} tensors outside the '
         f'backbone are taken{own}.'
