@@ -345,7 +345,7 @@ def test_a_wrong_teacher_ends_before_any_work(configs, tmp_path):
         code=1,
     )
     assert said.splitlines()[-1].startswith(
-        'error: teacher_ckpt: no such file: gone.pth; '
+        'error: teacher_ckpt: no such file: gone.pth in the folder in which '
     )
     assert 'Traceback' not in said
     assert not list(tmp_path.glob('*.pth'))

@@ -226,8 +226,8 @@ class Audit:
         if backbone and {*backbone} <= {*random}:
             _warn(
                 'student: no file gave its backbone a weight, it starts at '
-                'random; where that is not meant, give its init_cfg or '
-                'load_from'
+                'random unless it fetches some itself, as timm does; where '
+                'that is not meant, give its init_cfg or load_from'
             )
 
     def _check(
