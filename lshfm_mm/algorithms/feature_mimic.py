@@ -28,12 +28,13 @@ from ..teachers.images import ImageConverter
 from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
+from .student_proxy import STUDENT, StudentProxy
 from .student_weights import count_fitting, start
 from .trained_parts import check_parts, in_step, is_under
 
 
 @MODELS.register_module()
-class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
+class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
     """Mimic features of any model that needs no RoIs for them.
 
     The teacher gets the images in its own normalisation and channel order.
@@ -193,7 +194,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         """Load a checkpoint; one with (almost) nothing for it is wrong."""
         if state_dict:
             line, given = count_fitting(
-                state_dict, f'{prefix}architecture.', self.student
+                state_dict, prefix + STUDENT, self.student
             )
             self.student_origins.append(line)
             self.student_random = sorted({*self.student_random} - given)
@@ -202,7 +203,7 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
     def train(self, mode: bool = True) -> 'FeatureMimicDistill':
         """Set the mode of all but what is frozen, which stays in eval."""
         super().train(mode)
-        self.teacher.eval()
+        self._guest.eval()
         for name, module in self.student.named_modules():
             if not is_under(name, self._trained):
                 module.training = module.training and any(

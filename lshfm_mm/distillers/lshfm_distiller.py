@@ -126,7 +126,7 @@ class LSHFMDistiller(ConfigurableDistiller):
             teachers[name] = dict(type=kind, source=tap.teacher)
             if tap.needs_logits:
                 teachers[logits_recorder(name)] = dict(
-                    type=RECORDS['output'], source=tap.teacher
+                    type='ModuleOutputs', source=tap.teacher
                 )
             named = named_losses(
                 name, tap.weights, losses.get(name), distill_losses
@@ -153,6 +153,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         self.weights = TapWeights(self.records)
         self._student_widths: dict[str, Widths] = {}
         self.observers: list[Observer] = []
+        self.strength = 1.0  # by which all losses are multiplied
 
     def init_weights(self) -> None:
         """Initialise connectors and leave the random state untouched."""
@@ -239,6 +240,8 @@ class LSHFMDistiller(ConfigurableDistiller):
                 values[loss] = loss_over_levels(
                     self.distill_losses[loss], levels, weights, one_set
                 )
+        if self.strength < 1:
+            values = {k: v * self.strength for k, v in values.items()}
         for observe in self.observers:
             observe(values, compared)
         self.records.empty()
@@ -303,7 +306,11 @@ class LSHFMDistiller(ConfigurableDistiller):
         return self._tap_losses[tap]
 
     def tap_of(self, loss: str) -> str:
-        """Name of the tap that a loss is at; one of the long form is wrong."""
+        """Name of the tap that a loss is at.
+
+        Raises:
+            ConfigError: If it is a loss of the long form.
+        """
         for tap, losses in self._tap_losses.items():
             if loss in losses:
                 return tap

@@ -54,7 +54,10 @@ NO_EMBEDDING = (
     'at all: it has no embedding before its classifier, as the config has, so '
     'its feature is of another width'
 )
-PACKAGES = 'torch mmengine mmcv mmdet mmrazor mmpretrain numpy'.split()
+PACKAGES = (
+    *('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmpretrain'),
+    'numpy',
+)
 
 
 def analyze(
