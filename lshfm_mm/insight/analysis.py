@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
@@ -112,24 +113,18 @@ def analyze(
     for name in [TEACHER, *students]:
         model = algorithm.teacher
         if name != TEACHER:
-            path = students[name]
-            mimicked[name] = mimicked_layers(
-                read_checkpoint('checkpoint', path)
-            )
-            model = plain_classifier(cfg, path)
+            content = read_checkpoint('checkpoint', students[name])
+            mimicked[name] = mimicked_layers(content)
+            model, lacking, why = _put_student(algorithm, cfg, students[name])
             values[name] = {}
-            if model is not None:
-                left_out[name] = NO_EMBEDDING
-            else:
-                model = algorithm.student
-                lacking = load_student(algorithm, path)
+            if model is algorithm.student:
                 values[name] = collect(
                     algorithm, loader, num_images, seed, title=name
                 )
-                for tap in lacking:
-                    del values[name][tap]
-                if lacking:
-                    left_out[name] = f'at {", ".join(lacking)}: {NO_CONNECTOR}'
+            for tap in lacking:
+                del values[name][tap]
+            if why:
+                left_out[name] = why
         model.eval()
         parameters = sum(x.numel() for x in model.parameters())
         metrics[name] = {'parameters': parameters}
@@ -163,6 +158,23 @@ def analyze(
         'shown': records,
     }
     return report, pixels
+
+
+def _put_student(
+    algorithm: FeatureMimicDistill, cfg: Config, checkpoint: str
+) -> tuple[BaseModel, list[str], str]:
+    """Load a student, into the algorithm if its feature can be compared.
+
+    Returns:
+        tuple[BaseModel, list[str], str]: The student, the taps at which it is
+        not compared, and why it is not, at these or anywhere.
+    """
+    plain = plain_classifier(cfg, checkpoint)
+    if plain is not None:
+        return plain, [], NO_EMBEDDING
+    lacking = load_student(algorithm, checkpoint)
+    why = f'at {", ".join(lacking)}: {NO_CONNECTOR}' if lacking else ''
+    return algorithm.student, lacking, why
 
 
 def _read(config: str, students: Mapping[str, str]) -> Config:
