@@ -24,7 +24,7 @@ VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def check_arguments(
-    field: str, kind: Any, given: Iterable[str], student: Any = ()
+    field: str, kind: Any, given: Iterable[str], student: Any = None
 ) -> None:
     """Raise ConfigError at an argument that a class does not take.
 
@@ -47,7 +47,7 @@ def check_arguments(
     for name in given:
         if known and name not in known | {'type', '_scope_'}:
             meant = nearest(name, known) or f'; it takes {sorted(known)}'
-            if name in student:
+            if isinstance(student, Mapping) and name in student:
                 meant = f'; the student has one, {field}.architecture.{name}'
             raise ConfigError(
                 f'{field}: {kind.__name__} takes no {name!r}{meant}'

@@ -17,6 +17,7 @@ from mmengine.runner import checkpoint
 from lshfm_mm.compat import mmengine, mmrazor
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.utils.checkpoints import read_checkpoint
+from lshfm_mm.utils.safe_classes import declare_safe_classes
 
 
 class Marker:
@@ -33,6 +34,7 @@ class Marker:
 STATE = """
 import os, sys
 import torch
+from mmengine.config import Config
 from mmengine.device import utils as device
 from mmengine.registry import HOOKS
 from mmengine.runner import checkpoint
@@ -46,6 +48,7 @@ def state():
         'hook': id(HOOKS.get('CheckpointHook')),
         'device': device.DEVICE,
         'load': id(torch.load),
+        'reading': id(Config._file2dict),
         'settings': [
             torch.get_default_dtype(), torch.get_default_device(),
             torch.get_num_threads(), torch.is_grad_enabled(),
@@ -119,7 +122,7 @@ def test_it_says_what_it_did_at_debug_level():
         in said.stderr
     )
     assert (
-        'DEBUG:lshfm_mm.compat.mmengine:declared safe for torch.load'
+        'DEBUG:lshfm_mm.utils.safe_classes:declared safe for torch.load'
         in said.stderr
     )
 
@@ -201,6 +204,7 @@ def test_a_module_that_imports_is_left_alone(monkeypatch):
 
 
 def test_what_mmengine_writes_loads(tmp_path):
+    declare_safe_classes()  # OneDL's loader withdraws them
     path = tmp_path / 'checkpoint.pth'
     history = HistoryBuffer(np.array([1.0, 2.0]), np.array([1, 1]))
     state = dict(a=np.float32(3), b=np.int64(4), c=np.float64(5), d=history)

@@ -215,6 +215,9 @@ ALIKE = {
     r'python tools/make_config\.py teacher\.py .* --beta 0 .*': (
         'test_pairing.test_a_weight_of_0_writes_the_control'
     ),
+    r'python tools/train\.py +mmrazor::\S+\.py': (
+        'test_mmrazor_configs.test_the_quickest_goes_all_the_way'
+    ),
     r'python tools/analyze\.py .*': 'test_report.test_the_tool_writes_all',
     r'(\w+=\d+ )?tools/(dist|slurm)_(train|test)\.sh .*': (
         'test_launchers.test_scripts_start_what_those_of_mmdet_start'

@@ -147,6 +147,7 @@ def test_what_a_student_mimicked_stands_in_its_checkpoint(make_config):
     assert found('raise SystemExit\nmodel = dict(type=exit())') == []
     long_form = dict(distiller=dict(student_recorders={}))
     assert found(f'model = {long_form}') is None
+    assert found('<class>') is found({}) is None
     assert found('a = 1') is found(None) is mimicked_layers({}) is None
 
 

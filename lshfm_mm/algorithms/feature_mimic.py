@@ -21,6 +21,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..distillers.taps import find_class
 from ..errors import ConfigError, check_arguments, check_bools
 from ..teachers.execution import TeacherExecution
 from ..teachers.host import TeacherHost
@@ -29,7 +30,7 @@ from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
 from .student_proxy import STUDENT, StudentProxy
-from .student_weights import count_fitting, start
+from .student_weights import count_fitting, explained, start
 from .trained_parts import check_parts, in_step, is_under
 
 
@@ -89,8 +90,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         student_trainable: bool | Sequence[str] = True,
         **kwargs: Any,
     ) -> None:
-        known = architecture if isinstance(architecture, Mapping) else ()
-        check_arguments('model', type(self), kwargs, known)
+        check_arguments('model', type(self), kwargs, architecture)
         check_bools(dict(teacher_strict=teacher_strict, inherit=inherit))
         if kwargs.pop('teacher_trainable', False) is not False:
             raise ConfigError(
@@ -178,10 +178,11 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         """Initialise the student, then let it inherit.
 
         Raises:
-            ConfigError: If the teacher has nothing for it.
+            ConfigError: If the teacher, or a file, has nothing for it.
         """
         first_time = not self.is_init
-        super().init_weights()
+        with explained(self.student):
+            super().init_weights()
         if not first_time:
             return
         self.student_origins, self.student_faults, self.student_random = start(
@@ -325,7 +326,7 @@ def _build_student(
 
 
 def _check_distiller(distiller: Mapping[str, Any]) -> None:
-    kind = MODELS.get(distiller.get('type', ''))
+    kind = find_class(distiller.get('type'))
     if not (isinstance(kind, type) and issubclass(kind, LSHFMDistiller)):
         raise ConfigError(
             f'distiller.type: must be LSHFMDistiller, but got '

@@ -7,14 +7,14 @@ this package.
 
 import copy
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import Registry
-from mmrazor.registry import HOOKS, LOOPS, MODELS
+from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..errors import ConfigError, check_arguments
@@ -23,12 +23,21 @@ from ..utils.checkpoints import (
     read_checkpoint,
     read_state_dict,
     save,
+    weights_below,
+    weights_in,
 )
-from ..utils.configs import imports_of, model_config, model_of, read_config
+from ..utils.configs import (
+    imports_of,
+    model_config,
+    model_of,
+    read_config,
+    stem,
+)
 from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
 from ..version import __version__
 from .folding import fold_embedding, has_embedding
+from .mmrazor import plain_preprocessor, without_mmrazor
 
 PACKAGE = 'lshfm_mm'
 EMBEDDING = {'neck.fc.weight', 'head.fc.weight'}
@@ -49,21 +58,11 @@ def student_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights_below('architecture.', state) or dict(state)
 
 
-def weights_below(
-    prefix: str, state: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The weights of a state dict whose names have a prefix, without it."""
-    return {
-        key.removeprefix(prefix): value
-        for key, value in state.items()
-        if key.startswith(prefix)
-    }
-
-
 def student_config(cfg: Config) -> Config:
     """Copy the config of a distillation with the student as its model.
 
-    The config of a plain model is returned as it is.
+    Nothing of MMRazor stays around it. The config of a plain model is
+    returned as it is.
 
     Raises:
         ConfigError: If the distillation has a setting that it does not take,
@@ -74,7 +73,15 @@ def student_config(cfg: Config) -> Config:
     kind = MODELS.get(cfg.model.type)
     check_arguments('model', kind, cfg.model, cfg.model.architecture)
     cfg = copy.deepcopy(cfg)
-    cfg.model = model_config('architecture', cfg.model.architecture)
+    student = cfg.model.architecture
+    if isinstance(student, dict):
+        student.pop('pretrained', None)  # it has been trained
+    student = model_config('architecture', student)
+    if cfg.model.get('data_preprocessor'):  # it has the student's place
+        given = cfg.model.data_preprocessor
+        student['data_preprocessor'] = plain_preprocessor(given)
+    cfg.model = student
+    without_mmrazor(cfg)
     return cfg
 
 
@@ -156,10 +163,10 @@ def _student_of(
     content: Mapping[str, Any], checkpoint: str
 ) -> dict[str, Tensor]:
     """The student's weights in what a checkpoint holds, on the CPU."""
-    state = content.get('state_dict')
-    if not isinstance(state, Mapping) or not state:
+    state = weights_in(content)
+    if not state:
         raise ConfigError(
-            f'checkpoint: {checkpoint} has no state_dict; give a checkpoint '
+            f'checkpoint: {checkpoint} holds no weights; give a checkpoint '
             f'that MMEngine saved'
         )
     student = student_state_dict(state)
@@ -234,16 +241,16 @@ def plain_config(cfg: Config) -> Config:
     cfg.custom_hooks = [
         hook
         for hook in cfg.get('custom_hooks') or []
-        if not (own_hooks | _of_mmrazor(HOOKS)) & {*_types(hook)}
+        if not own_hooks & {*_types(hook)}
     ]
-    if _of_mmrazor(LOOPS) & {*_types(cfg.get('val_cfg'))}:
-        cfg.val_cfg.type = 'ValLoop'
     default_hooks = cfg.get('default_hooks') or {}
     if own_hooks & {*_types(default_hooks.get('checkpoint'))}:
         cfg.default_hooks.checkpoint.type = 'CheckpointHook'
     names = [name for name in imports_of(cfg) if not _is_ours(name)]
     types = set(_types(cfg.to_dict()))
     names += [f'{PACKAGE}.{x}' for x in PARTS if types & _own_types(x)]
+    if re.search(r"'mmrazor['.]", str(cfg.to_dict())):
+        names.append(PACKAGE)  # which makes MMRazor importable
     cfg.pop('custom_imports', None)
     if names:
         cfg.custom_imports = dict(imports=names)
@@ -271,17 +278,11 @@ def _own_types(part: str) -> set[str]:
     }
 
 
-def _of_mmrazor(registry: Registry) -> set[str]:
-    """Names in MMRazor's part of a registry; they look at an algorithm."""
-    registry.import_from_location()
-    return {*registry.module_dict}
-
-
 def _types(config: Any) -> Iterator[str]:
     """All types that a config names, without their scope."""
     if isinstance(config, Mapping):
-        if isinstance(config.get('type'), str):
-            yield config['type'].rpartition('.')[2]
+        if 'type' in config:
+            yield stem(config['type'])
         config = list(config.values())
     if isinstance(config, list | tuple):
         for item in config:

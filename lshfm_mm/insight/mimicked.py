@@ -20,9 +20,11 @@ def mimicked_layers(content: Mapping[str, Any]) -> list[str] | None:
         config has no taps but MMRazor's recorders.
     """
     text = (content.get('meta') or {}).get('cfg')
-    if not isinstance(text, str):
+    try:
+        tree = ast.parse(text or '')
+    except (SyntaxError, TypeError):  # it may be anything
         return None
-    for node in ast.parse(text).body:
+    for node in tree.body:
         if (
             isinstance(node, ast.Assign)
             and ast.unparse(node.targets[0]) == 'model'
