@@ -201,12 +201,11 @@ def test_training_resumes(trained, configs, tmp_path):
         ),
         (
             'train',
-            ['configs/shapes/faster-rcnn_r18_shapes.py', '--check']
+            ['configs/shapes/faster-rcnn_r18_shapes.py', '--check-teacher']
             + ['--cfg-options', 'train_dataloader=', 'val_dataloader=']
             + ['val_evaluator='],
-            'error: --check: is for distillations of this package, but '
-            'model.type is '
-            "'FasterRCNN'; leave it out",
+            'error: --check-teacher: is for distillations of this package, '
+            "but model.type is 'FasterRCNN'; leave it out",
         ),
         (
             'test',
@@ -349,7 +348,7 @@ def test_a_wrong_teacher_ends_before_any_work(configs, tmp_path):
         code=1,
     )
     assert said.splitlines()[-1].startswith(
-        'error: teacher_ckpt: no such file: gone.pth; '
+        'error: teacher_ckpt: no such file: gone.pth in the folder in which '
     )
     assert 'Traceback' not in said
     assert not list(tmp_path.glob('*.pth'))
