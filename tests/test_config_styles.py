@@ -225,11 +225,13 @@ def test_make_config_takes_a_distillation_as_teacher_alone(
 ):
     out = tmp_path / 'distil.py'
     (configs / 'next.py').write_text((configs / 'student.py').read_text())
-    pair = str(distilled), str(configs / 'next.py'), str(out), 'epoch_1.pth'
+    weights = tmp_path / 'epoch_1.pth'
+    weights.touch()
+    pair = str(distilled), str(configs / 'next.py'), str(out), str(weights)
     assert 'FasterRCNN -> FasterRCNN' in write_config(*pair)
     assert f'cfg_path={str(distilled)!r}' in out.read_text()
     with pytest.raises(ConfigError) as error:
-        write_config(str(distilled), str(distilled), 'x.py', 'epoch_1.pth')
+        write_config(str(distilled), str(distilled), 'x.py', str(weights))
     assert str(error.value) == (
         f'student: {distilled} is the config of a distillation; give that of '
         f'its student alone'
