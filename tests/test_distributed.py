@@ -311,7 +311,7 @@ def test_two_processes_are_one_for_a_classifier(more, classifier):
     """Whose bias is the median of what both have seen."""
     assert_one(more['classifier'], train(classifier(8)))
     one, other = more['classifier']
-    assert one['state'][f'{LSH}pooled_lsh.bias'].any()
+    assert one['state'][f'{LSH}lsh_lsh.bias'].any()
     assert_equal(one['state'], other['state'])
 
 

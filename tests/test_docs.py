@@ -360,11 +360,12 @@ def test_the_way_from_nothing_is_run(tmp_path, make_config):
     One image to a batch of the evaluation, with maps of 1 x 1.
     """
     page = 'docs/your_detector.md'
-    found = steps(page)[-7:]
-    assert set(found) == set(steps(page))
+    *found, override = steps(page)[-8:]
+    assert {*found, override} == set(steps(page))
     assert 'teacher.py' in found[0] and 'student.pth' in found[-1]
     text = (REPO / page).read_text('utf-8')
-    student = re.findall(r'```python\n(.*?)```', text, re.S)[-1]
+    blocks = re.findall(r'```python\n(.*?)```', text, re.S)
+    (student,) = (x for x in blocks if 'frozen_stages' in x)
     teacher = re.sub(
         r'mmdet::.*py', 'mmdet::gfl/gfl_r50_fpn_1x_coco.py', student
     )
@@ -388,6 +389,15 @@ def test_the_way_from_nothing_is_run(tmp_path, make_config):
     assert Config.fromfile(tmp_path / 'distil.py').model.distiller.connectors
     (scores,) = tmp_path.glob('work_dirs/student/*/*.json')
     assert 'coco/bbox_mAP' in scores.read_text('utf-8')
+
+
+def test_a_weight_is_overridden_as_on_the_page():
+    text = (REPO / 'docs/your_detector.md').read_text('utf-8')
+    key, value = re.search(r'--cfg-options (\S+)=(\d) ', text).groups()
+    cfg = Config.fromfile(REPO / 'configs/examples/your_detector.py')
+    cfg.merge_from_dict({key: int(value)})
+    assert cfg.model.distiller.losses.roi[0].loss_weight == 2
+    assert cfg.model.distiller.losses.roi[1].loss_weight == 4
 
 
 @pytest.mark.slow

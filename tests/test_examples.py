@@ -17,9 +17,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from lshfm_mm.pairing.inspect import build_model
-from lshfm_mm.utils.configs import model_config
+from lshfm_mm.utils.configs import model_config, read_config
 
-from .conftest import SHAPES, mmdet_config
+from .conftest import SHAPES
 
 REPO = Path(__file__).parent.parent
 FOLDER = REPO / 'configs/examples'
@@ -99,7 +99,7 @@ def read(name, folder, shapes_root=None) -> Config:
     cfg = Config.fromfile(FOLDER / f'{name}.py')
     init_default_scope(cfg.default_scope)
     shrink(cfg.model.architecture)
-    teacher = mmdet_config(cfg.model.teacher.cfg_path.partition('::')[2]).model
+    teacher = read_config('teacher', cfg.model.teacher.cfg_path).model
     shrink(teacher)
     cfg.model.teacher = model_config('teacher', teacher)
     made = build_model('teacher', Config(dict(cfg, model=cfg.model.teacher)))
