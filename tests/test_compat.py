@@ -214,6 +214,26 @@ def test_what_mmengine_writes_loads(tmp_path):
     assert loaded['d'].mean() == history.mean()
 
 
+def test_an_mmpretrain_that_does_not_import_stops_no_detector(tmp_path):
+    """As one of another time does, whose mmcv is too new."""
+    broken = tmp_path / 'mmpretrain'
+    (broken / 'models').mkdir(parents=True)
+    (broken / '__init__.py').touch()
+    (broken / 'models/__init__.py').write_text('raise AssertionError("MMCV")')
+    code = (
+        f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n'
+        'from lshfm_mm.compat import mmrazor\n'
+        'mmrazor._import_on_mmpretrain()\n'
+        'print([x for x in sys.modules if x.startswith("mmcls")])'
+    )
+    done = fresh(
+        'import sys; sys.argv[0] = "-m"; sys.orig_argv = ["-m", "lshfm_mm", '
+        f'"doctor"]; sys.argv[1:] = ["doctor"]\n{code}'
+    )
+    assert done.stdout == '[]\n', done.stderr
+    assert 'mmpretrain cannot be imported (MMCV)' in done.stderr
+
+
 def test_a_loader_that_mmengine_lacks_is_not_added():
     """OneDL's has one; all that is patched is there already."""
     text = Path(checkpoint.__file__).read_text('utf-8')

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
+from mmengine.model import BaseModule, PretrainedInit
 from mmrazor.registry import MODELS
 
 from lshfm_mm.algorithms import RoIMimicDistill
@@ -19,7 +20,7 @@ from lshfm_mm.export import export_student
 from lshfm_mm.export.student import student_config
 from lshfm_mm.losses import LSHLoss
 from lshfm_mm.pairing import write_config
-from lshfm_mm.utils.configs import model_config, read_config
+from lshfm_mm.utils.configs import _named, model_config, read_config
 
 from .conftest import read_shapes
 from .new_style import write_new_style
@@ -251,3 +252,21 @@ def test_the_types_of_any_package(tmp_path, monkeypatch):
     for kind in ('mmdet.RetinaNett', 'my_own.Gone', 'gone.Mine'):
         with pytest.raises(ConfigError, match='is in none of the registries'):
             model_config('teacher', dict(type=kind))
+
+
+def test_pretrained_weights_of_the_new_style_stay(tmp_path):
+    """MMEngine looks for them last by the name 'Pretrained' alone."""
+
+    class Layer(BaseModule):
+        def __init__(self, init_cfg=None):
+            super().__init__(init_cfg)
+            self.conv = torch.nn.Conv2d(1, 1, 1)
+            zero = torch.nn.init.zeros_
+            self.conv.init_weights = lambda: zero(self.conv.weight)
+
+    path = str(tmp_path / 'weights.pth')
+    weight = torch.ones(1, 1, 1, 1)
+    torch.save({'state_dict': {'conv.weight': weight}}, path)
+    layer = Layer(_named(dict(type=PretrainedInit, checkpoint=path)))
+    layer.init_weights()
+    assert layer.conv.weight.item() == 1

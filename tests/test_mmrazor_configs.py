@@ -279,6 +279,7 @@ def test_a_value_gets_todays_names():
             teacher=dict(_scope_='mmcls', type='ImageClassifier'),
         ),
         pipeline=(dict(type='mmcls.PackClsInputs'), dict(type='Resize')),
+        visualizer=dict(type='my.ClsVisualizer'),
         data_root='mmcls/data',
         name='mmcls',
         val=dict(type='CIFAR10', test_mode=True),
@@ -297,6 +298,7 @@ def test_a_value_gets_todays_names():
             dict(type='mmpretrain.PackInputs', _scope_='mmpretrain'),
             dict(type='Resize'),
         ),
+        visualizer=dict(type='my.ClsVisualizer'),
         data_root='mmcls/data',
         name='mmcls',
         # Without a split mmpretrain evaluates on the training set.

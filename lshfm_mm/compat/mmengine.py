@@ -28,7 +28,8 @@ def _load(filename: str, map_location: Any = None, *_: Any, **__: Any) -> Any:
     _say_once()
     content = load('checkpoint', filename, map_location)
     if isinstance(content, dict) and 'state_dict' not in content:
-        content['state_dict'] = find_weights(content)
+        if weights := find_weights(content):
+            content['state_dict'] = weights
     return content
 
 

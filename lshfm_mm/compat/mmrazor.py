@@ -98,18 +98,25 @@ def _import_on_mmpretrain() -> None:
     While they are imported, mmpretrain's modules have mmcls's names; MMRazor
     would put placeholders in the place of what it does not find.
     """
-    for name, renamed in MMCLS.items():
-        module = importlib.import_module(f'mmpretrain.{name}')
-        former = ModuleType(f'mmcls.{name}')
-        for old, new in renamed.items():
-            setattr(former, old, getattr(module, new))
-        sys.modules[former.__name__] = former
     try:
+        for name, renamed in MMCLS.items():
+            module = importlib.import_module(f'mmpretrain.{name}')
+            former = ModuleType(f'mmcls.{name}')
+            for old, new in renamed.items():
+                setattr(former, old, getattr(module, new))
+            sys.modules[former.__name__] = former
         for name in ('models', 'datasets', 'engine'):
             importlib.import_module(f'mmrazor.{name}')
+    except (ImportError, AssertionError) as error:
+        logger.warning(
+            'mmpretrain cannot be imported (%s): classes of MMRazor that need '
+            'it are not there',
+            error,
+        )
+        return
     finally:
         for name in MMCLS:
-            del sys.modules[f'mmcls.{name}']
+            sys.modules.pop(f'mmcls.{name}', None)
     # mmpretrain's networks give two tokens where those of mmcls gave three.
     heads = importlib.import_module('mmrazor.models.architectures.heads')
     theirs = importlib.import_module('mmpretrain.models.heads')

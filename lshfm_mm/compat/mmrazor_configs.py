@@ -7,11 +7,13 @@ today's.
 """
 
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 MMCLS = re.compile(r'^mmcls(?=\.|::)')
 SCOPES = ('_scope_', 'default_scope')
@@ -54,8 +56,9 @@ def todays(value: Any, key: str = '') -> Any:
         for name in value:
             value[name] = todays(value[name], name)
         kind = str(value.get('type')).rpartition('.')[2]
-        if kind in SPLIT and value.get('test_mode'):
-            value.setdefault('split', 'test')
+        if kind in SPLIT and value.get('test_mode') and 'split' not in value:
+            value['split'] = 'test'
+            _say_once(f"{kind}: test_mode=True is read as split='test'")
     elif isinstance(value, list):
         value[:] = map(todays, value)
     elif isinstance(value, tuple):
@@ -68,7 +71,9 @@ def todays(value: Any, key: str = '') -> Any:
         value = MMCLS.sub('mmpretrain', value)
         if key == 'type':
             scope, dot, name = value.rpartition('.')
-            return f'{scope}{dot}{TYPES.get(name, name)}'
+            if scope in ('', 'mmpretrain'):
+                name = TYPES.get(name, name)
+            return f'{scope}{dot}{name}'
     return value
 
 
@@ -96,7 +101,13 @@ def todays_path(path: str) -> str:
         ]
         if len(same) == 1:
             name = same[0].relative_to(configs).as_posix()
+            _say_once(f'{path} is read as {package}::{name}')
     return f'{package}::{name}'
+
+
+@cache
+def _say_once(text: str) -> None:
+    print_log(text, 'current')
 
 
 def _spelling(stem: str) -> list[str]:

@@ -41,9 +41,14 @@ class DataCheckHook(Hook):
         taps = getattr(getattr(model, 'distiller', None), 'taps', {})
         if any(tap.weights == 'correct' for tap in taps.values()):
             check_num_classes('teacher', model.teacher, dataset)
-        metrics = runner.val_loop.evaluator.metrics if runner.val_loop else ()
-        by_coco = any(isinstance(x, CocoMetric) for x in metrics)
-        check_num_classes('model', student, dataset, learns, by_coco)
+        check_num_classes('model', student, dataset, learns)
+        evaluator = getattr(runner.val_loop, 'evaluator', None)
+        for metric in getattr(evaluator, 'metrics', ()):
+            kind = type(metric)
+            coco = CocoMetric.compute_metrics
+            if getattr(kind, 'compute_metrics', None) is coco:
+                seen = runner.val_loop.dataloader.dataset
+                check_num_classes('model', student, seen, False, True)
         self.checks = add_size_checks(dataset)
 
     def after_train_iter(self, runner: Runner, *args: Any, **_: Any) -> None:

@@ -32,9 +32,10 @@ def check_num_classes(
     Raises:
         ConfigError: If a head has too few classes, or too many.
     """
-    classes = dataset.metainfo.get('classes')
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
     if not classes or _has_text(dataset):
         return
+    learns = learns and not _has_labels_of_its_own(dataset, classes)
     for name, module in model.named_modules():
         number = getattr(module, 'num_classes', None)
         if not HEADS.fullmatch(name) or not isinstance(number, int):
@@ -49,6 +50,20 @@ def check_num_classes(
             raise ConfigError(f'{fact}; both must be the same')
         if number != len(classes):
             warn(f'{fact}; an evaluation that meets others may fail')
+
+
+def _has_labels_of_its_own(dataset: Any, classes: Any) -> bool:
+    """Whether labels stand in a list, and the classes are the type's own.
+
+    So it is where mmpretrain's ImageNet reads a list of 10 classes.
+    """
+    of_type = getattr(type(dataset), 'METAINFO', {}).get('classes')
+    return (
+        hasattr(dataset, 'CLASSES')  # a data set of mmpretrain
+        and bool(dataset.ann_file)
+        and of_type is not None
+        and tuple(of_type) == tuple(classes)
+    )
 
 
 def _has_text(dataset: Any) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS as ROOT
 from mmengine.utils import get_object_from_string
 
@@ -175,6 +176,8 @@ def _name_of(kind: Any) -> str:
     A function of its module's name hides the module, as in
     mmdet.models.losses.smooth_l1_loss; then the package has the class, too.
     """
+    if kind is PretrainedInit:  # which MMEngine looks for by its short name
+        return 'Pretrained'
     parts = kind.__module__.split('.')
     names = [
         '.'.join([*parts[:end], kind.__qualname__])
