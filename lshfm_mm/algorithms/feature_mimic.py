@@ -197,9 +197,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         """Load a checkpoint; one with (almost) nothing for it is wrong."""
         if state_dict:
             self.student_origins.append(
-                count_fitting(
-                    state_dict, prefix + STUDENT, self.student
-                )
+                count_fitting(state_dict, prefix + STUDENT, self.student)
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
