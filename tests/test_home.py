@@ -11,13 +11,10 @@ import inspect
 import json
 import textwrap
 from argparse import Namespace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from mmdet.engine.hooks import NumClassCheckHook, sync_norm_hook
-from mmdet.registry import DATASETS as MMDET_DATASETS
-from mmdet.utils import register_all_modules
 from mmengine import registry
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -36,6 +33,7 @@ from lshfm_mm.export.student import plain_config
 from lshfm_mm.utils.rng import forked_rng
 
 from .conftest import mmdet_config, read_shapes
+from .test_distributed import in_two
 
 STACK = ('mmcv', 'mmengine', 'mmdet', 'mmpretrain', 'mmrazor')
 for _package in STACK[2:]:
@@ -46,6 +44,7 @@ BLIND = 'does not look at the model'
 REFUSED = 'refused'
 ABSENT = 'needs a package that is not installed: '
 LOSS = [dict(type='RelativeL2Loss', loss_weight=0)]
+CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
 
 # Each hook, loop, ... of the installed packages: blind, refused with the line
 # of UNSUITED, or the test of this file that shows that it works.
@@ -349,7 +348,7 @@ AT_WORK = {
     'mmengine.EMAHook/buffers': dict(momentum=0.5, update_buffers=True),
     'mmengine.EMAHook/later': dict(momentum=0.5, begin_epoch=2),
     'mmpretrain.EMAHook': dict(
-        momentum=0.5, evaluate_on_origin=True, ema_type='StochasticWeightAverage'
+        ema_type='StochasticWeightAverage', evaluate_on_origin=True
     ),
     'mmengine.SyncBuffersHook': {},
     'mmpretrain.DenseCLHook': dict(start_iters=2, **PROBE),
@@ -523,9 +522,9 @@ def test_norms_of_two_processes(classifier, tmp_path, monkeypatch):
         for key in module.state_dict()
     }
     assert changed == norms and norms
-    few = nn.Sequential(nn.Module(), nn.Module())
+    alien = {'conv.weight': torch.zeros(1)}
     with pytest.raises(ConfigError, match='load_from: of its 1 keys 0 fit'):
-        runner.model.load_state_dict({'conv.weight': few}, strict=False)
+        runner.model.load_state_dict(alien, strict=False)
 
 
 def test_classes_are_counted(classifier, tmp_path):
@@ -569,7 +568,9 @@ def test_a_search_of_receptive_fields(classifier, tmp_path):
         trained(one, name)
         files.append(
             json.loads(
-                (tmp_path / name / 'local_search_config_step2.json').read_text()
+                (
+                    tmp_path / name / 'local_search_config_step2.json'
+                ).read_text()
             )
         )
     assert files[0] == files[1]
@@ -679,7 +680,9 @@ def test_maps_are_drawn(classifier, tmp_path):
 def test_loops(runner, val, classifier, tmp_path):
     cfg = classifier()
     cfg.runner_type = runner
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=3, val_interval=3)
+    cfg.train_cfg = dict(
+        type='IterBasedTrainLoop', max_iters=3, val_interval=3
+    )
     cfg.val_cfg = dict(type=val)
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=3)
     runners = [
@@ -744,12 +747,16 @@ def test_retrieval(kind, classifier, tmp_path):
 
 
 @pytest.mark.parametrize('name', UNSUITED)
-def test_what_would_break_a_distillation_is_refused(name, classifier, tmp_path):
+def test_what_would_break_a_distillation_is_refused(
+    name, classifier, tmp_path
+):
     cfg = distilled(classifier(), tmp_path)
     if name.endswith('Hook'):
         cfg.custom_hooks, field = [dict(type=name)], r'custom_hooks\[0\]'
     elif name.endswith('Loop'):
-        part = 'train_cfg' if 'Train' in name or 'Search' in name else 'val_cfg'
+        part = (
+            'train_cfg' if 'Train' in name or 'Search' in name else 'val_cfg'
+        )
         cfg[part] = dict(type=f'mmrazor.{name}')
         field = f'{part}.type'
     else:
@@ -914,15 +921,11 @@ def test_rates(kind):
     make, constructor, paramwise = RATES[kind]
     student = registry.MODELS.build(make())
     teacher = registry.MODELS.build(make())
-    width = 4 if 'detr' in kind else 7
-    tap = 'backbone' if 'detr' not in kind else 'backbone.layer1'
-    width = 4
     layer = {
         'swin': 'backbone.patch_embed.projection',
         'vit': 'backbone.patch_embed.projection',
         'deformable detr': 'backbone.layer1',
     }.get(kind, 'backbone.downsample_layers.0')
-    del tap
     width = {'vit': 32}.get(kind, 4)
     model = registry.MODELS.build(
         dict(
@@ -954,3 +957,118 @@ def test_rates(kind):
     assert found == expected
     assert beside['lr'] == 1.0
     assert len({x['lr'] for x in expected.values()}) > 2
+
+
+# Whole configs
+
+
+def data_of_shapes(cfg, shapes_root):
+    """The data of a detector's config, with its own pipelines, at 64 px."""
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        loader.update(batch_size=4, num_workers=0, persistent_workers=False)
+        part = loader.dataset
+        part = part.get('dataset', part)
+        part.data_root = str(shapes_root)
+        name = 'train' if split == 'train' else 'val'
+        part.ann_file = f'annotations/{name}.json'
+        part.data_prefix = dict(img=f'{name}/')
+        part.metainfo = dict(classes=CLASSES)
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        evaluator.ann_file = str(shapes_root / 'annotations/val.json')
+
+
+@pytest.fixture
+def yolox(shapes_root, tmp_path):
+    """Mmdet's config, whole: only widths, sizes and epochs are smaller."""
+    text = mmdet_config('yolox/yolox_s_8xb8-300e_coco.py').pretty_text
+    text = text.replace('640', '64').replace('-320', '-32')
+    cfg = Config.fromstring(text, '.py')
+    data_of_shapes(cfg, shapes_root)
+    cfg.model.backbone.widen_factor = 0.0625
+    cfg.model.neck.update(in_channels=[16, 32, 64], out_channels=8)
+    cfg.model.bbox_head.update(in_channels=8, feat_channels=8, num_classes=6)
+    resize = cfg.model.data_preprocessor.batch_augments[0]
+    resize.update(random_size_range=(64, 96), interval=1)
+    cfg.train_cfg.update(max_epochs=2, val_interval=2)
+    cfg.default_hooks.checkpoint.interval = 1
+    cfg.custom_hooks[0].num_last_epochs = 0  # it takes one more
+    cfg.custom_hooks[2].momentum = 0.5
+    warmup, cosine, constant = cfg.param_scheduler
+    warmup.end = cosine.begin = 1
+    cosine.update(end=2, T_max=2)
+    constant.update(begin=1, end=2)
+    cfg.randomness = dict(seed=0)
+    cfg.work_dir = str(tmp_path)
+    return cfg
+
+
+def test_yolox_whole(yolox, tmp_path):
+    """Its L1 loss appears when it should, also after a resume."""
+    tap = dict(layer='neck', record='output')
+    ours = distilled(yolox, tmp_path, tap)
+    runners = [trained(x, n) for x, n in ((yolox, 'plain'), (ours, 'ours'))]
+    assert_same(*map(left_behind, runners))
+    logs = [x.message_hub.log_scalars for x in runners]
+    counts = [
+        log[f'train/{key}loss_l1'].data[0].size
+        for log, key in zip(logs, ('', 'student.'), strict=True)
+    ]
+    total = logs[1]['train/student.loss_cls'].data[0].size
+    assert counts[0] == counts[1] == total // 2 > 0
+    again = trained(ours, 'again', str(tmp_path / 'ours/epoch_1.pth'))
+    assert 'train/student.loss_l1' in again.message_hub.log_scalars
+    assert again.model.bbox_head is again.model.student.bbox_head
+    plain = plain_config(ours)
+    assert plain.model.type == 'YOLOX'
+    assert plain.custom_hooks == yolox.custom_hooks
+
+
+@pytest.mark.slow
+def test_yolox_in_two_processes(yolox, tmp_path):
+    """With workers that stay, and norms averaged before the evaluation."""
+    yolox.train_dataloader.update(
+        batch_size=3, num_workers=1, persistent_workers=True
+    )
+    ours = distilled(yolox, tmp_path, dict(layer='neck', record='output'), 1)
+    ours.custom_imports = dict(imports=['lshfm_mm'])
+    first, second = in_two(tmp_path, dict(ours=ours))['ours']
+    for one in (first, second):
+        switched = ['student.loss_l1' in x for x in one['losses']]
+        assert switched == [False, False, True, True]
+    assert_same(first['state'], second['state'])
+
+
+# State dicts
+
+
+@pytest.mark.parametrize('hooks', [[], [dict(type='EMAHook', momentum=0.5)]])
+def test_a_student_that_renames_its_weights(hooks, classifier, tmp_path):
+    """TimmClassifier's keys: train, resume, export, test, and an average."""
+    cfg = classifier(model=dict(_delete_=True, type='Renamed'))
+    ours = distilled(cfg, tmp_path, 'model.fc')
+    if not hooks:  # MMEngine's average of such a model alone cannot be saved
+        assert_same(
+            left_behind(trained(cfg, 'plain')),
+            left_behind(trained(ours, 'ours')),
+        )
+    ours.model.distiller.losses.one[0].loss_weight = 1
+    ours.custom_hooks = [*hooks, dict(type='lshfm_mm.hooks.ExactResumeHook')]
+    runner = trained(ours, 'ours')
+    again = trained(ours, 'again', str(tmp_path / 'ours/epoch_1.pth'))
+    assert_same(left_behind(runner), left_behind(again))
+    file = runner.message_hub.get_info('last_ckpt')
+    assert (
+        'architecture.conv.weight'
+        in torch.load(file, weights_only=False)['state_dict']
+    )
+    export_student(file, str(tmp_path / 'student.pth'))
+    plain = registry.MODELS.build(dict(cfg.model, _scope_='mmpretrain'))
+    plain.load_state_dict(torch.load(tmp_path / 'student.pth')['state_dict'])
+    if not hooks:
+        assert_same(plain.state_dict(), runner.model.student.state_dict())
+    cfg.load_from = str(tmp_path / 'student.pth')
+    cfg.experiment_name = f'{tmp_path}exported'
+    tested = Runner.from_cfg(cfg).test()
+    last = runner.message_hub.get_scalar('val/accuracy/top1').current()
+    assert tested['accuracy/top1'] == last
