@@ -256,7 +256,9 @@ class Renamed(TimmClassifier):
 @pytest.fixture
 def classifier(shapes_root, tmp_path, monkeypatch):
     """Read the plain config of a small classifier; keywords override it."""
-    monkeypatch.setattr(mmengine_runner, 'collect_env', dict)  # it asks gcc
+    # What takes longer than these trainings: asking gcc, formatting a config.
+    monkeypatch.setattr(mmengine_runner, 'collect_env', dict)
+    monkeypatch.setattr(Config, 'pretty_text', '')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
 
         def read(**overrides):
@@ -267,7 +269,7 @@ def classifier(shapes_root, tmp_path, monkeypatch):
                     batch_size=8, num_workers=0, persistent_workers=False
                 )
                 loader.dataset.data_root = str(shapes_root)
-                loader.dataset.indices = 24
+                loader.dataset.update(indices=24, serialize_data=False)
             cfg.train_cfg.update(max_epochs=2, val_interval=1)
             cfg.param_scheduler = []
             cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.1)
@@ -673,8 +675,7 @@ def test_maps_are_drawn(classifier, tmp_path):
             is_overlaid=False,
         )
     ]
-    for loader in (cfg.val_dataloader, cfg.test_dataloader):
-        loader.dataset.serialize_data = True
+    cfg.visualizer = dict(type='mmdet.DetLocalVisualizer')  # it takes out_file
     trained(distilled(cfg, tmp_path), 'ours')
     assert list((tmp_path / 'ours').rglob('maps/*.jpg'))
 
@@ -748,6 +749,7 @@ def test_retrieval(kind, classifier, tmp_path):
             )
         )
         loop.evaluator.dataset_meta = loader.dataset.metainfo
+        runner.call_hook('before_run')
         scores.append(loop.run())
     assert scores[0] == scores[1]
     assert {'i2t/accuracy/top1', 't2i/accuracy/top1'} <= {*scores[0]}
@@ -1053,6 +1055,7 @@ def test_yolox_in_two_processes(yolox, tmp_path):
 def test_a_student_that_renames_its_weights(hooks, classifier, tmp_path):
     """TimmClassifier's keys: train, resume, export, test, and an average."""
     cfg = classifier(model=dict(_delete_=True, type='Renamed'))
+    cfg.data_preprocessor.type = 'ClsDataPreprocessor'
     ours = distilled(cfg, tmp_path, 'model.fc')
     if not hooks:  # MMEngine's average of such a model alone cannot be saved
         assert_same(
