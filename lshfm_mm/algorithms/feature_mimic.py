@@ -29,12 +29,13 @@ from ..teachers.inherit import inherit_weights
 from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
+from .student_proxy import STUDENT, StudentProxy
 from .student_weights import count_fitting, weights_from_files
 from .trained_parts import check_parts, in_step, is_under
 
 
 @MODELS.register_module()
-class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
+class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
     """Mimic features of any model that needs no RoIs for them.
 
     The teacher gets the images in its own normalisation and channel order.
@@ -196,16 +197,14 @@ class FeatureMimicDistill(TeacherHost, SingleTeacherDistill):
         """Load a checkpoint; one with (almost) nothing for it is wrong."""
         if state_dict:
             self.student_origins.append(
-                count_fitting(
-                    state_dict, f'{prefix}architecture.', self.student
-                )
+                count_fitting(state_dict, prefix + STUDENT, self.student)
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> 'FeatureMimicDistill':
         """Set the mode of all but what is frozen, which stays in eval."""
         super().train(mode)
-        self.teacher.eval()
+        self._guest.eval()
         for name, module in self.student.named_modules():
             if not is_under(name, self._trained):
                 module.training = module.training and any(

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..teachers.loading import build_teacher
 from ..training.evaluation import validate
 from ..training.resuming import find_whole, read_resumable
+from .unsuited import check_suited, stem
 
 # What each training gets that has it not already, and each distillation of
 # ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
@@ -25,6 +26,7 @@ CHECKPOINT_HOOK = 'lshfm_mm.hooks.WholeCheckpointHook'  # for CheckpointHook
 HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
 DISTILL_HOOKS = (
     'lshfm_mm.hooks.FirstBatchAuditHook',
+    'lshfm_mm.hooks.LSHCalibrationHook',
     'lshfm_mm.hooks.NonFiniteHook',
     'lshfm_mm.hooks.AlignmentHook',
     'lshfm_mm.hooks.LossScaleHook',
@@ -120,15 +122,18 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
 
 
 def prepare_training(args: Namespace, cfg: Config) -> None:
-    """Choose the checkpoint to resume, and add the hooks of each training.
+    """Choose the checkpoint to resume, and the hooks of each training.
 
     Args:
         args (Namespace): Arguments of the train tool; changed in place.
         cfg (Config): The config, with its overrides.
 
     Raises:
-        ConfigError: If there is a checkpoint to resume, but no whole one.
+        ConfigError: If there is a checkpoint to resume, but no whole one; or
+            a hook or loop that a distillation cannot have.
     """
+    if _mimics(cfg):
+        check_suited(cfg)
     options = {**(args.cfg_options or {}), **_added_hooks(cfg)}
     wanted = args.resume
     if wanted is None and cfg.get('resume'):
@@ -155,22 +160,17 @@ def _added_hooks(cfg: Config) -> dict[str, Any]:
     options: dict[str, Any] = {}
     plain = cfg.to_dict()
     hooks = plain.get('custom_hooks') or []
-    present = {_stem(hook.get('type')) for hook in hooks}
+    present = {stem(hook.get('type')) for hook in hooks}
     wanted = HOOKS + (DISTILL_HOOKS if _mimics(cfg) else ())
-    lacking = [kind for kind in wanted if _stem(kind) not in present]
+    lacking = [kind for kind in wanted if stem(kind) not in present]
     if lacking:
         options['custom_hooks'] = hooks + [dict(type=kind) for kind in lacking]
     saving = dict(type='CheckpointHook', interval=1)  # as MMEngine has it
     saving = (plain.get('default_hooks') or {}).get('checkpoint', saving)
-    if saving and _stem(saving.get('type')) == 'CheckpointHook':
+    if saving and stem(saving.get('type')) == 'CheckpointHook':
         saving['type'] = CHECKPOINT_HOOK
         options['default_hooks.checkpoint'] = saving
     return options
-
-
-def _stem(kind: object) -> str:
-    """A type without its scope or module."""
-    return str(kind).rpartition('.')[2]
 
 
 def _mimics(cfg: Config) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmrazor.registry import MODELS
+from mmengine.registry import Registry
+from mmrazor.registry import HOOKS, LOOPS, MODELS
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -227,8 +228,10 @@ def plain_config(cfg: Config) -> Config:
     cfg.custom_hooks = [
         hook
         for hook in cfg.get('custom_hooks') or []
-        if not own_hooks & {*_types(hook)}
+        if not (own_hooks | _of_mmrazor(HOOKS)) & {*_types(hook)}
     ]
+    if _of_mmrazor(LOOPS) & {*_types(cfg.get('val_cfg'))}:
+        cfg.val_cfg.type = 'ValLoop'
     default_hooks = cfg.get('default_hooks') or {}
     if own_hooks & {*_types(default_hooks.get('checkpoint'))}:
         cfg.default_hooks.checkpoint.type = 'CheckpointHook'
@@ -260,6 +263,12 @@ def _own_types(part: str) -> set[str]:
             f'{module.__name__}.'
         )
     }
+
+
+def _of_mmrazor(registry: Registry) -> set[str]:
+    """Names in MMRazor's part of a registry; they look at an algorithm."""
+    registry.import_from_location()
+    return {*registry.module_dict}
 
 
 def _types(config: Any) -> Iterator[str]:

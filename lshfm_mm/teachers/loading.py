@@ -1,5 +1,6 @@
 """The teacher: built, loaded strictly, frozen, and kept out of the student."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,27 +20,36 @@ class FrozenTeacher:
     """Holds a module that belongs to nobody's module tree.
 
     Args:
-        model (nn.Module): The module; it is frozen and set to eval mode.
+        model (BaseModel): The module; it is frozen and set to eval mode.
         origin (str): Where its weights come from, in words.
-        owned (bool): Whether the module moves with the holder's host.
 
     Attributes:
+        owned (bool): Whether the module moves with the holder's host.
         unneeded (list[nn.Conv2d], optional): Layers that need not run; None
             where they have not been looked for.
     """
 
+    owned = True
     unneeded: list[nn.Conv2d] | None = None
 
-    def __init__(
-        self, model: nn.Module, origin: str, owned: bool = True
-    ) -> None:
+    def __init__(self, model: BaseModel, origin: str) -> None:
         self.model = model.requires_grad_(False).eval()
+        self.data_preprocessor = model.data_preprocessor
         self.origin = origin
-        self.owned = owned
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
         """Share the module: a copy of the host (EMA) needs no second one."""
-        return FrozenTeacher(self.model, self.origin, owned=False)
+        shared = copy.copy(self)
+        shared.owned = False
+        return shared
+
+    def eval(self) -> None:
+        """Undo what others do to a teacher in training and validation.
+
+        MMRazor's loop of validation gives it the student's preprocessor.
+        """
+        self.model.eval()
+        self.model.data_preprocessor = self.data_preprocessor
 
 
 def build_teacher(
