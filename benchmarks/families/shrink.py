@@ -54,8 +54,9 @@ def without_downloads(node: dict[str, Any]) -> None:
 
 
 def six_classes(node: dict[str, Any]) -> None:
-    """Set the number of classes."""
-    if isinstance(node.get('num_classes'), int | list):
+    """Set the number of classes of objects."""
+    background = 'Semantic' in str(node.get('type'))
+    if isinstance(node.get('num_classes'), int | list) and not background:
         node['num_classes'] = len(shapes.CLASSES)
     if isinstance(node.get('topk'), tuple | list):
         node['topk'] = (1,)

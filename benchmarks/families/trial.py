@@ -130,6 +130,9 @@ def _write_teacher(
     with DefaultScope.overwrite_default_scope(package):
         model = MODELS.build(Config.fromfile(teacher).model)
         model.init_weights()
+    for layer in model.modules():  # a class layer may begin with zeros
+        if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
+            torch.nn.init.normal_(layer.weight, std=0.02)
     torch.save({'state_dict': model.state_dict()}, weights)
 
 
