@@ -23,6 +23,7 @@ gc.freeze()
 torch.set_num_threads(1)
 # The garbage collector takes a dataloader's queues apart before it tells the
 # workers to end: torch then waits this long (5 s) for each of them.
+assert torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL == 5
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
 
 REPO = Path(__file__).parent.parent

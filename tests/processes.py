@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ REPO = Path(__file__).parent.parent
 # nothing else, stands: importing takes 6 s. Where there is no fork there is
 # no such server.
 METHOD = 'forkserver' if hasattr(os, 'fork') else 'spawn'
-SERVER = multiprocessing.get_context(METHOD)
-SERVER.set_forkserver_preload(['lshfm_mm', 'lshfm_mm.cli', 'mmdet.apis'])
+TIMEOUT = 600  # seconds; a hang ends there
+multiprocessing.set_forkserver_preload(
+    ['lshfm_mm', 'lshfm_mm.cli', 'mmdet.apis']
+)
 
 
 def run_tool(tool: str, *args: object, code: int = 0) -> str:
@@ -32,46 +35,63 @@ def run_tool(tool: str, *args: object, code: int = 0) -> str:
     Returns:
         str: What it printed, errors included.
     """
-    (exit_status,), text = _in_processes([(_run_file, tool, *args)])
+    (exit_status,), text = _in_processes([(_run_file, tool, *args)], TIMEOUT)
     assert exit_status == code, text
     return text
 
 
-def run_each(*calls: tuple, timeout: float) -> None:
+def run_each(*calls: tuple, timeout: float, method: str = METHOD) -> None:
     """Call functions at the same time, each in a process of its own.
 
     Args:
         calls (tuple): A function and its arguments, a process each.
         timeout (float): Seconds after which all are killed.
+        method (str): How they start; 'spawn' where they need a GPU, which
+            MMEngine's import bars forks of its process from.
     """
-    exit_status, text = _in_processes(calls, timeout)
+    exit_status, text = _in_processes(calls, timeout, method)
     assert not any(exit_status), text
 
 
 def _in_processes(
-    calls: Sequence[tuple], timeout: float | None = None
+    calls: Sequence[tuple], timeout: float, method: str = METHOD
 ) -> tuple[list[int | None], str]:
     """Exit status of each, and all that was printed, errors last."""
+    until = time.monotonic() + timeout
     with tempfile.TemporaryDirectory() as folder:
         said = [Path(folder, name) for name in ('stdout', 'stderr')]
+        for path in said:
+            path.touch()
+        context = multiprocessing.get_context(method)
+        given = dict(os.environ), said
         processes = [
-            SERVER.Process(target=_call, args=(said, *call)) for call in calls
+            context.Process(target=_call, args=(*given, *call))
+            for call in calls
         ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(timeout)
-            process.kill()
-            process.join()
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join(max(until - time.monotonic(), 0))
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
         text = ''.join(path.read_text('utf-8') for path in said)
     return [process.exitcode for process in processes], text
 
 
-def _call(said: list[Path], function: Callable, *args: object) -> None:
+def _call(
+    environment: dict[str, str],
+    said: list[Path],
+    function: Callable,
+    *args: object,
+) -> None:
     """What a new process does."""
+    os.environ.clear()
+    os.environ.update(environment)  # the server has that of its start
     for stream, path in enumerate(said, 1):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        os.dup2(os.open(path, flags), stream)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     os.chdir(REPO)

@@ -137,6 +137,10 @@ def test_boxes_against_plain_hooks(make_config, shapes_root):
     for a, b in zip(values, again, strict=True):
         assert np.array_equal(a, b, equal_nan=a.dtype.kind == 'f')
     other = collect.collect(algorithm, loader, 5, num_rois=16, seed=1)['roi']
+    before = list(algorithm.distiller.observers)
+    with pytest.raises(KeyError):
+        collect.collect(algorithm, [{}], 5)
+    assert algorithm.distiller.observers == before
     assert not np.array_equal(values.labels, other.labels)
 
 

@@ -12,7 +12,7 @@ from torch import is_tensor
 from torch.utils._pytree import tree_map
 
 from .conftest import read_shapes
-from .processes import run_each
+from .processes import METHOD, run_each
 from .two_processes import main, train
 
 scope = DefaultScope.overwrite_default_scope
@@ -223,7 +223,9 @@ def cascade(cfg):
 def start(folder, backend):
     """Two processes that train from the configs in a folder."""
     run_each(
-        *((main, folder, rank, backend) for rank in range(2)), timeout=TIMEOUT
+        *((main, folder, rank, backend) for rank in range(2)),
+        timeout=TIMEOUT,
+        method='spawn' if backend == 'nccl' else METHOD,
     )
 
 

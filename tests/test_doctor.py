@@ -394,6 +394,23 @@ def test_crash_is_told_and_the_rest_still_looked_at(stack):
     assert '\n2 required lines fail' in done.stdout
 
 
+def test_a_folder_that_pip_left_is_no_distribution(stack):
+    stack.release('mmcv-lite', '2.1.0')
+    assert 'write into the same folders' in stack.run().stdout
+    (stack.folder / 'mmcv_lite-2.1.0.dist-info/METADATA').unlink()
+    assert stack.run().returncode == 0
+
+
+def test_a_crash_says_its_last_line(stack):
+    stack.write(
+        'joblib',
+        'import os, sys; print("glibc\\nabort", file=sys.stderr, flush=True);'
+        ' os._exit(134)',
+    )
+    done = stack.run()
+    assert entry(done.stdout, 'joblib')[1] == 'abort'
+
+
 @pytest.mark.parametrize(
     ('part', 'module', 'code', 'mend'),
     [

@@ -222,7 +222,8 @@ def test_training_resumes(trained, configs, tmp_path):
     ],
 )
 def test_errors_are_one_line(tool, arguments, message):
-    said = run_tool(f'tools/{tool}.py', *arguments, code=1)
+    """In a new Python: a tool imports all that it needs."""
+    said = run_python(f'tools/{tool}.py', *arguments, code=1)
     (line,) = [x for x in said.splitlines() if x.startswith('error: ')]
     assert line.startswith(message)
     assert 'Traceback' not in said

@@ -925,16 +925,29 @@ def test_a_global_hook_sees_gradients_before_each_step():
     assert seen == [3]
 
 
+@used_by('backbones')
+def test_channels_are_shuffled_from_group_to_group():
+    image = torch.arange(4.0).view(1, 4, 1, 1)
+    shuffled = nn.ChannelShuffle(2)(image).flatten().tolist()
+    assert shuffled == [0, 2, 1, 3]
+
+
+@used_by('calibration', 'distillers.tap_weights', 'insight.labels')
+def test_boxes_are_given_as_a_tensor_whatever_holds_them():
+    from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
+
+    boxes = torch.tensor([[1.0, 2, 3, 4]])
+    for given in (boxes, HorizontalBoxes(boxes)):
+        assert torch.equal(get_box_tensor(given), boxes)
+
+
 # torchvision
 
 
 @used_by('backbones')
 def test_blocks_of_torchvision_have_the_names_of_their_layers():
     from torchvision.models.resnet import BasicBlock
-    from torchvision.models.shufflenetv2 import (
-        InvertedResidual,
-        channel_shuffle,
-    )
+    from torchvision.models.shufflenetv2 import InvertedResidual
     from torchvision.ops import Conv2dNormActivation
 
     assert {'conv1.weight', 'bn2.running_var'} <= set(
@@ -942,6 +955,3 @@ def test_blocks_of_torchvision_have_the_names_of_their_layers():
     )
     assert 'branch2.0.weight' in InvertedResidual(4, 4, 1).state_dict()
     assert '0.weight' in Conv2dNormActivation(3, 4).state_dict()
-    image = torch.arange(4.0).view(1, 4, 1, 1)
-    shuffled = channel_shuffle(image, 2).flatten().tolist()
-    assert shuffled == [0, 2, 1, 3]

@@ -141,7 +141,7 @@ def inside_images(
     The network's input has height and width ``image``.
 
     Returns:
-        Tensor: bool, (B, H, W); None if all samples do, as of (N, D).
+        Tensor: bool, (B, H, W); None if all do, and for features, (N, D).
     """
     if feature.dim() == 2 or len(samples or ()) != len(feature):
         return None

@@ -249,6 +249,7 @@ def look_at_machine(compiled: bool, stack: str | None) -> int:
         stacks.choose(stack)
     except ValueError as error:
         lines.append(f'stack: {error}')
+        compiled = False  # its compiler is another matter
     for line in lines:
         print(f'error: {line}')
     if compiled:

@@ -96,8 +96,7 @@ def probe(
         done = subprocess.run(
             [sys.executable, '-c', PROBE, *left],
             env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             encoding='utf-8',
             errors='replace',
         )
@@ -105,9 +104,11 @@ def probe(
         errors.update(answers)
         if file := re.search('^operators:(.*)$', done.stdout, re.M):
             operators = file[1]
-        if len(answers) < len(left):
-            status = f'Python exits with {done.returncode}'
-            errors[left[len(answers)]] = f'{status} when it is imported'
+        if done.returncode:
+            crash = f'Python exits with {done.returncode} when it is imported'
+            crashed = left[min(len(answers), len(left) - 1)]
+            said = done.stderr.strip().splitlines() or [crash]
+            errors[crashed] = said[-1]
     return errors, operators
 
 

@@ -126,11 +126,15 @@ def dist_version(*names: str) -> str:
 
 
 def _installed(*names: str) -> dict[str, str]:
-    """Return the versions of those distributions that are there."""
+    """Return the versions of those distributions that are there.
+
+    Of one that pip removed by half, a folder without metadata may be left.
+    """
     versions = {}
     for name in names:
         with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
+            if version := metadata.version(name):
+                versions[name] = version
     return versions
 
 

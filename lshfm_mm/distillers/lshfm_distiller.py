@@ -125,7 +125,7 @@ class LSHFMDistiller(ConfigurableDistiller):
             teachers[name] = dict(type=kind, source=tap.teacher)
             if tap.needs_logits:
                 teachers[logits_recorder(name)] = dict(
-                    type=RECORDS['output'], source=tap.teacher
+                    type='ModuleOutputs', source=tap.teacher
                 )
             named = named_losses(
                 name, tap.weights, losses.get(name), distill_losses
@@ -290,7 +290,11 @@ class LSHFMDistiller(ConfigurableDistiller):
         return self._tap_losses[tap]
 
     def tap_of(self, loss: str) -> str:
-        """Name of the tap that a loss is at; one of the long form is wrong."""
+        """Name of the tap that a loss is at.
+
+        Raises:
+            ConfigError: If it is a loss of the long form.
+        """
         for tap, losses in self._tap_losses.items():
             if loss in losses:
                 return tap

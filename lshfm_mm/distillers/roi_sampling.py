@@ -63,8 +63,8 @@ def jittered_rois(
     rois = []
     with torch.device('cpu'):  # that of the generator
         near = torch.arange(num_rois)[:, None] < num_rois // 4
-        for index, objects in enumerate(boxes):
-            height, width = sizes[index]
+        images = zip(boxes, sizes, strict=True)
+        for index, (objects, (height, width)) in enumerate(images):
             frame = torch.tensor([width, height], dtype=torch.float32)
             if len(objects):
                 pick = torch.randint(

@@ -85,7 +85,8 @@ def level_weights(
         parts = sample_weights(torch.cat(valid, 1), *joined).split(sizes, 1)
     else:
         columns: Any = [x or [None] * len(valid) for x in others]
-        parts = tuple(map(sample_weights, valid, *columns))
+        levels = zip(valid, *columns, strict=True)
+        parts = tuple(sample_weights(*level) for level in levels)
     return [x.reshape(y) for x, y in zip(parts, shapes, strict=True)]
 
 

@@ -52,8 +52,10 @@ class TapWeights:
     def prepare_from_student(self, model: nn.Module) -> None:
         """Have recorded what the losses of the student get.
 
-        Its recorders must not be attached yet. Raises ConfigError if a kind
-        of weights is not for its head.
+        Its recorders must not be attached yet.
+
+        Raises:
+            ConfigError: If a kind of weights is not for its head.
         """
         for name, tap in self.records.taps.items():
             source = loss_layer(model, tap.student)
@@ -71,7 +73,11 @@ class TapWeights:
                 )
 
     def prepare_from_teacher(self, model: nn.Module) -> None:
-        """Look how the teacher's logits become scores."""
+        """Look how the teacher's logits become scores.
+
+        Raises:
+            ConfigError: If that cannot be told.
+        """
         for name, tap in self.records.taps.items():
             if tap.weights == 'confidence':
                 self._scores[name] = _scores_at(name, tap.teacher, model)

@@ -22,7 +22,7 @@ def check_connectors(
     taps: Mapping[str, Any],
     long_form: Mapping[str, Any],
 ) -> None:
-    """Raise at a connector that neither a tap nor the long form uses."""
+    """Raise ConfigError at a connector that no tap or long form uses."""
     mappings = (long_form.get('loss_forward_mappings') or {}).values()
     used = {x.get('connector') for y in mappings for x in y.values()}
     for name in connectors:
@@ -186,4 +186,5 @@ def _differ(ours: list[int], theirs: list[int]) -> bool:
 
 
 def _told(widths: list[int] | None) -> str:
-    return str(the_one(widths) or widths)
+    one = the_one(widths)
+    return str(widths if one is None else one)

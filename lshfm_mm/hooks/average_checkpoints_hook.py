@@ -45,8 +45,8 @@ class AverageCheckpointsHook(Hook):
                 f'but the training has {runner.max_epochs} epochs; lower it'
             )
         hooks = (x for x in runner.hooks if isinstance(x, CheckpointHook))
-        self._saving: Any = next(hooks, None)
-        saving = self._saving
+        saving: Any = next(hooks, None)
+        self._saving = saving
         if (
             saving is None
             or not saving.by_epoch

@@ -21,7 +21,9 @@ class ExactResumeHook(Hook):
     """
 
     priority = 'LOWEST'  # others may draw random numbers, too
-    key: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self._key: tuple[int, ...]
 
     def before_train(self, runner: Runner) -> None:
         """Warn, take over the random numbers, and evaluate if that is due."""
@@ -29,8 +31,8 @@ class ExactResumeHook(Hook):
             runner.logger.warning(
                 f'a resumed run will not equal an uninterrupted one: {reason}'
             )
-        if not self.key:
-            self.key = seed_data(runner, dist.get_rank())
+        if not hasattr(self, '_key'):
+            self._key = seed_data(runner, dist.get_rank())
         if evaluation_is_due(runner):
             runner.logger.info(
                 'evaluating the checkpoint to resume: it was saved before '
@@ -40,13 +42,13 @@ class ExactResumeHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed what draws between epochs, such as samplers."""
-        seed_random(*self.key, EPOCHS, runner.epoch)
+        seed_random(*self._key, EPOCHS, runner.epoch)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Seed the step."""
-        seed_random(*self.key, STEPS, runner.iter)
+        seed_random(*self._key, STEPS, runner.iter)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Note it in checkpoints that are saved from here on."""

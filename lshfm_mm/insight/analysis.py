@@ -45,7 +45,10 @@ from .labels import IOU
 from .summarize import summarize_tap
 
 TEACHER = 'teacher'
-PACKAGES = 'torch mmengine mmcv mmdet mmrazor mmpretrain numpy'.split()
+PACKAGES = (
+    *('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmpretrain'),
+    'numpy',
+)
 
 
 def analyze(

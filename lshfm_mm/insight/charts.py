@@ -81,7 +81,10 @@ def svg(
 
 
 def intervals(axes: Any, tap: Mapping[str, Any], what: str) -> None:
-    """Draw the spread of a statistic, a line for each student and group."""
+    """Draw the spread of a statistic, a line for each student and group.
+
+    ``what`` is 'angle', 'norm_ratio' or 'equal_codes'.
+    """
     groups, names = groups_of(tap), list(tap['students'])
     for row, name in enumerate(names):
         for step, group in enumerate(groups):
@@ -89,10 +92,12 @@ def intervals(axes: Any, tap: Mapping[str, Any], what: str) -> None:
             if stats['median'] is None:
                 continue
             y = row + 0.34 * (step - (len(groups) - 1) / 2)
-            widths = {('q05', 'q95'): 1, ('q25', 'q75'): 2.2 if step else 4.5}
-            for ends, width in widths.items():
-                low, high = (stats[x] for x in ends)
-                axes.hlines(y, low, high, color=f'C{row}', linewidth=width)
+            for low, high, width in (
+                ('q05', 'q95', 1),
+                ('q25', 'q75', 2.2 if step else 4.5),
+            ):
+                ends = stats[low], stats[high]
+                axes.hlines(y, *ends, color=f'C{row}', linewidth=width)
             axes.plot(
                 stats['median'],
                 y,
@@ -109,7 +114,10 @@ def intervals(axes: Any, tap: Mapping[str, Any], what: str) -> None:
 def histograms(
     axes: Any, tap: Mapping[str, Any], what: str, group: str
 ) -> None:
-    """Draw distributions of a statistic, a line for each student."""
+    """Draw distributions of a statistic, a line for each student.
+
+    Of a group: 'all', 'foreground' or 'background'.
+    """
     edges = np.array(tap['bins'][what])
     used = np.zeros(len(edges) - 1, bool)
     for place, (name, student) in enumerate(tap['students'].items()):

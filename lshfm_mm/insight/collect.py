@@ -139,7 +139,8 @@ def collect(
     meter = _Meter(distiller)
     distiller.observers.append(meter.observe)
     left = num_images
-    with tqdm(desc=f'compare {title}'.rstrip(), unit='image') as progress:
+    progress = tqdm(desc=f'compare {title}'.rstrip(), unit='image')
+    try:
         for batch in batches:
             batch = {key: value[:left] for key, value in batch.items()}
             data = preprocess(batch, False)
@@ -159,7 +160,9 @@ def collect(
             left -= len(samples)
             if left <= 0:
                 break
-    distiller.observers.remove(meter.observe)
+    finally:
+        progress.close()
+        distiller.observers.remove(meter.observe)
     return {tap: _joined(parts) for tap, parts in meter.parts.items()}
 
 

@@ -32,8 +32,8 @@ def read_curves(folder: Path) -> dict[str, Curve]:
             mimic = [v for k, v in line.items() if k.startswith('distill.')]
             if 'loss' in line:
                 line['task_loss'] = line['loss'] - sum(mimic)
-            if mimic:
-                line['mimic_loss'] = sum(mimic)
+                if mimic:
+                    line['mimic_loss'] = sum(mimic)
             for key, value in line.items():
                 number = isinstance(value, int | float)
                 if key not in SKIPPED and number and math.isfinite(value):

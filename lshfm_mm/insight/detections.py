@@ -74,7 +74,9 @@ def draw_boxes(
 ) -> np.ndarray:
     """Draw boxes with their classes and maybe scores, in a colour, RGB.
 
-    Takes an image BGR, gives it RGB, its longer side of :data:`SIDE` pixels.
+    Takes an image BGR, (H, W, 3), with ``bboxes``, (N, 4), ``labels`` and
+    maybe ``scores``, (N,); gives it RGB, its longer side of :data:`SIDE`
+    pixels.
     """
     image, scale = mmcv.imrescale(
         image[..., ::-1], (SIDE, SIDE), return_scale=True
@@ -155,7 +157,7 @@ def read_pixels(info: Mapping[str, Any]) -> np.ndarray:
 
 
 def truth_of(info: Mapping[str, Any], classes: Sequence[str]) -> list[dict]:
-    """What is annotated: ``label`` and, of objects, ``box``, as above."""
+    """What is annotated: ``label``; of objects ``box``, (x1, y1, x2, y2)."""
     if 'instances' in info:
         return [
             dict(label=classes[x['bbox_label']], box=[*map(float, x['bbox'])])

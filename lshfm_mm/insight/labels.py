@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.structures.bbox import bbox_overlaps
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_area
@@ -80,5 +80,4 @@ def boxes_of(sample: Any) -> Tensor:
             'val_dataloader: gives images without gt_instances, around which '
             'boxes are drawn; its data set needs LoadAnnotations'
         )
-    boxes = sample.gt_instances.bboxes
-    return getattr(boxes, 'tensor', boxes)
+    return get_box_tensor(sample.gt_instances.bboxes)

@@ -206,7 +206,7 @@ def _findings(analysis: Mapping[str, Any]) -> list[str]:
         ratios = {k: v for k, v in ratios.items() if v}
         if not angles or not ratios:
             continue
-        nearest = min(angles, key=angles.__getitem__)
+        nearest = min(angles, key=lambda x: angles[x])
         truest = min(ratios, key=lambda x: abs(math.log(ratios[x])))
         samples = f'{tap["samples"]} of {name}'
         if group != 'all':

@@ -105,9 +105,10 @@ def lsh_loss(
     Args:
         s_feature (Tensor): The student's features, (N, D), or maps,
             (N, C, H, W).
-        t_feature (Tensor): The teacher's features, same shape.
+        t_feature (Tensor): The teacher's features, same shape. They, weight
+            and bias get no gradient.
         weight (Tensor): Weights of the hash functions, (K, D); for maps
-            D = C * k * k. Only the student's features get a gradient.
+            D = C * k * k.
         bias (Tensor): Biases of the hash functions, (K,).
         mode (str): 'bce', 'l1' or 'l2'. Defaults to 'bce'.
         sample_weight (Tensor, optional): Weights of the samples, >= 0, (N,),
@@ -195,7 +196,7 @@ def l2_loss(
 
 
 def scale_or_one(square: Tensor) -> Tensor:
-    """The mean square of a feature, (); 1 where it is too small to divide."""
+    """The mean square of a feature, (); 1 where it is below 1e-12."""
     return torch.where(square >= SILENT, square, 1)
 
 

@@ -53,8 +53,9 @@ def random_projection(
 
 
 def hashes_at_a_time(feature: Tensor) -> int:
-    """How many hash functions are applied to a feature at a time.
+    """How many hash functions are applied to a feature at a time, >= 1.
 
+    The feature is (N, D) or, a map, (N, C, H, W).
     A block of projections fits the cache of a CPU: 8 MB in float32. A GPU
     wants few, large kernels: there a block has 64 MB, and P3 of a RetinaNet
     (2 x 100 x 168 locations, 4096 hash functions) takes 9 of them. The loss
@@ -159,8 +160,8 @@ def project(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def project_back(distance: Tensor, weight: Tensor, shape: Size) -> Tensor:
     """The transpose of :func:`project`.
 
-    It takes a gradient at projections, (N, K) or (N, K, H, W), to the
-    features, which have that ``shape``.
+    It takes a gradient at projections, (N, K) or (N, K, H, W), through the
+    ``weight``, (K, D), to the features, which have that ``shape``.
     """
     if distance.dim() == 2:
         return distance @ weight
@@ -180,7 +181,7 @@ def samples_of(
         weight (Tensor): Weights, (K, D).
         keep (Tensor, optional): Which samples are wanted, bool, (N,), for
             maps (N, H, W). Defaults to all.
-        size (int): How many.
+        size (int): How many rows at a time.
     """
     if feature.dim() == 2:
         yield from (feature if keep is None else feature[keep]).split(size)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..distillers.alignment import alignment_means, alignment_sums
+from ..distillers.alignment import equal_codes
 from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..errors import ConfigError
@@ -66,8 +66,13 @@ def share_of_equal_codes(
     """Share of hash codes that agree, None if there are none."""
     if not isinstance(loss, LSHLoss) or compared is None:
         return None
-    sums = alignment_sums(compared.features(), loss.weight, loss.bias)
-    return alignment_means(sums).get('equal_codes')
+    shares = [
+        equal_codes(student, teacher, loss.weight, loss.bias, keep)
+        for student, teacher, keep in compared.features()
+        if student.numel()
+    ]
+    joined = torch.cat(shares) if shares else torch.zeros(0)
+    return joined.mean().item() if len(joined) else None
 
 
 def has_samples(compared: TapObservation | None) -> bool:

@@ -13,7 +13,8 @@ def validate(
 ) -> dict[str, float]:
     """Metrics of a model on the validation set of a config.
 
-    MMEngine prints what it does from ``log_level`` on.
+    The config has a ``val_dataloader`` and a ``val_evaluator``. MMEngine
+    prints what it does from ``log_level`` on.
     """
     with tempfile.TemporaryDirectory() as folder:
         # Not wrapped, which a frozen model cannot be: launcher='none'. The

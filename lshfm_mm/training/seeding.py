@@ -48,14 +48,17 @@ class SeededBatch(Sequence[Any]):
         self.is_read = False
 
     def __iter__(self) -> Iterator[Any]:
-        self.is_read = True
-        seed_random(*self.key)
+        self._seed()
         return iter(self.indices)
 
     def __getitem__(self, index: Any) -> Any:
         if not self.is_read:  # once: each sample needs draws of its own
-            iter(self)
+            self._seed()
         return self.indices[index]
+
+    def _seed(self) -> None:
+        self.is_read = True
+        seed_random(*self.key)
 
     def __len__(self) -> int:
         return len(self.indices)

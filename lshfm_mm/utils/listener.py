@@ -16,7 +16,9 @@ class Listener:
 
     def __call__(self, *args: Any) -> Any:
         """Call the function."""
-        return self.function and self.function(*args)
+        if self.function is not None:
+            return self.function(*args)
+        return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What a copy is made of."""
