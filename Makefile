@@ -19,8 +19,8 @@ STAMP := $(VENV)/.installed-$(STACK)-$(MMCV)
 BRIEF := awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
-.PHONY: help env test slow gpu lint docs errors demo families bench operators \
-	study api clean
+.PHONY: help env test slow gpu lint docs errors demo families mmrazor bench \
+	operators study api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -76,6 +76,10 @@ docs: env  ## build the site in build/site; a dead link is an error
 
 families: env  ## take configs of all families of mmdet and mmpretrain whole
 	$(VENV)/bin/python benchmarks/families
+
+mmrazor: env  ## take MMRazor's own configs all the way, an hour
+	WRITE_MMRAZOR=1 $(VENV)/bin/python -m pytest -m '' \
+		tests/test_mmrazor_configs.py
 
 bench: env  ## time training steps, write docs/benchmarks.md
 	$(VENV)/bin/python benchmarks/benchmark.py --json docs/benchmarks.json \

@@ -33,6 +33,7 @@ class Marker:
 STATE = """
 import os, sys
 import torch
+from mmengine.config import Config
 from mmengine.device import utils as device
 from mmengine.registry import HOOKS
 from mmengine.runner import checkpoint
@@ -46,6 +47,7 @@ def state():
         'hook': id(HOOKS.get('CheckpointHook')),
         'device': device.DEVICE,
         'load': id(torch.load),
+        'reading': id(Config._file2dict),
         'settings': [
             torch.get_default_dtype(), torch.get_default_device(),
             torch.get_num_threads(), torch.is_grad_enabled(),

@@ -171,6 +171,9 @@ ALIKE = {
     r'python tools/(test|export_student)\.py .*': (
         'test_tools.test_the_student_scores_the_same_in_unmodified_mmdet'
     ),
+    r'python tools/train\.py +mmrazor::\S+\.py': (
+        'test_mmrazor_configs.test_the_quickest_goes_all_the_way'
+    ),
     r'python tools/analyze\.py .*': 'test_report.test_the_tool_writes_all',
     r'(\w+=\d+ )?tools/(dist|slurm)_(train|test)\.sh .*': (
         'test_launchers.test_scripts_start_what_those_of_mmdet_start'

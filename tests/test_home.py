@@ -306,14 +306,18 @@ def distilled(plain, tmp_path, tap='head.fc', weight=0, **more):
     return cfg
 
 
-def trained(cfg, name, resume=None):
-    """Train in a folder of its own."""
+def trained(cfg, name, resume=None, hook=None):
+    """Train in a folder of its own; call a function before each step."""
     cfg = copy.deepcopy(cfg)
     cfg.work_dir += f'/{name}'
     cfg.experiment_name = cfg.work_dir
     cfg.resume, cfg.load_from = resume is not None, resume
     kind = registry.RUNNERS.get(cfg.get('runner_type', 'Runner'))
     runner = kind.from_cfg(cfg)
+    if hook is not None:
+        last = Hook()
+        last.before_train_iter = lambda runner, *_, **__: hook(runner)
+        runner.register_hook(last, 'LOWEST')
     runner.train()
     return runner
 
@@ -506,11 +510,66 @@ def test_an_average_beside_a_calibrated_bias(classifier, tmp_path):
     assert model.distiller.distill_losses.loss_one_lsh.bias.abs().sum() > 0
 
 
-def test_mimicking_stops(classifier, tmp_path):
+def test_mimicking_fades(classifier, tmp_path):
+    """Its losses, against the loss itself; an iteration is a third."""
+    cfg = distilled(classifier(), tmp_path, weight=1)
+    cfg.train_cfg.update(max_epochs=3, val_interval=3)
+    cfg.custom_hooks = [dict(type='FadeDistillHook', begin=1, end=2)]
+    cfg.work_dir = cfg.experiment_name = str(tmp_path / 'fades')
+    runner = Runner.from_cfg(cfg)
+    distiller, factors = runner.model.distiller, []
+
+    def observe(values, compared):
+        (level,) = compared['one'].levels
+        ((name, loss),) = distiller.distill_losses.items()
+        whole = loss(level.student, level.teacher)
+        factors.append(float(values[name] / whole))
+
+    distiller.observers.append(observe)
+    runner.train()
+    assert factors == pytest.approx([1, 1, 1, 1, 2 / 3, 1 / 3])
+    assert runner.model.distillation_stopped
+
+
+def test_mimicking_fades_by_iterations(classifier, tmp_path):
+    cfg = distilled(classifier(), tmp_path, weight=1)
+    cfg.train_cfg = dict(by_epoch=False, max_iters=5, val_interval=5)
+    fade = dict(type='FadeDistillHook', end=4, by_epoch=False)
+    cfg.custom_hooks = [fade]
+    seen = []
+    runner = trained(
+        cfg, 'fades', hook=lambda x: seen.append(x.model.distiller.strength)
+    )
+    assert seen == [1, 0.75, 0.5, 0.25, 0]
+    assert runner.model.distillation_stopped
+
+
+@pytest.mark.parametrize(
+    ('given', 'line'),
+    [
+        (dict(end=2, begin=2), 'end: must be later than begin, which is 2'),
+        (dict(end=0), 'FadeDistillHook.end: must be an int >= 1, but got 0'),
+        (dict(end=2, begin=-1), 'FadeDistillHook.begin: must be an int >= 0'),
+    ],
+)
+def test_a_fade_has_a_length(given, line):
+    with pytest.raises(ConfigError, match=line):
+        registry.HOOKS.build(dict(type='FadeDistillHook', **given))
+
+
+@pytest.mark.parametrize(
+    'stop',
+    [
+        dict(type='mmrazor.StopDistillHook', stop_epoch=1),
+        dict(type='FadeDistillHook', end=1),
+    ],
+    ids=['at once', 'fading'],
+)
+def test_mimicking_stops(stop, classifier, tmp_path):
     """And the student goes on as in plain training."""
     cfg = distilled(classifier(), tmp_path, weight=1)
     cfg.custom_hooks = [
-        dict(type='mmrazor.StopDistillHook', stop_epoch=1),
+        stop,
         dict(type='lshfm_mm.hooks.ExactResumeHook'),
     ]
     runner = trained(cfg, 'ours')

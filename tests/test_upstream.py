@@ -663,6 +663,15 @@ def test_config_finds_its_bases_by_a_function_of_its_own():
     assert scope == 'mmdet' and get_config(path).filename == found
 
 
+@used_by('compat (mmrazor_configs)')
+def test_config_reads_each_file_by_a_function_of_its_own():
+    assert isinstance(Config.__dict__['_file2dict'], staticmethod)
+    path = Config._get_cfg_path('mmdet::_base_/default_runtime.py', '')[0]
+    content, text, variables = Config._file2dict(path)
+    assert content['default_scope'] == 'mmdet'
+    assert 'default_scope' in text and variables == {}
+
+
 @used_by('cli (start_processes)')
 def test_a_group_that_is_there_is_taken_and_the_wrapper_is_ours(
     tmp_path, monkeypatch

@@ -16,6 +16,8 @@ from types import ModuleType
 from mmengine.config import Config
 
 from ..compat.mmengine import patch_device, patch_loaders
+from ..compat.mmrazor import patch_generators
+from ..compat.mmrazor_configs import patch_config_reading
 from ..errors import ConfigError, NonFiniteError
 from ..utils.configs import read_config
 
@@ -90,6 +92,8 @@ def run_main(main: Callable[[], None]) -> None:
     """Run a tool on a patched MMEngine; make one line of its errors."""
     patch_loaders()
     patch_device()
+    patch_config_reading()
+    patch_generators()
     try:
         main()
     except (ConfigError, NonFiniteError) as error:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 
 import mmcv
@@ -24,6 +25,18 @@ QUANTIZATION = (
     'mmrazor.models.algorithms.quantization',
     'mmrazor.engine.runner.quantization_loops',
 )
+# What MMRazor's distillation imports of mmcls, and mmpretrain's names of it.
+MMCLS = {
+    'models': {'VisionTransformerClsHead': 'VisionTransformerClsHead'},
+    'models.losses.cross_entropy_loss': {
+        'soft_cross_entropy': 'soft_cross_entropy'
+    },
+    'datasets.transforms.formatting': {
+        'PackClsInputs': 'PackInputs',
+        'to_tensor': 'to_tensor',
+    },
+    'structures': {'ClsDataSample': 'DataSample'},
+}
 logger = logging.getLogger(__name__)
 
 
@@ -54,8 +67,57 @@ class _Unusable:
 
 
 def patch_mmrazor() -> bool:
-    """Make MMRazor importable; return whether quantization needs stubs."""
+    """Make MMRazor importable, and import what it distils with.
+
+    Returns:
+        bool: Whether stubs for quantization were needed.
+    """
     _import_mmrazor()
+    stubbed = _stub_quantization()
+    if find_spec('mmcls') is None and find_spec('mmpretrain') is not None:
+        _import_on_mmpretrain()
+    return stubbed
+
+
+def patch_generators() -> None:
+    """Let data-free distillation run in one process.
+
+    MMRazor reads ``generator.module``, which is there in a distributed
+    training only, where the generator is wrapped.
+    """
+    from mmrazor.models.architectures.generators.base_generator import (
+        BaseGenerator,
+    )
+
+    BaseGenerator.module = property(lambda generator: generator)
+
+
+def _import_on_mmpretrain() -> None:
+    """Import MMRazor's classes that build on those of mmcls.
+
+    While they are imported, mmpretrain's modules have mmcls's names; MMRazor
+    would put placeholders in the place of what it does not find.
+    """
+    for name, renamed in MMCLS.items():
+        module = importlib.import_module(f'mmpretrain.{name}')
+        former = ModuleType(f'mmcls.{name}')
+        for old, new in renamed.items():
+            setattr(former, old, getattr(module, new))
+        sys.modules[former.__name__] = former
+    try:
+        for name in ('models', 'datasets', 'engine'):
+            importlib.import_module(f'mmrazor.{name}')
+    finally:
+        for name in MMCLS:
+            del sys.modules[f'mmcls.{name}']
+    # mmpretrain's networks give two tokens where those of mmcls gave three.
+    heads = importlib.import_module('mmrazor.models.architectures.heads')
+    theirs = importlib.import_module('mmpretrain.models.heads')
+    heads.DeiTClsHead.pre_logits = theirs.DeiTClsHead.pre_logits
+
+
+def _stub_quantization() -> bool:
+    """Replace MMRazor's quantization where it cannot be imported."""
     try:
         importlib.import_module(QUANTIZATION[0])
         return False

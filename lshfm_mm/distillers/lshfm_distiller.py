@@ -152,6 +152,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         self.weights = TapWeights(self.records)
         self._student_widths: dict[str, Widths] = {}
         self.observers: list[Observer] = []
+        self.strength = 1.0  # by which all losses are multiplied
 
     def init_weights(self) -> None:
         """Initialise connectors and leave the random state untouched."""
@@ -238,6 +239,8 @@ class LSHFMDistiller(ConfigurableDistiller):
                 values[loss] = loss_over_levels(
                     self.distill_losses[loss], levels, weights, one_set
                 )
+        if self.strength < 1:
+            values = {k: v * self.strength for k, v in values.items()}
         for observe in self.observers:
             observe(values, compared)
         self.records.empty()

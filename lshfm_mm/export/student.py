@@ -7,14 +7,14 @@ this package.
 
 import copy
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import Registry
-from mmrazor.registry import HOOKS, LOOPS, MODELS
+from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -29,6 +29,7 @@ from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
 from ..version import __version__
 from .folding import fold_embedding, has_embedding
+from .mmrazor import plain_preprocessor, without_mmrazor
 
 PACKAGE = 'lshfm_mm'
 EMBEDDING = {'neck.fc.weight', 'head.fc.weight'}
@@ -63,12 +64,19 @@ def weights_below(
 def student_config(cfg: Config) -> Config:
     """Copy the config of a distillation with the student as its model.
 
-    The config of a plain model is returned as it is.
+    Nothing of MMRazor stays around it. The config of a plain model is
+    returned as it is.
     """
     if 'architecture' not in cfg.model:
         return cfg
     cfg = copy.deepcopy(cfg)
-    cfg.model = model_config('architecture', cfg.model.architecture)
+    cfg.model.architecture.pop('pretrained', None)  # it has been trained
+    student = model_config('architecture', cfg.model.architecture)
+    if cfg.model.get('data_preprocessor'):  # it has the student's place
+        given = cfg.model.data_preprocessor
+        student['data_preprocessor'] = plain_preprocessor(given)
+    cfg.model = student
+    without_mmrazor(cfg)
     return cfg
 
 
@@ -228,16 +236,16 @@ def plain_config(cfg: Config) -> Config:
     cfg.custom_hooks = [
         hook
         for hook in cfg.get('custom_hooks') or []
-        if not (own_hooks | _of_mmrazor(HOOKS)) & {*_types(hook)}
+        if not own_hooks & {*_types(hook)}
     ]
-    if _of_mmrazor(LOOPS) & {*_types(cfg.get('val_cfg'))}:
-        cfg.val_cfg.type = 'ValLoop'
     default_hooks = cfg.get('default_hooks') or {}
     if own_hooks & {*_types(default_hooks.get('checkpoint'))}:
         cfg.default_hooks.checkpoint.type = 'CheckpointHook'
     names = [name for name in imports_of(cfg) if not _is_ours(name)]
     types = set(_types(cfg.to_dict()))
     names += [f'{PACKAGE}.{x}' for x in PARTS if types & _own_types(x)]
+    if re.search(r"'mmrazor['.]", str(cfg.to_dict())):
+        names.append(PACKAGE)  # which makes MMRazor importable
     cfg.pop('custom_imports', None)
     if names:
         cfg.custom_imports = dict(imports=names)
@@ -263,12 +271,6 @@ def _own_types(part: str) -> set[str]:
             f'{module.__name__}.'
         )
     }
-
-
-def _of_mmrazor(registry: Registry) -> set[str]:
-    """Names in MMRazor's part of a registry; they look at an algorithm."""
-    registry.import_from_location()
-    return {*registry.module_dict}
 
 
 def _types(config: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from .alignment_hook import AlignmentHook
 from .average_checkpoints_hook import AverageCheckpointsHook
 from .exact_resume_hook import ExactResumeHook
+from .fade_distill_hook import FadeDistillHook
 from .first_batch_audit_hook import FirstBatchAuditHook
 from .loss_scale_hook import LossScaleHook
 from .lsh_calibration_hook import LSHCalibrationHook
@@ -13,6 +14,7 @@ __all__ = [
     'AlignmentHook',
     'AverageCheckpointsHook',
     'ExactResumeHook',
+    'FadeDistillHook',
     'FirstBatchAuditHook',
     'LSHCalibrationHook',
     'LossScaleHook',

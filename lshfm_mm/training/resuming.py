@@ -41,7 +41,8 @@ def obstacles(runner: Runner) -> list[str]:
     elif isinstance(runner.optim_wrapper, OptimWrapper):
         steps = saving.get('interval', 1)
         steps *= len(loop.dataloader) if by_epoch else 1
-        count = runner.optim_wrapper._accumulative_counts
+        # One of several optimizers, as MMRazor's data-free ones, has none.
+        count = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if steps % count:
             reasons.append(
                 f'optim_wrapper.accumulative_counts: is {count}, and a '
