@@ -108,7 +108,7 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
     _shorten(cfg)
     cfg.load_from = None
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
-    if not cfg.train_cfg.get('by_epoch', True):
+    if 'max_iters' in cfg.train_cfg:
         cfg.default_hooks.checkpoint.update(by_epoch=False, interval=EPOCH)
     cfg.default_hooks.logger.interval = 1
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':  # of a GPU alone
@@ -230,7 +230,7 @@ def _resized(cfg: Config, longest: int) -> Change:
 def _shorten(cfg: Config) -> None:
     """Two epochs; whatever happens at a moment happens in them."""
     train = cfg.train_cfg
-    by_epoch = train.get('by_epoch', 'max_iters' not in train)
+    by_epoch = 'max_iters' not in train
     unit = 'max_epochs' if by_epoch else 'max_iters'
     before, after = train[unit], EPOCHS if by_epoch else EPOCHS * EPOCH
     train[unit], train.val_interval = after, after // EPOCHS

@@ -130,10 +130,24 @@ def _write_teacher(
     with DefaultScope.overwrite_default_scope(package):
         model = MODELS.build(Config.fromfile(teacher).model)
         model.init_weights()
-    for layer in model.modules():  # a class layer may begin with zeros
+    _settle(model)
+    torch.save({'state_dict': model.state_dict()}, weights)
+
+
+def _settle(model: torch.nn.Module) -> None:
+    """Give a teacher of random weights what training would have given it.
+
+    Features of an ordinary size, by the statistics of its normalisation; and
+    a class layer that does not begin with zeros.
+    """
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.momentum = 1.0
         if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
             torch.nn.init.normal_(layer.weight, std=0.02)
-    torch.save({'state_dict': model.state_dict()}, weights)
+    model.train()
+    with torch.no_grad():
+        model.extract_feat(torch.randn(2, 3, 224, 224))
 
 
 def _checkpoints(folder: Path) -> Sequence[Path]:
