@@ -101,6 +101,13 @@ class Bench:
         cfg.dump(self.folder / f'{name}.py')
         return f'{name}.py'
 
+    def new_style(self) -> str:
+        """Write a config of the new style. Its name."""
+        self.write('base.py', 'model = dict()')
+        text = 'from mmengine.config import read_base\n'
+        text += 'with read_base():\n    from .base import *\n'
+        return self.write('new.py', text)
+
     def single(self, **changes: Any) -> str:
         """Write the config of a classifier. Its name."""
         cfg = read_shapes('single_student')
@@ -138,6 +145,14 @@ class Bench:
         file = str(self.folder / name)
         self.train(train_dataloader__dataset__ann_file=file, **dataset)
 
+    def evaluate(self, change: Callable[[dict], object]) -> None:
+        """Train with changed annotations for the evaluator."""
+        path = self.shapes / 'annotations/val.json'
+        content = json.loads(path.read_text())
+        change(content)
+        name = self.write('val.json', json.dumps(content))
+        self.train(val_evaluator__ann_file=str(self.folder / name))
+
     def image(self, content: bytes) -> None:
         """Train on images of which one is another file."""
         folder = self.folder / 'images'
@@ -169,6 +184,16 @@ def rename(state: dict, old: str, new: str) -> dict:
 def put(key: str, value: Any) -> Callable[[dict], None]:
     """A change of the first annotation."""
     return lambda x: x['annotations'][0].update({key: value})
+
+
+def put_all(key: str, value: Any) -> Callable[[dict], None]:
+    """A change of all annotations."""
+
+    def change(content: dict) -> None:
+        for entry in content['annotations']:
+            entry[key] = value
+
+    return change
 
 
 def lack(kind: str, key: str) -> Callable[[dict], None]:
@@ -395,6 +420,10 @@ ROWS = [
             ),
         ),
         (
+            'a list of teachers',
+            lambda x: x.build(teacher=['teacher.py', 'other.py']),
+        ),
+        (
             "a teacher's config that is absent",
             lambda x: x.build(teacher__cfg_path='teacher.py'),
         ),
@@ -452,7 +481,7 @@ ROWS = [
         ),
         (
             'other names of the weights',
-            lambda x: x.ckpt(rename(x.state, 'backbone', 'module.backbone')),
+            lambda x: x.ckpt(rename(x.state, 'backbone', 'trunk')),
         ),
         (
             'other classes',
@@ -573,6 +602,49 @@ ROWS = [
             lambda x: x.data(put('bbox', [30, 4, 9])),
         ),
         ('boxes in parts of the image', lambda x: x.data(too_small)),
+        ('boxes without area', lambda x: x.data(put_all('area', 0))),
+        ('boxes to ignore alone', lambda x: x.data(put_all('iscrowd', 1))),
+        (
+            'ids that are words',
+            lambda x: x.data(put_all('category_id', '1')),
+        ),
+        ('ids that repeat', lambda x: x.data(put_all('id', 1))),
+        (
+            'two categories of one name',
+            lambda x: x.data(
+                lambda y: y['categories'].append(dict(id=0, name='ring'))
+            ),
+        ),
+        (
+            'images that are all too small',
+            lambda x: x.data(filter_cfg=dict(min_size=65)),
+        ),
+        (
+            'masks without polygons',
+            lambda x: x.data(
+                lack('annotations', 'segmentation'),
+                pipeline=[dict(type='LoadAnnotations', with_mask=True)],
+            ),
+        ),
+        (
+            'a data_prefix without the images',
+            lambda x: x.data(data_prefix=dict(_delete_=True)),
+        ),
+        (
+            'a head of another number of classes',
+            lambda x: x.train(
+                model__roi_head__bbox_head__num_classes=5,
+                custom_hooks=[dict(type='DataCheckHook')],
+            ),
+        ),
+        (
+            'an evaluation without iscrowd',
+            lambda x: x.evaluate(lack('annotations', 'iscrowd')),
+        ),
+        (
+            'an evaluation on other images',
+            lambda x: x.evaluate(lambda y: y['images'].pop()),
+        ),
         (
             'an image that is absent',
             lambda x: x.data(
@@ -709,6 +781,20 @@ ROWS = [
             lambda x: x.tool('train', x.write('mine.py', 'a = 1')),
         ),
         (
+            'train: an old style config on one with read_base',
+            lambda x: x.tool(
+                'train', x.write('mine.py', f"_base_ = '{x.new_style()}'")
+            ),
+        ),
+        (
+            'train: mixed precision on a CPU',
+            lambda x: x.tool('train', x.config(), '--amp'),
+        ),
+        (
+            'train: a rate for batches of an unknown size',
+            lambda x: x.tool('train', x.config(), '--auto-scale-lr'),
+        ),
+        (
             'test: no such checkpoint',
             lambda x: x.tool('test', x.config(), 'epoch_1.pth'),
         ),
@@ -719,7 +805,7 @@ ROWS = [
         (
             'export_student: no checkpoint of a training',
             lambda x: x.tool(
-                'export_student', x.write('a.pth', x.state), '-o', 'b.pth'
+                'export_student', x.write('a.pth', {'epoch': 3}), '-o', 'b.pth'
             ),
         ),
         (
@@ -765,6 +851,13 @@ ROWS = [
             'make_config: a teacher without weights',
             lambda x: x.tool(
                 'make_config', x.config(), RETINANET, '-o', 'b.py'
+            ),
+        ),
+        (
+            'make_config: a distillation for the student',
+            lambda x: x.tool(
+                'make_config',
+                *(RETINANET, x.config('faster_rcnn_lshfm'), '-o', 'b.py'),
             ),
         ),
         (

@@ -680,8 +680,6 @@ def save_broken(path, state, kind):
         state = {k: v for k, v in state.items() if 'fc_' not in k}
     elif kind == 'misshapen':
         state['roi_head.bbox_head.fc_cls.weight'] = torch.zeros(81, 256)
-    elif kind == 'of a distillation':
-        state = {f'architecture.{k}': v for k, v in state.items()}
     elif kind == 'no weights':
         torch.save({'epoch': 3}, path)
         return
@@ -714,7 +712,6 @@ def save_broken(path, state, kind):
                 '(7, 256)',
             ),
         ),
-        ('of a distillation', ('missing: ', 'export its student first')),
         ('no weights', ("holds no weights; its keys are ['epoch']",)),
         ('no mapping', ('holds no weights',)),
         ('empty', ('is not a readable checkpoint (',)),

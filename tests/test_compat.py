@@ -203,6 +203,7 @@ def test_a_module_that_imports_is_left_alone(monkeypatch):
 
 
 def test_what_mmengine_writes_loads(tmp_path):
+    mmengine.declare_safe_classes()  # OneDL's loader withdraws them
     path = tmp_path / 'checkpoint.pth'
     history = HistoryBuffer(np.array([1.0, 2.0]), np.array([1, 1]))
     state = dict(a=np.float32(3), b=np.int64(4), c=np.float64(5), d=history)

@@ -373,7 +373,7 @@ def test_nothing_of_mmrazor_is_left_around_a_student():
     plain = dict(
         optim_wrapper=sgd,
         param_scheduler=steps,
-        val_cfg=dict(fp16=True),
+        val_cfg=dict(type='ValLoop', fp16=True),
         default_hooks=dict(timer=dict(type='IterTimerHook')),
         custom_hooks=[dict(type='EMAHook')],
         train_dataloader=dict(dataset=images, batch_size=2),

@@ -312,7 +312,7 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     assert args.resume == str(three / 'epoch_10.pth')
     cfg.merge_from_dict(args.cfg_options)
     assert cfg.custom_hooks[0] == median
-    (added,) = cfg.custom_hooks[1:]
+    added, _ = cfg.custom_hooks[1:]
     for scope in ('mmdet', 'mmpretrain'):
         hook = HOOKS.build(dict(added, _scope_=scope))
         assert type(hook) is ExactResumeHook
@@ -322,7 +322,7 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     assert cfg.randomness.seed == 11  # of the interrupted run
     assert cfg.optim_wrapper.x == 1
     # A config that names it is left as it is.
-    cfg.custom_hooks = EXACT
+    cfg.custom_hooks = [*EXACT, dict(type='DataCheckHook')]
     args = Arguments(three / 'new', 'auto')
     cfg.load_from = 'start.pth'
     cli.prepare_training(args, cfg)

@@ -21,6 +21,7 @@ def main() -> None:
     args = tool.parse_args()
     cfg = read_config('config', args.config, args.cfg_options)
     args.config = cfg.filename  # also of 'package::path'
+    cli.fit_machine(args, cfg)
     check_data(cfg, ('test_dataloader',))
     check_weights(cfg, args.checkpoint)
     with tempfile.TemporaryDirectory() as folder:

@@ -34,6 +34,7 @@ def main() -> None:
     args = tool.parse_args()
     cfg = read_config('config', args.config, args.cfg_options)
     args.config = cfg.filename  # also of 'package::path'
+    cli.fit_machine(args, cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     check_weights_files(cfg)
     cli.prepare_training(args, cfg)

@@ -21,6 +21,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..distillers.taps import find_class
 from ..errors import ConfigError, check_arguments, check_bools
 from ..teachers.execution import TeacherExecution
 from ..teachers.host import TeacherHost
@@ -30,7 +31,7 @@ from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
 from .student_proxy import STUDENT, StudentProxy
-from .student_weights import count_fitting, weights_from_files
+from .student_weights import count_fitting, explained, weights_from_files
 from .trained_parts import check_parts, in_step, is_under
 
 
@@ -176,10 +177,11 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         """Initialise the student, then let it inherit.
 
         Raises:
-            ConfigError: If the teacher has nothing for it.
+            ConfigError: If the teacher, or a file, has nothing for it.
         """
         first_time = not self.is_init
-        super().init_weights()
+        with explained(self.student):
+            super().init_weights()
         if not first_time:
             return
         origins, faults = weights_from_files(self.student)
@@ -326,7 +328,7 @@ def _build_student(
 
 
 def _check_distiller(distiller: Mapping[str, Any]) -> None:
-    kind = MODELS.get(distiller.get('type', ''))
+    kind = find_class(distiller.get('type'))
     if not (isinstance(kind, type) and issubclass(kind, LSHFMDistiller)):
         raise ConfigError(
             f'distiller.type: must be LSHFMDistiller, but got '

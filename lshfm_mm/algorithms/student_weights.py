@@ -1,16 +1,19 @@
 """Where the weights come from that a student starts with."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError, few
+from ..utils.checkpoints import find_weights, prefix_of
+from ..utils.configs import stem
 from .trained_parts import is_under
 
+PRETRAINED = 'Pretrained', 'PretrainedInit'  # as a name, as a class
 FEW = 0.1  # of a model's weights; a file that gives fewer is another model's
 
 
@@ -34,11 +37,11 @@ def count_fitting(
     # MMDetection's SyncNormHook loads norms alone, which all fit.
     if fitting < FEW * min(len(own), len(state)):
         raise ConfigError(
-            f'load_from: of its {len(state)} keys {fitting} fit the '
-            f"student's {len(own)} ({next(iter(own))}, ...), which would "
-            f"start from scratch; a plain model's file goes into the "
-            f'init_cfg of the student: architecture=dict(init_cfg=dict('
-            f"type='Pretrained', checkpoint='...'))"
+            f'load_from: of its {len(state)} keys ({next(iter(state))}, ...) '
+            f"{fitting} fit the student's {len(own)} ({next(iter(own))}, "
+            f"...), which would start from scratch; a plain model's file goes "
+            f'into the init_cfg of the student: architecture=dict(init_cfg='
+            f"dict(type='Pretrained', checkpoint='...'))"
         )
     return (
         f'checkpoint: {fitting} of {len(own)} keys of the student'
@@ -62,12 +65,12 @@ def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
     for name, module in student.named_modules():
         cfgs = getattr(module, 'init_cfg', None) or []
         for cfg in [cfgs] if isinstance(cfgs, Mapping) else cfgs:
-            if cfg.get('type') != 'Pretrained' or is_under(name, done):
+            if stem(cfg.get('type')) not in PRETRAINED or is_under(name, done):
                 continue
             done.append(name)
             path = cfg['checkpoint']
-            given = CheckpointLoader.load_checkpoint(path, 'cpu')
-            leaves = tree_leaves(given.get('state_dict', given))
+            given = find_weights(CheckpointLoader.load_checkpoint(path, 'cpu'))
+            leaves = given.values()
             own = [x.cpu() for x in varied_weights(module)]
             held = sum(any(_is_same(x, y) for y in leaves) for x in own)
             field = f'{name}.init_cfg'.lstrip('.')
@@ -75,7 +78,7 @@ def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
                 faults.append(
                     f'architecture.{field}: {path} gave {held} of its '
                     f'{len(own)} weights, the student would start from '
-                    f'scratch; give the file of this very network'
+                    f'scratch; {_advice(module, given)}'
                 )
             else:
                 origins.append(
@@ -84,9 +87,31 @@ def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
     return origins, faults
 
 
-def _is_same(weight: Tensor, given: Any) -> bool:
+@contextmanager
+def explained(student: nn.Module) -> Iterator[None]:
+    """Say in one line where a backbone finds none of its names in a file."""
+    try:
+        yield
+    except (AssertionError, IndexError) as error:
+        for fault in weights_from_files(student)[1]:
+            raise ConfigError(fault) from error
+        raise
+
+
+def _advice(module: nn.Module, given: Mapping[str, Tensor]) -> str:
+    """How a network may get weights whose names are others."""
+    own = module.state_dict()
+    names = f'its names are {few([*given])}, the network has {few([*own])}'
+    if prefix := prefix_of(own, given):
+        return f'add prefix={prefix!r} to this init_cfg: {names}'
+    if getattr(module, 'convert_weights', None) is False:
+        return f'set convert_weights=True beside this init_cfg: {names}'
+    return f'give the file of this very network: {names}'
+
+
+def _is_same(weight: Tensor, given: Tensor) -> bool:
     """Whether a file gave a weight, maybe in another precision."""
-    same_shape = isinstance(given, Tensor) and given.shape == weight.shape
+    same_shape = given.shape == weight.shape
     return same_shape and torch.equal(weight, given.to(weight.dtype))
 
 

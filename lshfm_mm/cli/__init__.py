@@ -13,11 +13,12 @@ from .training import (
     prepare_training,
     start_processes,
 )
-from .upstream import parse_names, run_main, upstream_tool
+from .upstream import fit_machine, parse_names, run_main, upstream_tool
 
 __all__ = [
     'audit_options',
     'evaluate_teacher',
+    'fit_machine',
     'parse_names',
     'prepare_training',
     'run_main',

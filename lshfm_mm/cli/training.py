@@ -17,13 +17,14 @@ from ..errors import ConfigError
 from ..teachers.loading import build_teacher
 from ..training.evaluation import validate
 from ..training.resuming import find_whole, read_resumable
-from .unsuited import check_suited, stem
+from ..utils.configs import stem
+from .unsuited import check_suited
 
 # What each training gets that has it not already, and each distillation of
 # ours; ``add_hooks = False`` in the config leaves them out. By their paths, so
 # that the config that a run leaves behind needs no custom_imports.
 CHECKPOINT_HOOK = 'lshfm_mm.hooks.WholeCheckpointHook'  # for CheckpointHook
-HOOKS = ('lshfm_mm.hooks.ExactResumeHook',)
+HOOKS = ('lshfm_mm.hooks.ExactResumeHook', 'lshfm_mm.hooks.DataCheckHook')
 DISTILL_HOOKS = (
     'lshfm_mm.hooks.FirstBatchAuditHook',
     'lshfm_mm.hooks.LSHCalibrationHook',

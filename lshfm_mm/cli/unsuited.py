@@ -1,12 +1,12 @@
 """What is registered elsewhere, and what a distillation cannot be given."""
 
 from collections.abc import Iterator, Mapping
-from inspect import isclass
 from typing import Any
 
 from mmengine.config import Config
 
 from ..errors import ConfigError
+from ..utils.configs import stem
 
 SEARCH = "serves MMRazor's pruning and architecture search alone; remove it"
 UNSUITED = {
@@ -60,12 +60,6 @@ def check_suited(cfg: Config) -> None:
             f'of those that are trained; use ValLoop, and --check-teacher '
             f'for the teacher'
         )
-
-
-def stem(kind: object) -> str:
-    """A type's name, without scope or module; of a class, too."""
-    name = kind.__name__ if isclass(kind) else str(kind)
-    return name.rpartition('.')[2]
 
 
 def _named(cfg: Config) -> Iterator[tuple[str, str]]:

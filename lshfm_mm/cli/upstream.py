@@ -9,17 +9,21 @@ done, and errors of one line.
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from ..compat.mmengine import patch_device, patch_loaders
 from ..compat.mmrazor import patch_generators
 from ..compat.mmrazor_configs import patch_config_reading
 from ..errors import ConfigError, NonFiniteError
-from ..utils.configs import read_config
+from ..utils.configs import load_config, model_config, read_config, stem
 
 # Of setuptools, whenever MMEngine finds a config of a package.
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
@@ -31,7 +35,8 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     Args:
         name (str): Its name, such as 'train'.
         arguments (list[str]): Of the command line. The first that names a
-            config tells by its ``default_scope`` whose tool it is.
+            config tells by its ``default_scope``, or where it has none by its
+            model, whose tool it is.
 
     Returns:
         ModuleType: With ``parse_args`` and ``main``.
@@ -53,6 +58,9 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
             f'({error}); python -m lshfm_mm doctor says what installs it'
         ) from error
     scope = cfg.get('default_scope')
+    if scope is None and 'model' in cfg:
+        model = cfg.model.get('architecture', cfg.model)
+        scope = model_config('model', model).get('_scope_')
     package = 'mmpretrain' if scope == 'mmpretrain' else 'mmdet'
     spec = importlib.util.find_spec(package)
     assert spec is not None and spec.origin is not None
@@ -66,7 +74,50 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    # It shall read what we can read.
+    reader = SimpleNamespace(fromfile=partial(load_config, 'config'))
+    vars(module)['Config'] = reader
     return module
+
+
+def fit_machine(args: Namespace, cfg: Config) -> None:
+    """Settle what needs workers, a GPU or a key that is not there.
+
+    Args:
+        args (Namespace): Arguments of the tool; its ``cfg_options`` are
+            changed in place.
+        cfg (Config): The config, with its overrides; changed in place.
+
+    Raises:
+        ConfigError: If mixed precision needs a GPU, or --auto-scale-lr a
+            base_batch_size.
+    """
+    options: dict[str, Any] = {}
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(key)
+        if isinstance(loader, Mapping) and not loader.get('num_workers'):
+            options[f'{key}.persistent_workers'] = False
+            if 'prefetch_factor' in loader:
+                options[f'{key}.prefetch_factor'] = None
+    wrapper = stem((cfg.get('optim_wrapper') or {}).get('type'))
+    trains = hasattr(args, 'auto_scale_lr')
+    has_amp = trains and (args.amp or wrapper == 'AmpOptimWrapper')
+    if has_amp and get_device() == 'cpu':
+        raise ConfigError(
+            'optim_wrapper.type: AmpOptimWrapper, which --amp takes, needs a '
+            'GPU, and there is none; leave --amp out and, for bfloat16 on a '
+            "CPU, write optim_wrapper.type='mmrazor.BFloat16OptimWrapper'"
+        )
+    if trains and args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise ConfigError(
+                'auto_scale_lr: --auto-scale-lr needs the batch size that the '
+                'learning rate of the config is for; write auto_scale_lr='
+                'dict(base_batch_size=16), or leave the flag out'
+            )
+        options['auto_scale_lr.enable'] = True
+    cfg.merge_from_dict(options)
+    args.cfg_options = {**(args.cfg_options or {}), **options}
 
 
 def parse_names(field: str, arguments: Sequence[str]) -> dict[str, str]:

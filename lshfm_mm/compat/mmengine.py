@@ -21,7 +21,7 @@ from mmengine.device import utils
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import checkpoint
 
-from ..utils.checkpoints import REMOTE, load
+from ..utils.checkpoints import REMOTE, find_weights, load
 from ..utils.shipped import shipped
 
 logger = logging.getLogger(__name__)
@@ -48,9 +48,15 @@ def declare_safe_classes() -> None:
 
 
 def _load(filename: str, map_location: Any = None, *_: Any, **__: Any) -> Any:
-    """Stand for MMEngine's loaders of files and of URLs."""
+    """Stand for MMEngine's loaders of files and of URLs.
+
+    MMEngine looks for weights under 'state_dict' and nowhere else.
+    """
     _say_once()
-    return load('checkpoint', filename, map_location)
+    content = load('checkpoint', filename, map_location)
+    if isinstance(content, dict) and 'state_dict' not in content:
+        content['state_dict'] = find_weights(content)
+    return content
 
 
 @cache

@@ -12,17 +12,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, XMLDataset
 from mmengine.dataset import BaseDataset
 
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError
+from .coco_files import (
+    KeptCOCO,
+    check_boxes,
+    check_classes,
+    check_ids,
+    keep,
+    read_json,
+)
+from .xml_files import check_xml
 
 NEEDED = {
     'categories': {'id', 'name'},
     'images': {'id', 'file_name', 'width', 'height'},
     'annotations': {'id', 'image_id', 'category_id', 'bbox', 'area'},
 }
-NAMED = 10  # categories that a message lists
 
 
 def check_annotations(
@@ -30,136 +38,144 @@ def check_annotations(
     path: Path,
     dataset: Mapping[str, Any],
     kind: Any,
-    boxes: bool = True,
-) -> None:
-    """Look into the JSON file of a data set of mmdet or mmpretrain.
+    split: str = 'train',
+) -> list[str] | None:
+    """Look into the annotations of a data set of mmdet or mmpretrain.
 
-    It is read once more when the data set is built: COCO's 450 MB take some
-    15 seconds.
+    What the data set would not use is said in one line. A file of COCO's
+    format is read for both: mmdet's ``CocoDataset`` takes it over.
 
     Args:
         field (str): Where the file is named, for messages.
         path (Path): The file.
         dataset (dict): Config of the data set.
-        kind (type): Its class; files of other formats than COCO's instances
-            and OpenMMLab's are not looked into.
-        boxes (bool): Whether there must be any: a test that only writes what
-            it finds needs none.
+        kind (type): Its class; files of other formats than COCO's instances,
+            VOC's and OpenMMLab's are not looked into.
+        split (str): 'train', 'val' or 'test': boxes count in a training, and
+            a test that only writes what it finds needs none.
+
+    Returns:
+        list[str], optional: The classes, where the file's are numbered.
 
     Raises:
         ConfigError: If the file cannot be read, its classes, boxes or
-            entries cannot be trained on, or an image is absent.
+            entries cannot be trained on, nothing of it would be used, or an
+            image is absent.
     """
     load = getattr(kind, 'load_data_list', None)
     parse = getattr(kind, 'parse_data_info', None)
-    coco = CocoDataset.load_data_list, CocoDataset.parse_data_info
-    if (load, parse) == coco:
-        lists = [x for x in NEEDED if boxes or x != 'annotations']
-        content = _read(field, path, lists)
-        classes = (dataset.get('metainfo') or {}).get('classes')
-        _check_classes(field, path, content, classes, kind)
-        if boxes:
-            _check_boxes(field, path, content)
+    classes = None
+    if load is XMLDataset.load_data_list:
+        return check_xml(field, path, dataset, kind, split == 'train')
+    if parse is CocoDataset.parse_data_info:
+        is_plain = load is CocoDataset.load_data_list
+        content = read_coco(field, path, split != 'test')
+        check_ids(field, path, content)
+        if is_plain and content['categories']:
+            given = _classes(dataset)
+            classes = check_classes(field, path, content, given, kind)
+        if split == 'train':
+            masks = _loads_masks(dataset)
+            check_boxes(field, path, content, dataset, classes, masks)
+        if not is_plain:  # LVIS, Objects365: names of images are their own
+            return None
+        if 'img' not in (dataset.get('data_prefix') or {}):
+            where = field.rpartition('.')[0]
+            raise ConfigError(
+                f'{where}.data_prefix: must name the folder of the images as '
+                f"dict(img='train/'), but got {dataset.get('data_prefix')!r}"
+            )
+        if kind.COCOAPI in (CocoDataset.COCOAPI, KeptCOCO):
+            keep(path, content)
         key, names = 'img', [x['file_name'] for x in content['images']]
-    elif load is BaseDataset.load_data_list:
+    elif load is BaseDataset.load_data_list and path.suffix == '.json':
         content = _read(field, path, ('data_list',))
         if 'metainfo' not in content:
             raise ConfigError(f"{field}: {path} has no 'metainfo'; add one")
-        key = 'img_path'
-        names = [x[key] for x in content['data_list'] if x.get(key)]
+        key, known = 'img_path', content['metainfo'].get('classes')
+        entries = content['data_list']
+        names = [x[key] for x in entries if x.get(key)]
+        labels = [(x.get(key), x.get('gt_label', [])) for x in entries]
+        _check_labels(field, path, labels, _classes(dataset) or known)
+    elif hasattr(kind, '_find_samples'):  # mmpretrain's CustomDataset
+        key, names = 'img_path', path.read_text(encoding='utf-8').splitlines()
+        if dataset.get('with_label', True):
+            pairs = [x.strip().rpartition(' ')[::2] for x in names]
+            names = [name for name, _ in pairs]
+            known = (getattr(kind, 'METAINFO', None) or {}).get('classes')
+            _check_labels(field, path, pairs, _classes(dataset) or known)
     else:
-        return
+        return None
     prefix = dataset.get('data_prefix') or ''
     if isinstance(prefix, Mapping):
         prefix = prefix.get(key) or ''
     root = dataset.get('data_root') or ''
     if '://' not in root + prefix:
         _check_images(field, path, Path(root) / prefix, names)
+    return classes
+
+
+def read_coco(field: str, path: Path, boxes: bool = True) -> dict[str, Any]:
+    """Read a file of instances; an unlabelled one has no annotations."""
+    lists = [x for x in NEEDED if boxes or x != 'annotations']
+    return _read(field, path, lists)
 
 
 def _read(field: str, path: Path, lists: Sequence[str]) -> dict[str, Any]:
     """Read a file that holds non-empty lists under some keys."""
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ConfigError(
-            f'{field}: {path} is no whole JSON file ({error}); copy or make '
-            f'it again'
-        ) from error
+    content = read_json(field, path)
+    is_dict = isinstance(content, dict)
     for key in lists:
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not entries:
+        entries = content.get(key) if is_dict else None
+        if key == 'annotations' and entries is None and is_dict:
+            continue
+        may_be_empty = key in ('annotations', 'categories')
+        may_be_empty &= is_dict and not content.get('annotations')
+        if not isinstance(entries, list) or not (entries or may_be_empty):
             form = 'COCO' if key in NEEDED else 'OpenMMLab'
             raise ConfigError(
                 f'{field}: {path} has no list of {key}, or an empty one; '
                 f"give a file of {form}'s format"
             )
+        needed = NEEDED.get(key, set())
         for entry in entries:
-            absent = NEEDED.get(key, set()) - {*entry}
-            if absent:
+            if not needed <= entry.keys():
                 raise ConfigError(
-                    f'{field}: {path} has {key} without {sorted(absent)}, '
-                    f'such as {json.dumps(entry)[:60]}; add them'
+                    f'{field}: {path} has {key} without '
+                    f'{sorted(needed - entry.keys())}, such as '
+                    f'{json.dumps(entry)[:60]}; add them'
                 )
     return content
 
 
-def _check_classes(
+def _classes(dataset: Mapping[str, Any]) -> Any:
+    """The names of the classes, where a data set's config has them."""
+    metainfo = dataset.get('metainfo') or {}
+    return dataset.get('classes') or metainfo.get('classes')
+
+
+def _check_labels(
     field: str,
     path: Path,
-    content: Mapping[str, Any],
-    classes: Sequence[str] | None,
-    kind: type[CocoDataset],
+    labels: Iterable[tuple[Any, Any]],
+    classes: Any,
 ) -> None:
-    """Raise unless mmdet numbers the categories as the config does."""
-    names = [x['name'] for x in content['categories']]
-    where = field.rpartition('.')[0] + '.metainfo.classes'
-    if isinstance(classes, str):
-        if not Path(classes).is_file():
-            raise ConfigError(
-                f'{where}: must be a tuple of names, but got {classes!r}; '
-                f'write {(classes,)}'
-            )
-        classes = Path(classes).read_text(encoding='utf-8').split('\n')
-        classes = [x.rstrip('\r') for x in classes if x.strip()]
-    default = '' if classes else f' (the default of {kind.__name__})'
-    classes = list(classes or kind.METAINFO['classes'])
-    for name in classes:
-        if name not in names:
-            listed = names[:NAMED] + ['...'] * (len(names) > NAMED)
-            meant = nearest(name, names) or '; name some of these'
-            raise ConfigError(
-                f'{where}: {name!r}{default} is none of the categories '
-                f'{listed} of {path}{meant}'
-            )
-    found = [x for x in names if x in classes]
-    if found != classes:
-        raise ConfigError(
-            f'{where}: mmdet numbers classes in the order of the categories '
-            f'of {path}; write {tuple(found)}'
-        )
+    """Raise at a label that is no number of a class."""
+    count = math.inf if isinstance(classes, str | None) else len(classes)
+    for name, value in labels:
+        for label in value if isinstance(value, list) else [value]:
+            number = int(label) if str(label).isdecimal() else -1
+            if not 0 <= number < count:
+                raise ConfigError(
+                    f'{field}: {path} gives {name} the label {label!r}; write '
+                    f'the number of a class, 0 .. {count - 1}'
+                )
 
 
-def _check_boxes(field: str, path: Path, content: Mapping[str, Any]) -> None:
-    """Raise at a box that is none, and where all are too small."""
-    usable = 0
-    for entry in content['annotations']:
-        box = entry['bbox']
-        numbers = isinstance(box, list) and all(
-            isinstance(x, int | float) and math.isfinite(x) for x in box
-        )
-        if not numbers or len(box) != 4 or min(box[2:]) < 0:
-            raise ConfigError(
-                f'{field}: annotation {entry["id"]} of {path} has the box '
-                f'{box}; write [x, y, width, height] in pixels, or remove it'
-            )
-        usable += min(box[2:]) >= 1
-    if not usable:
-        raise ConfigError(
-            f'{field}: none of the {len(content["annotations"])} boxes of '
-            f'{path} is 1 pixel wide and high; write [x, y, width, height] '
-            f'in pixels'
-        )
+def _loads_masks(dataset: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The transform of a data set that loads masks."""
+    transforms = dataset.get('pipeline') or ()
+    return next((x for x in transforms if x.get('with_mask')), None)
 
 
 def _check_images(

@@ -1,17 +1,21 @@
 """What a config needs of files, looked for before any work is done."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import mmdet
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, METRICS, Registry
 
 from ..errors import ConfigError
 from ..utils.checkpoints import check_finite, read_state_dict
+from ..utils.configs import model_config, stem
 from .annotations import check_annotations
+from .coco_files import kept
+from .evaluator_files import check_coco_metric
 
 # Data sets of mmpretrain that download what is absent.
 SELF_LOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
@@ -32,9 +36,11 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
     """
     if not _is_first():
         return
-    scope = cfg.get('default_scope')
+    kept.clear()
+    numbered: dict[str, Sequence[str]] = {}  # field -> classes in order
     for key in dataloaders:
         dataset = (cfg.get(key) or {}).get('dataset')
+        read: dict[str, Path] = {}
         for where, part in _datasets(f'{key}.dataset', dataset):
             root = part.get('data_root') or ''
             paths = {
@@ -48,21 +54,32 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
                         f'{where}.{name}: no such file or folder: {path}; '
                         f'{_data_help(cfg, path)}'
                     )
-            file = paths.get('ann_file')
-            if file is not None and file.suffix == '.json':
-                with DATASETS.switch_scope_and_registry(scope) as registry:
-                    kind = registry.get(str(part.get('type')))
-                boxes = key != 'test_dataloader'
-                check_annotations(f'{where}.ann_file', file, part, kind, boxes)
+            file, kind = paths.get('ann_file'), _class(cfg, DATASETS, part)
+            if file is not None:
+                read[f'{where}.ann_file'] = file
+                classes = check_annotations(
+                    f'{where}.ann_file', file, part, kind, key.split('_')[0]
+                )
+            else:
+                classes = _class_folders(part, kind)
+            if classes and not part.get('return_classes'):
+                numbered[where] = classes
         field = key.replace('dataloader', 'evaluator')
-        found = cfg.get(field) or []
-        for part in found if isinstance(found, list | tuple) else [found]:
+        metrics = cfg.get(field) or []
+        metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
+        for part in metrics:
             named = part.get('ann_file') or ''
-            if '://' not in named and not Path(named).exists():
+            if '://' in named:
+                continue
+            if not Path(named).exists():
                 raise ConfigError(
                     f'{field}.ann_file: no such file: {named}; set it as in '
                     f'{key}.dataset'
                 )
+            kind = _class(cfg, METRICS, part)
+            images_of = next(iter(read.items())) if len(read) == 1 else None
+            check_coco_metric(field, part, kind, images_of)
+    _check_order(numbered)
 
 
 def check_weights_files(cfg: Config) -> None:
@@ -77,7 +94,9 @@ def check_weights_files(cfg: Config) -> None:
         return
     named = [('load_from', cfg.get('load_from'))]
     model = cfg.model.get('architecture', cfg.model)
-    named += _pretrained('model', model.to_dict())
+    # MMRazor's own algorithms fetch weights of the zoo.
+    if not (isinstance(model, Mapping) and model.get('pretrained')):
+        named += _pretrained('model', model_config('architecture', model))
     for field, path in named:
         if not path or '://' in path:
             continue
@@ -88,6 +107,44 @@ def check_weights_files(cfg: Config) -> None:
             )
         state = read_state_dict(field, path)
         check_finite(field, path, state)
+
+
+def _class(cfg: Config, registry: Registry, part: Mapping[str, Any]) -> Any:
+    """The class of a config, None if there is none."""
+    kind = part.get('type')
+    if not isinstance(kind, str):
+        return kind
+    scope = cfg.get('default_scope')
+    with registry.switch_scope_and_registry(scope) as found:
+        return found.get(kind)
+
+
+def _class_folders(part: Mapping[str, Any], kind: Any) -> list[str]:
+    """Folders that mmpretrain's ``CustomDataset`` takes for the classes."""
+    if not hasattr(kind, '_find_samples') or not part.get('with_label', True):
+        return []
+    prefix = part.get('data_prefix') or part.get('split') or ''
+    if isinstance(prefix, Mapping):
+        prefix = prefix.get('img_path') or ''
+    root = Path(part.get('data_root') or '')
+    if (root / 'meta' / f'{part.get("split")}.txt').exists():
+        return []  # which ImageNet prefers
+    folder = root / prefix
+    return sorted(x.name for x in folder.iterdir() if x.is_dir())
+
+
+def _check_order(numbered: Mapping[str, Sequence[str]]) -> None:
+    """Raise unless all data sets number their classes alike."""
+    first, classes = next(iter(numbered.items()), ('', ()))
+    for where, others in numbered.items():
+        for number, pair in enumerate(zip_longest(classes, others)):
+            if pair[0] != pair[1]:
+                raise ConfigError(
+                    f'{where}: its class {number} is {pair[1]!r}, that of '
+                    f'{first} is {pair[0]!r}; both must have the same '
+                    f'classes in the same order (in files: of the categories '
+                    f'or folders)'
+                )
 
 
 def _is_first() -> bool:
@@ -110,7 +167,7 @@ def _datasets(
 
 def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
     """Field -> path below ``data_root`` of what a data set reads."""
-    kind = str(dataset.get('type')).rpartition('.')[2]
+    kind = stem(dataset.get('type'))
     if kind in SELF_LOADING and dataset.get('download', True):
         return {}
     named = {'ann_file': dataset.get('ann_file')}
@@ -132,7 +189,7 @@ def _named_paths(dataset: Mapping[str, Any]) -> dict[str, str]:
 def _pretrained(field: str, model: Any) -> Iterator[tuple[str, str]]:
     """Field and path of the checkpoints that a model starts from."""
     if isinstance(model, Mapping):
-        if model.get('type') == 'Pretrained':
+        if stem(model.get('type')) in ('Pretrained', 'PretrainedInit'):
             yield f'{field}.checkpoint', model.get('checkpoint') or ''
         for key, part in model.items():
             yield from _pretrained(f'{field}.{key}', part)

@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS
 from pycocotools.coco import COCO
 
 from ..errors import ConfigError
+from .unused import Unused
 
 
 @DATASETS.register_module()
@@ -58,13 +59,19 @@ class CocoMultiLabel(MultiLabelDataset):
             for key, name in names.items()
             if name in classes
         }
+        unused = Unused()
         for item in coco.dataset['annotations']:
+            if item['image_id'] not in coco.imgs:
+                unused.add('image_id is not in the file', item['image_id'])
             if item['category_id'] not in labels:
                 raise ConfigError(
                     f'ann_file: annotation {item["id"]} of {self.ann_file} '
                     f'has the category {item["category_id"]!r}, none of the '
                     f'{len(labels)} classes; mend the file or metainfo'
                 )
+        total = len(coco.dataset['annotations'])
+        path = Path(self.ann_file)
+        unused.tell('ann_file', path, total, 'annotations', 'mend the file')
         return [
             {
                 'img_path': os.path.join(self.img_prefix, image['file_name']),

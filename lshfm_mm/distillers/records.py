@@ -63,8 +63,9 @@ class Records:
     def features(self, tap: str, student: bool = True) -> list[Tensor]:
         """Features of a model at a tap, as its layer had them.
 
-        They are those of each call, and of each of its levels; raises
-        ConfigError if the layer got them by keyword alone.
+        They are those of each call, and of each of its levels, however deep
+        in lists and dicts; raises ConfigError if the layer got them by
+        keyword alone.
         """
         features: list[Tensor] = []
         for call in self.calls(tap, student):
@@ -76,7 +77,15 @@ class Records:
                         f'the layer before it'
                     )
                 call = call[0]
-            features += [call] if isinstance(call, Tensor) else call
+            tensors = [x for x in tree_leaves(call) if isinstance(x, Tensor)]
+            maps = [x for x in tensors if x.is_floating_point()]
+            if not maps:
+                raise ConfigError(
+                    f'taps.{tap}: the {self.taps[tap].record} of its layer is '
+                    f'a {type(call).__name__} without features; tap a layer '
+                    f'in it'
+                )
+            features += maps
         return features
 
     def labels(self, tap: str) -> list[tuple[Any, Any]]:

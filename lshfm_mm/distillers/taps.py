@@ -1,7 +1,7 @@
 """Taps: where features are taken, and what a config says of them."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
+from inspect import isclass, signature
 from typing import Any, NamedTuple
 
 from mmrazor.models.task_modules.recorder import ModuleOutputsRecorder
@@ -9,6 +9,7 @@ from mmrazor.registry import MODELS
 from torch import nn
 
 from ..errors import ConfigError, check_arguments, check_choice, nearest
+from ..utils.configs import stem
 
 KINDS = ('uniform', 'balanced', 'confidence', 'correct')  # of weights
 RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
@@ -130,7 +131,7 @@ def named_losses(
     named: dict[str, dict] = {}
     for loss in losses:
         _check_loss(tap, weights, loss)
-        short = loss['type'].split('.')[-1].removesuffix('Loss').lower()
+        short = stem(loss['type']).removesuffix('Loss').lower()
         name, number = f'loss_{tap}_{short}', 2
         while name in named or name in taken:
             name, number = f'loss_{tap}_{short}{number}', number + 1
@@ -150,7 +151,7 @@ def _check_loss(tap: str, weights: str, loss: Mapping[str, Any]) -> None:
             f'losses.{tap}: {dict(loss)} has no type; add one, such as '
             f"type='LSHLoss'"
         )
-    loss_class = MODELS.get(loss_type)
+    loss_class = find_class(loss_type)
     if loss_class is None:
         raise ConfigError(
             f'losses.{tap}: {loss_type!r} is not in the registry'
@@ -161,15 +162,20 @@ def _check_loss(tap: str, weights: str, loss: Mapping[str, Any]) -> None:
     needed = [x.name for x in parameters if x.default is x.empty]
     if len(needed) != 2:
         raise ConfigError(
-            f'losses.{tap}: {loss_type} needs {needed}, but a tap gives two '
-            f"features; use MMRazor's distill_losses for it"
+            f'losses.{tap}: {stem(loss_type)} needs {needed}, but a tap gives '
+            f"two features; use MMRazor's distill_losses for it"
         )
     if weights != 'uniform' and not takes_weights(loss_class):
         raise ConfigError(
-            f'losses.{tap}: {loss_type} cannot weigh samples, and '
+            f'losses.{tap}: {stem(loss_type)} cannot weigh samples, and '
             f'taps.{tap}.weights is {weights!r}; take LSHLoss, FeatureL2Loss '
             f'or RelativeL2Loss, or another tap for it'
         )
+
+
+def find_class(kind: Any) -> Any:
+    """The class that a type is, or names in MMRazor's registry; or None."""
+    return kind if isclass(kind) else MODELS.get(kind or '')
 
 
 def takes_weights(loss_class: type[nn.Module]) -> bool:
@@ -225,12 +231,18 @@ def loss_layer(model: nn.Module, source: str) -> str | None:
 
 
 def check_sources(owner: str, model: nn.Module, manager: Any) -> None:
-    """Raise unless each module that a recorder names is in the model."""
-    layers = dict(model.named_modules())
+    """Raise unless each module that a recorder names is in the model.
+
+    Of a layer with several names MMRazor's recorders know the first alone.
+    """
+    layers = dict(model.named_modules(remove_duplicate=False))
+    first = {layer: name for name, layer in model.named_modules()}
     for name, recorder in manager.recorders.items():
-        is_module = type(recorder).__name__.startswith('Module')
-        if is_module and recorder.source not in layers:
+        if not type(recorder).__name__.startswith('Module'):
+            continue
+        if recorder.source not in layers:
             raise ConfigError(
                 f'taps.{name}: the {owner} has no layer {recorder.source!r}'
                 f'{nearest(recorder.source, layers)}'
             )
+        recorder._source = first[layers[recorder.source]]

@@ -19,7 +19,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..utils.configs import model_config
+from ..utils.configs import model_config, stem
 from ..utils.rng import forked_rng
 
 TOLERANCE = 1e-4  # largest difference of the logits, relative to the largest
@@ -45,7 +45,7 @@ def has_embedding(model: ConfigDict) -> bool:
     neck, head = model.get('neck') or {}, model.get('head') or {}
     if not (isinstance(neck, Mapping) and isinstance(head, Mapping)):
         return False  # several necks, as DyHead behind an FPN
-    kinds = [str(x.get('type')).rpartition('.')[2] for x in (neck, head)]
+    kinds = [stem(x.get('type')) for x in (neck, head)]
     if kinds[1] not in HEADS or neck.get('out_channels') is None:
         return False
     linear = not (neck.get('norm_cfg', LINEAR_NORM) or neck.get('act_cfg'))
@@ -94,8 +94,9 @@ def _plain_model(model: ConfigDict) -> ConfigDict:
     neck = model.neck
     plain.head = dict(model.head, in_channels=neck.in_channels)
     plain.neck = dict(type=neck.type)
-    if 'LinearNeck' in neck.type:
-        pooling = neck.type.replace('LinearNeck', 'GlobalAveragePooling')
+    if stem(neck.type) == 'LinearNeck':
+        scope = neck.type.rpartition('.')[0].partition('.')[0]  # or module
+        pooling = f'{scope}.GlobalAveragePooling'.lstrip('.')
         plain.neck = dict(type=pooling, dim=neck.gap_dim)
     return plain
 

@@ -23,8 +23,16 @@ from ..utils.checkpoints import (
     read_checkpoint,
     read_state_dict,
     save,
+    weights_below,
+    weights_in,
 )
-from ..utils.configs import imports_of, model_config, model_of, read_config
+from ..utils.configs import (
+    imports_of,
+    model_config,
+    model_of,
+    read_config,
+    stem,
+)
 from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
 from ..version import __version__
@@ -50,17 +58,6 @@ def student_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights_below('architecture.', state) or dict(state)
 
 
-def weights_below(
-    prefix: str, state: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The weights of a state dict whose names have a prefix, without it."""
-    return {
-        key.removeprefix(prefix): value
-        for key, value in state.items()
-        if key.startswith(prefix)
-    }
-
-
 def student_config(cfg: Config) -> Config:
     """Copy the config of a distillation with the student as its model.
 
@@ -70,8 +67,10 @@ def student_config(cfg: Config) -> Config:
     if 'architecture' not in cfg.model:
         return cfg
     cfg = copy.deepcopy(cfg)
-    cfg.model.architecture.pop('pretrained', None)  # it has been trained
-    student = model_config('architecture', cfg.model.architecture)
+    student = cfg.model.architecture
+    if isinstance(student, dict):
+        student.pop('pretrained', None)  # it has been trained
+    student = model_config('architecture', student)
     if cfg.model.get('data_preprocessor'):  # it has the student's place
         given = cfg.model.data_preprocessor
         student['data_preprocessor'] = plain_preprocessor(given)
@@ -158,10 +157,10 @@ def _student_of(
     content: Mapping[str, Any], checkpoint: str
 ) -> dict[str, Tensor]:
     """The student's weights in what a checkpoint holds, on the CPU."""
-    state = content.get('state_dict')
-    if not isinstance(state, Mapping) or not state:
+    state = weights_in(content)
+    if not state:
         raise ConfigError(
-            f'checkpoint: {checkpoint} has no state_dict; give a checkpoint '
+            f'checkpoint: {checkpoint} holds no weights; give a checkpoint '
             f'that MMEngine saved'
         )
     student = student_state_dict(state)
@@ -276,8 +275,8 @@ def _own_types(part: str) -> set[str]:
 def _types(config: Any) -> Iterator[str]:
     """All types that a config names, without their scope."""
     if isinstance(config, Mapping):
-        if isinstance(config.get('type'), str):
-            yield config['type'].rpartition('.')[2]
+        if 'type' in config:
+            yield stem(config['type'])
         config = list(config.values())
     if isinstance(config, list | tuple):
         for item in config:

@@ -2,6 +2,7 @@
 
 from .alignment_hook import AlignmentHook
 from .average_checkpoints_hook import AverageCheckpointsHook
+from .data_check_hook import DataCheckHook
 from .exact_resume_hook import ExactResumeHook
 from .fade_distill_hook import FadeDistillHook
 from .first_batch_audit_hook import FirstBatchAuditHook
@@ -13,6 +14,7 @@ from .whole_checkpoint_hook import WholeCheckpointHook
 __all__ = [
     'AlignmentHook',
     'AverageCheckpointsHook',
+    'DataCheckHook',
     'ExactResumeHook',
     'FadeDistillHook',
     'FirstBatchAuditHook',

@@ -150,7 +150,7 @@ def _read(config: str, students: Mapping[str, str]) -> Config:
                 f'distillation with a validation set'
             )
     check_data(cfg, ('val_dataloader',))
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     for name, checkpoint in students.items():
         if name == TEACHER:
             raise ConfigError(

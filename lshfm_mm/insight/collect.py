@@ -25,9 +25,9 @@ from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.roi_sampling import jittered_rois
 from ..errors import ConfigError
-from ..export.student import student_state_dict, weights_below
+from ..export.student import student_state_dict
 from ..losses.hashing import random_projection
-from ..utils.checkpoints import read_state_dict
+from ..utils.checkpoints import read_state_dict, weights_below
 from ..utils.configs import model_of
 from .labels import boxes_of, labels_of, labels_of_rois
 
@@ -73,6 +73,8 @@ def build_loader(cfg: Config) -> Any:
     that its metric finds them as they were. Here they are resized, too.
     """
     loader = copy.deepcopy(cfg.val_dataloader)
+    if not loader.get('num_workers'):  # as torch wants it
+        loader.persistent_workers = False
     steps = loader.dataset.get('pipeline')
     if steps and cfg.get('default_scope') != 'mmpretrain':
         steps = [x for x in steps if 'LoadAnnotations' not in str(x.type)]

@@ -95,7 +95,10 @@ def inspect_config(field: str, config: Config) -> View:
     with forked_rng():
         hooks = [
             module.register_forward_hook(
-                lambda *call, name=name: calls.append((name, *call))
+                lambda layer, args, kwargs, given, name=name: calls.append(
+                    (name, layer, [*args, *kwargs.values()], given)
+                ),
+                with_kwargs=True,
             )
             for name, module in model.named_modules()
             if name == 'neck' or isinstance(module, nn.Linear | nn.Conv2d)

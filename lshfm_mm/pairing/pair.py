@@ -9,6 +9,7 @@ from ..distillers.taps import width_of, window_of_layer
 from ..distillers.widths import connector_config
 from ..errors import ConfigError, check_choice
 from ..export.folding import HEADS
+from ..utils.configs import stem
 from .inspect import Layer, View
 
 MAX_HASHES = 4096
@@ -83,8 +84,8 @@ def add_embedding(
     if ours is None or theirs is None or ours == theirs:
         return None
     neck, head = (dict(model.get(k) or {}) for k in ('neck', 'head'))
-    pools = neck.get('type') == 'GlobalAveragePooling'
-    if not pools or head.get('type') not in HEADS:
+    pools = stem(neck.get('type')) == 'GlobalAveragePooling'
+    if not pools or stem(head.get('type')) not in HEADS:
         return None
     model.neck = dict(
         type='LinearNeck',

@@ -13,6 +13,7 @@ from mmengine.utils import get_installed_path
 from mmrazor.registry import MODELS
 
 from ..errors import ConfigError, check_choice, check_loss_weight
+from ..export.student import student_config
 from ..teachers.inherit import inheritable
 from ..utils.configs import imports_of, model_of, read_config
 from ..utils.files import atomic_write
@@ -65,23 +66,30 @@ def write_config(
     check_choice('loss', loss, LOSSES)
     if beta is not None:
         check_loss_weight(beta)
-    teacher_config = read_config('teacher', teacher)
-    student_config = read_config('student', student)
+    teacher_config = student_config(read_config('teacher', teacher))
+    config = read_config('student', student)
+    if 'architecture' in config.model:
+        raise ConfigError(
+            f'student: {student} is the config of a distillation; give that '
+            f'of its student alone'
+        )
+    base, new_style = _base(student, config, target.parent)
     if teacher_ckpt is None:
         teacher_ckpt = _zoo_weights(teacher)
     theirs = inspect_config('teacher', teacher_config)
-    ours = inspect_config('student', student_config)
+    ours = inspect_config('student', config)
     widths = None
     if tap in (None, 'pooled'):
-        widths = add_embedding(student_config.model, ours, theirs)
+        widths = add_embedding(config.model, ours, theirs)
         if widths is not None:
-            ours = inspect_config('student', student_config)
+            ours = inspect_config('student', config)
     pairing = choose_pairing(ours, theirs, tap, loss, beta)
-    configs = student_config, teacher_config
+    configs = config, teacher_config
     inherit, why_inherit = _inherit(ours, theirs, configs, loss, student_ckpt)
-    others = imports_of(teacher_config) + imports_of(student_config)
+    others = imports_of(teacher_config) + imports_of(config)
     text = _render(
-        base=student if '::' in student else _relative(student, target.parent),
+        base=base,
+        new_style=new_style,
         imports=[*dict.fromkeys(['lshfm_mm', *others])],
         student_name=_stem(student),
         teacher_name=_stem(teacher),
@@ -195,6 +203,26 @@ def _render(**values: Any) -> str:
         f'{line}  # noqa: E501' if len(line) > WIDTH else line
         for line in lines
     )
+
+
+def _base(student: str, config: Config, folder: Path) -> tuple[str, bool]:
+    """What a config names as its base, and whether that is of the new style.
+
+    One of the new style is a module, seen from the folder of the config.
+    """
+    if '::' in student:
+        return student, False
+    path = _relative(student, folder)
+    if not Config._is_lazy_import(student):
+        return path, False
+    parts = path.removesuffix('.py').split('/')
+    up = parts.count('..')
+    if not all(part.isidentifier() for part in parts[up:]):
+        raise ConfigError(
+            f'student: {path} is of the new style and no name of a module, so '
+            f'that no config can build on it; write _ for - and . in it'
+        )
+    return '.' * (up + 1) + '.'.join(parts[up:]), True
 
 
 def _relative(path: str, folder: Path) -> str:

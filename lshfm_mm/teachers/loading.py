@@ -11,7 +11,12 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import ConfigError, few
-from ..utils.checkpoints import check_finite, read_state_dict
+from ..utils.checkpoints import (
+    check_finite,
+    prefix_of,
+    read_state_dict,
+    weights_below,
+)
 from ..utils.configs import model_config
 from ..utils.rng import forked_rng
 
@@ -53,7 +58,7 @@ class FrozenTeacher:
 
 
 def build_teacher(
-    teacher: Mapping[str, Any] | BaseModel,
+    teacher: Mapping[str, Any] | str | BaseModel,
     checkpoint: str | None,
     strict: bool = True,
 ) -> FrozenTeacher:
@@ -120,8 +125,12 @@ def load_teacher(
             has a weight that is no finite number.
     """
     state = read_state_dict('teacher_ckpt', checkpoint)
-    check_finite('teacher_ckpt', checkpoint, state)
     own = model.state_dict()
+    prefix = prefix_of(own, state)
+    state = weights_below(prefix, state)
+    if prefix:
+        checkpoint = f'{prefix}* of {checkpoint}'
+    check_finite('teacher_ckpt', checkpoint, state)
     fits = {
         key: value
         for key, value in state.items()
@@ -150,11 +159,12 @@ def _misfit(
         if key in state and state[key].shape != value.shape
     ]
     faults = {'missing': missing, 'misshapen': misshapen}
+    if missing:
+        others = [key for key in state if key not in own]
+        faults['others in their place'] = others
     parts = [f'{len(x)} {kind}: {few(x)}' for kind, x in faults.items() if x]
-    fix = 'give the checkpoint of this very teacher config'
-    if any(key.startswith('architecture.') for key in state):
-        fix = 'it is a distillation checkpoint, export its student first'
     return (
         f'teacher_ckpt: {checkpoint} does not fit the teacher, of {len(own)} '
-        f'keys {"; ".join(parts)}; {fix}'
+        f'keys {"; ".join(parts)}; give the checkpoint of this very teacher '
+        f'config'
     )

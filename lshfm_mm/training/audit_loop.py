@@ -76,12 +76,16 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
 
 
 def _try_validation(loop: ValLoop) -> None:
-    """Do what the loop does up to its first batch, evaluator included."""
+    """Do what the loop does, with its first batch alone."""
+    hook = loop.runner.call_hook
     try:
-        loop.runner.call_hook('before_val')
-        loop.runner.call_hook('before_val_epoch')
+        hook('before_val')
+        hook('before_val_epoch')
         loop.runner.model.eval()
         loop.run_iter(0, next(iter(loop.dataloader)))
+        metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
+        hook('after_val_epoch', metrics=metrics)
+        hook('after_val')
     except Exception:
         print_log(
             'val_dataloader: the student cannot be evaluated on its first '
@@ -91,6 +95,6 @@ def _try_validation(loop: ValLoop) -> None:
         )
         raise
     print_log(
-        'val_dataloader: one batch passed the student and the evaluator',
+        'val_dataloader: one batch passed the student and was evaluated',
         'current',
     )

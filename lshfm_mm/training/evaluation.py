@@ -7,6 +7,8 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+from .num_classes import check_num_classes
+
 
 def validate(
     model: BaseModel, cfg: Config, log_level: str = 'INFO'
@@ -28,5 +30,11 @@ def validate(
             default_scope=cfg.get('default_scope', 'mmdet'),
             experiment_name=f'validate_{Path(folder).name}',
             log_level=log_level,
+        )
+        check_num_classes(
+            type(model).__name__,
+            model,
+            runner.val_loop.dataloader.dataset,
+            evaluates=True,
         )
         return runner.val()

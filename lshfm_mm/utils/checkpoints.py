@@ -5,8 +5,10 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from http.client import HTTPException
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,6 +25,14 @@ from ..errors import NAMED_KEYS, ConfigError, few
 REMOTE = ('http://', 'https://')
 # The first digits of the SHA-256; not a date.
 HASH = re.compile(r'-(?!20\d{6}\.)([a-f0-9]{8,})\.')
+# Where files keep their weights, the first first: as MMEngine has it, as Swin,
+# DeiT, ConvNeXt and DETR, as DINO, as timm and others.
+WRAPPERS = (
+    *('state_dict', 'model', 'model_state_dict', 'teacher', 'student'),
+    *('ema', 'model_ema', 'state_dict_ema', 'module', 'net', 'params'),
+)
+# What DDP and torch.compile put into names.
+WRAPPED = re.compile(r'^(?:module\.)+|_orig_mod\.')
 
 
 def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
@@ -45,7 +55,14 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
             f'the path or http(s) URL of a checkpoint'
         )
     try:
+        if path.suffix == '.safetensors':
+            return import_module('safetensors.torch').load_file(path)
         return torch.load(path, map_location, weights_only=True)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f'{field}: {checkpoint} needs a package that is not installed; '
+            f'pip install safetensors, or give a .pth file'
+        ) from error
     except Exception as error:  # torch raises many kinds for a broken file
         code = code_in(path)
         if code:
@@ -119,16 +136,13 @@ def code_in(path: Path) -> list[str]:
 
 
 def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
-    """Read the state dict in a checkpoint, on the CPU, running no code of it.
+    """Read the weights in a checkpoint, on the CPU, running no code of it.
 
     Raises:
         ConfigError: If there is no such file or it is no checkpoint.
     """
     content = read_checkpoint(field, checkpoint)
-    state = content.get('state_dict', content)
-    if not isinstance(state, Mapping):
-        state = {}
-    weights = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    weights = weights_in(content)
     if not weights:
         raise ConfigError(
             f'{field}: {checkpoint} holds no weights; its keys are '
@@ -136,6 +150,47 @@ def read_state_dict(field: str, checkpoint: str) -> dict[str, Tensor]:
             f'MMEngine or torch.save'
         )
     return weights
+
+
+def weights_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Find the weights in what a file holds, named as in their model."""
+    found = find_weights(content)
+    return {WRAPPED.sub('', key): value for key, value in found.items()}
+
+
+def find_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Find the weights in what a file holds, as they are named there."""
+    for part in map(content.get, WRAPPERS):
+        if isinstance(part, Mapping) and (weights := find_weights(part)):
+            return weights
+    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def weights_below(
+    prefix: str, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The weights of a state dict whose names have a prefix, without it."""
+    return {
+        key.removeprefix(prefix): value
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+
+
+def prefix_of(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What stands before most of a model's own names in a state dict.
+
+    Of a distillation it is 'architecture.'; of what has a teacher and a
+    student, as of semi-supervised training, 'teacher.'.
+    """
+    counts = Counter({'': 0})
+    for key, value in state.items():
+        parts = key.split('.')
+        for start in range(len(parts)):
+            name = '.'.join(parts[start:])
+            if name in own and own[name].shape == value.shape:
+                counts[key.removesuffix(name)] += 1
+    return min(counts, key=lambda x: (-counts[x], 'student' in x, x))
 
 
 def read_checkpoint(field: str, checkpoint: str) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""Annotation files of evaluators: what would stop a first evaluation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmdet.evaluation import CocoMetric
+
+from ..errors import ConfigError
+from .annotations import read_coco
+from .coco_files import read_json
+
+
+def check_coco_metric(
+    field: str,
+    metric: Mapping[str, Any],
+    kind: Any,
+    images_of: tuple[str, Path] | None,
+) -> None:
+    """Look for what COCO's evaluation needs, and only finds at its end.
+
+    Args:
+        field (str): Where the metric stands, for messages.
+        metric (dict): Its config.
+        kind (type): Its class; others than mmdet's ``CocoMetric`` are not
+            looked at.
+        images_of (tuple[str, Path], optional): Field and file of the data
+            set whose images are evaluated.
+
+    Raises:
+        ConfigError: If an annotation lacks a key, has an id that cannot be
+            counted, or the images are those of another file.
+    """
+    file = metric.get('ann_file')
+    is_coco = isinstance(kind, type) and issubclass(kind, CocoMetric)
+    if not is_coco or not file or metric.get('format_only'):
+        return
+    field, path = f'{field}.ann_file', Path(file)
+    content = read_coco(field, path)
+    needed = {'iscrowd'}
+    if 'segm' in (metric.get('metric') or ()):
+        needed.add('segmentation')
+    for entry in content.get('annotations', ()):
+        if not needed <= entry.keys():
+            raise ConfigError(
+                f'{field}: annotation {entry["id"]} of {path} has no '
+                f'{sorted(needed - entry.keys())}, which COCO evaluates by; '
+                f'add it (iscrowd is 0 for a single object)'
+            )
+        if not isinstance(entry['id'], int) or entry['id'] < 1:
+            raise ConfigError(
+                f'{field}: annotation {entry["id"]!r} of {path}: pycocotools '
+                f'counts only ids of 1, 2, ...; number them so'
+            )
+    if images_of is None or images_of[1].absolute() == path.absolute():
+        return
+    evaluated = {x['id']: x['file_name'] for x in content['images']}
+    for image in read_json(*images_of)['images']:
+        found = evaluated.get(image['id'])
+        if found is None or Path(found).name != Path(image['file_name']).name:
+            raise ConfigError(
+                f'{field}: image {image["id"]} is {found} in {path} and '
+                f'{image["file_name"]} in {images_of[1]}, '
+                f'{images_of[0]}; name one file in both'
+            )

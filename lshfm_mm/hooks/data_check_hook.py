@@ -1,0 +1,60 @@
+"""Compares the data with the model, and images with their annotations."""
+
+from typing import Any
+
+from mmdet.evaluation import CocoMetric
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..datasets.image_sizes import SizeCheck, add_size_checks
+from ..datasets.unused import warn
+from ..training.num_classes import check_num_classes
+
+
+@HOOKS.register_module()
+class DataCheckHook(Hook):
+    """Finds data that do not fit the model, or their own images.
+
+    Before a training, the number of classes of the head is compared with
+    that of the data. In its first epoch, images of another size than their
+    annotations say (such as those that EXIF turns) are warned of.
+
+    Raises:
+        ConfigError: If a head has too few classes, or too many for an
+            evaluation with COCO's metric.
+    """
+
+    priority = 'VERY_HIGH'  # before others start workers
+
+    def __init__(self) -> None:
+        self.checks: list[SizeCheck] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the classes; watch what the pipelines load."""
+        model: Any = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        dataset = runner.train_dataloader.dataset
+        student = getattr(model, 'student', model)
+        learns = getattr(model, 'calculate_student_loss', True)
+        taps = getattr(getattr(model, 'distiller', None), 'taps', {})
+        if any(tap.weights == 'correct' for tap in taps.values()):
+            check_num_classes('teacher', model.teacher, dataset)
+        metrics = runner.val_loop.evaluator.metrics if runner.val_loop else ()
+        by_coco = any(isinstance(x, CocoMetric) for x in metrics)
+        check_num_classes('model', student, dataset, learns, by_coco)
+        self.checks = add_size_checks(dataset)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **_: Any) -> None:
+        """Warn of the first image."""
+        for check in self.checks:
+            if check.is_new:
+                warn(check.tell())
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Say how many there were in the first epoch."""
+        for check in self.checks:
+            if check.count > 1:
+                warn(check.tell())
+        self.checks = []

@@ -1,0 +1,80 @@
+"""What a machine without workers, a GPU or processes does with a config."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import Runner
+from mmrazor.registry import MODELS
+from torch import nn
+
+from lshfm_mm import cli
+from lshfm_mm.errors import ConfigError
+
+SYNC = dict(norm_cfg=dict(type='SyncBN', requires_grad=True))
+
+
+def arguments(**given):
+    """Of the training tool."""
+    given = {'amp': False, 'auto_scale_lr': False, **given}
+    return Namespace(cfg_options={'a': 1}, **given)
+
+
+def test_workers_that_are_none_are_not_kept(make_config):
+    """mmpretrain's tool keeps them where the config says nothing."""
+    cfg = make_config('faster_rcnn_student')
+    cfg.train_dataloader.update(persistent_workers=True, prefetch_factor=2)
+    cfg.val_dataloader.num_workers = 2
+    args = arguments()
+    cli.fit_machine(args, cfg)
+    assert args.cfg_options == {
+        'a': 1,
+        'train_dataloader.persistent_workers': False,
+        'train_dataloader.prefetch_factor': None,
+        'test_dataloader.persistent_workers': False,
+    }
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    assert len(next(iter(loader))['inputs']) == 2
+
+
+@pytest.mark.parametrize(
+    ('amp', 'kind'), [(True, 'OptimWrapper'), (False, 'AmpOptimWrapper')]
+)
+def test_mixed_precision_on_a_cpu_is_one_line(amp, kind):
+    cfg = Config(dict(optim_wrapper=dict(type=kind)))
+    with pytest.raises(ConfigError) as error:
+        cli.fit_machine(arguments(amp=amp), cfg)
+    assert str(error.value).startswith(
+        'optim_wrapper.type: AmpOptimWrapper, which --amp takes, needs a GPU'
+    )
+    # Of a test it is not built.
+    cli.fit_machine(Namespace(cfg_options=None), cfg)
+
+
+def test_auto_scale_lr_needs_a_batch_size_and_no_more():
+    args = arguments(auto_scale_lr=True)
+    for given in ({}, dict(auto_scale_lr=None), dict(auto_scale_lr={})):
+        with pytest.raises(ConfigError, match='auto_scale_lr: --auto-scale'):
+            cli.fit_machine(args, Config(given))
+    cfg = Config(dict(auto_scale_lr=dict(base_batch_size=16)))
+    cli.fit_machine(args, cfg)
+    assert args.cfg_options['auto_scale_lr.enable'] is True
+    assert cfg.auto_scale_lr.enable is True
+
+
+def test_sync_bn_of_both_models_trains_in_one_process(make_config, batch):
+    """Of the student it becomes BN, of the teacher it is frozen."""
+    model = make_config('faster_rcnn_lshfm').model
+    teacher = make_config('faster_rcnn_student').model
+    model.architecture.backbone.update(SYNC)
+    teacher.backbone.update(SYNC)
+    teacher = MODELS.build(teacher)
+    assert isinstance(teacher.backbone.bn1, nn.SyncBatchNorm)
+    model = MODELS.build(dict(model, teacher=teacher, teacher_ckpt=None))
+    model = revert_sync_batchnorm(model).train()
+    assert type(model.student.backbone.bn1) is not nn.SyncBatchNorm
+    torch.manual_seed(0)
+    data = model.data_preprocessor(batch, training=True)
+    assert model(**data, mode='loss')['distill.loss_roi_lsh'].isfinite()
