@@ -115,6 +115,8 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
         cfg.optim_wrapper.type = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fp64'):
             cfg.optim_wrapper.pop(key, None)
+    if cfg.get('auto_scale_lr'):  # as --auto-scale-lr: batches are small
+        cfg.auto_scale_lr.enable = True
     cfg.randomness = dict(seed=0)
     return cfg
 
