@@ -47,9 +47,10 @@ if not _is_set_up() and stacks.is_begun():
         raise ImportError(error, name=__name__)
 
     from .compat import mmengine, mmrazor
+    from .utils.safe_classes import declare_safe_classes
 
     mmrazor.patch_mmrazor()
-    mmengine.declare_safe_classes()
+    declare_safe_classes()
     mmengine.register_config_names()
 
     from . import (

@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import Parameter, isclass, signature
+from pathlib import Path
 from typing import Any, TypeGuard
 
 
@@ -22,7 +23,9 @@ class NonFiniteError(FloatingPointError):
 VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
-def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
+def check_arguments(
+    field: str, kind: Any, given: Iterable[str], student: Any = None
+) -> None:
     """Raise ConfigError at an argument that a class does not take.
 
     What it takes as ``**kwargs`` is for the classes that it derives from.
@@ -31,6 +34,7 @@ def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
         field (str): Where the arguments stand, for messages.
         kind (type): The class.
         given (Iterable[str]): Names of arguments, as in a config.
+        student (dict): Config of the student inside, if there is one.
     """
     known: set[str] = set()
     for base in kind.__mro__ if isclass(kind) else ():
@@ -43,6 +47,8 @@ def check_arguments(field: str, kind: Any, given: Iterable[str]) -> None:
     for name in given:
         if known and name not in known | {'type', '_scope_'}:
             meant = nearest(name, known) or f'; it takes {sorted(known)}'
+            if isinstance(student, Mapping) and name in student:
+                meant = f'; the student has one, {field}.architecture.{name}'
             raise ConfigError(
                 f'{field}: {kind.__name__} takes no {name!r}{meant}'
             )
@@ -52,6 +58,16 @@ def nearest(name: str, names: Any) -> str:
     """The names that a wrong one may have meant, as half a sentence."""
     found = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f'; did you mean {" or ".join(map(repr, found))}?' if found else ''
+
+
+def from_here(path: str) -> str:
+    """Where a relative path starts, as half a sentence.
+
+    Those in ``_base_`` start at the file, and all others do not.
+    """
+    if '::' in path or Path(path).expanduser().is_absolute():
+        return ''
+    return ' in the folder in which the tool was started'
 
 
 NAMED_KEYS = 5

@@ -130,6 +130,14 @@ class Bench:
         """Train with a config."""
         self.tool('train', self.config(name, **changes))
 
+    def resume_of(self, name: str) -> None:
+        """Resume what was trained with another config."""
+        (self.folder / 'work_dirs').mkdir()
+        self.write('work_dirs/last_checkpoint', '')
+        other = self.folder / self.write(name, '')
+        self.write('work_dirs/config_file.txt', str(other))
+        self.tool('train', self.config(), '--resume')
+
     def data(self, change: Callable | None = None, **dataset: Any) -> None:
         """Train on annotations that are changed in place."""
         path = self.shapes / 'annotations/train.json'
@@ -764,7 +772,8 @@ ROWS = [
             'a detector and a classifier',
             lambda x: x.tool(
                 'make_config',
-                *(RESNET, RETINANET, '-o', 'mine.py', '--teacher-ckpt', 'x'),
+                *(RESNET, RETINANET, '-o', 'mine.py'),
+                *('--teacher-ckpt', x.teacher),
             ),
             True,
         ),
@@ -797,6 +806,18 @@ ROWS = [
         (
             'test: no such checkpoint',
             lambda x: x.tool('test', x.config(), 'epoch_1.pth'),
+        ),
+        (
+            'test: a setting beside the student, which has it',
+            lambda x: x.tool(
+                'test',
+                *(x.config('faster_rcnn_lshfm'), x.trained()),
+                *('--cfg-options', 'model.test_cfg.rcnn.score_thr=0.5'),
+            ),
+        ),
+        (
+            'train: the work folder of another config is resumed',
+            lambda x: x.resume_of('other.py'),
         ),
         (
             'export_student: no such checkpoint',
@@ -889,9 +910,17 @@ ROWS = [
             lambda x: x.tool(
                 'make_config',
                 *(RETINANET, RETINANET, '-o', 'b.py', '--tap', 'rois'),
-                *('--teacher-ckpt', 'teacher.pth'),
+                *('--teacher-ckpt', x.teacher),
             ),
             True,
+        ),
+        (
+            'make_config: no such weights',
+            lambda x: x.tool(
+                'make_config',
+                *(RETINANET, RETINANET, '-o', 'b.py'),
+                *('--teacher-ckpt', 'teacher.pth'),
+            ),
         ),
         (
             'make_config: a negative weight',

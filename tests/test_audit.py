@@ -1,7 +1,6 @@
 """The audit: silent failures are loud before the first update."""
 
 import copy
-import re
 
 import pytest
 import torch
@@ -74,10 +73,15 @@ def test_the_table_says_what_there_is(build, batch, said, teacher_checkpoint):
     assert facts['teacher'] == (
         f'loaded {keys} of {keys} keys from {teacher_checkpoint}'
     )
-    found = re.fullmatch(
-        r'random: all of its (\d+) weight matrices', facts['student']
+    weights = [k for k, v in model.student.named_parameters() if v.dim() > 1]
+    parts = [
+        f'{part} {n} of {n}'
+        for part in ('backbone', 'neck', 'rpn_head', 'roi_head')
+        if (n := sum(x.startswith(part) for x in weights))
+    ]
+    assert facts['student'] == (
+        f'random: {len(weights)} of {len(weights)} weights, {", ".join(parts)}'
     )
-    assert found and 0 < int(found[1]) < len(model.student.state_dict())
     # Whether to inherit was decided with the config, and its reason is there.
     assert 'starts at random' in rest[0] and 'inherit' not in rest[0]
     shape = tuple(calls[0].shape)
@@ -99,10 +103,37 @@ def test_the_table_says_what_there_is(build, batch, said, teacher_checkpoint):
     assert len(said) == 2  # once
 
 
-def test_inherited_weights_are_no_random_start(build, batch, said):
-    losses_of(build('faster_rcnn_recommended'), batch)
-    assert len(said) == 1
-    assert '| inherit: ' in said[0]
+def test_an_heir_has_a_backbone_that_starts_at_random(build, batch, said):
+    """All is counted in one unit, and that is said of the backbone."""
+    model = build('faster_rcnn_recommended')
+    losses_of(model, batch)
+    teacher = model.teacher.state_dict()
+    own = {
+        name: name in teacher and torch.equal(x, teacher[name])
+        for name, x in model.student.named_parameters()
+        if x.dim() > 1
+    }
+    taken, total = sum(own.values()), len(own)
+    assert 0 < taken < total
+    assert f'| inherit: {taken} of {total} weights ' in said[0]
+    assert f'| random: {total - taken} of {total} weights, ' in said[0]
+    assert said[1].startswith('student: no file gave its backbone a weight')
+
+
+def test_a_backbone_of_a_file_is_no_random_start(
+    build, batch, said, make_config, tmp_path
+):
+    student = MODELS.build(make_config('faster_rcnn_student').model)
+    state = student.backbone.state_dict()
+    torch.save(
+        {k: torch.rand(v.shape) for k, v in state.items()}, tmp_path / 'b'
+    )
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'b'))
+    changes = {'architecture.backbone.init_cfg': dict(init, _delete_=True)}
+    losses_of(build(**changes), batch)
+    (table,) = said
+    assert 'random: ' in table and ' weights, neck 3' not in table
+    assert 'backbone' not in table[table.index('random: ') :].split('\n')[0]
 
 
 def test_the_audit_changes_nothing(make_config):
@@ -399,10 +430,25 @@ def test_the_audit_alone_refuses_what_is_not_finite(make_config):
         runner.train()
 
 
-def test_the_audit_alone_refuses_weights_of_zero(make_config):
+def test_the_audit_alone_takes_a_control(make_config, said):
+    """All weights 0: what it is compared with is checked, too."""
     losses = {'distiller.losses.roi': [dict(type='LSHLoss', loss_weight=0)]}
-    runner = alone(make_config, 'faster_rcnn_lshfm', **losses)
-    with pytest.raises(ConfigError, match='all their weights are 0'):
+    alone(make_config, 'faster_rcnn_lshfm', **losses).train()
+    assert any(x.startswith(OFF) for x in said)
+
+
+def test_plain_models_are_checked(make_config, said):
+    """A newcomer's first training is that of the teacher."""
+    runner = alone(make_config, 'faster_rcnn_student')
+    runner.train()
+    assert said == [
+        'train_dataloader: one batch passed the model',
+        'val_dataloader: one batch passed the model and was evaluated',
+    ]
+    assert not runner.optim_wrapper.optimizer.state  # no step
+    runner = alone(make_config, 'faster_rcnn_student')
+    runner.model.rpn_head.loss_bbox.loss_weight = torch.nan
+    with pytest.raises(ConfigError, match='loss.* is not finite in the first'):
         runner.train()
 
 
@@ -413,7 +459,7 @@ def test_the_audit_alone_evaluates_one_batch(make_config, said):
     evaluated, compute = [], metric.compute_metrics
     metric.compute_metrics = lambda x: evaluated.append(x) or compute(x)
     runner.train()
-    passed = 'val_dataloader: one batch passed the student and was evaluated'
+    passed = 'val_dataloader: one batch passed the model and was evaluated'
     assert said[-1] == passed
     assert [truth['img_id'] for truth, _ in evaluated[0]] == [1, 2]
     assert runner.message_hub.get_scalar('val/coco/bbox_mAP').current() < 1
@@ -463,7 +509,7 @@ def test_a_student_that_cannot_be_evaluated_is_an_error(
     runner = alone(make_config, changes=changes)
     with pytest.raises(error, match=message):
         runner.train()
-    assert said[-1].startswith('val_dataloader: the student cannot be evalua')
+    assert said[-1].startswith('val_dataloader: the model cannot be evaluat')
 
 
 def test_a_file_of_the_whole_comes_after_those_of_parts(make_config, tmp_path):

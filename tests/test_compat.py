@@ -17,6 +17,7 @@ from mmengine.runner import checkpoint
 from lshfm_mm.compat import mmengine, mmrazor
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.utils.checkpoints import read_checkpoint
+from lshfm_mm.utils.safe_classes import declare_safe_classes
 
 
 class Marker:
@@ -121,7 +122,7 @@ def test_it_says_what_it_did_at_debug_level():
         in said.stderr
     )
     assert (
-        'DEBUG:lshfm_mm.compat.mmengine:declared safe for torch.load'
+        'DEBUG:lshfm_mm.utils.safe_classes:declared safe for torch.load'
         in said.stderr
     )
 
@@ -203,7 +204,7 @@ def test_a_module_that_imports_is_left_alone(monkeypatch):
 
 
 def test_what_mmengine_writes_loads(tmp_path):
-    mmengine.declare_safe_classes()  # OneDL's loader withdraws them
+    declare_safe_classes()  # OneDL's loader withdraws them
     path = tmp_path / 'checkpoint.pth'
     history = HistoryBuffer(np.array([1.0, 2.0]), np.array([1, 1]))
     state = dict(a=np.float32(3), b=np.int64(4), c=np.float64(5), d=history)

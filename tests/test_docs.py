@@ -1,6 +1,7 @@
 """Links lead somewhere, configs build, and every command is run."""
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
+from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmrazor.registry import MODELS
 
 from lshfm_mm.pairing import write_config
@@ -88,7 +90,7 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
     """Student and teacher of one width; then the embedding of the page."""
     page = (REPO / 'docs/classification.md').read_text('utf-8')
     blocks = re.findall(r'```python\n(.*?)```', page, re.S)
-    [code] = [x for x in blocks if x.startswith("_base_ = 'student.py'")]
+    [code] = [x for x in blocks if x.startswith("_base_ = 'student.py'  #")]
     [embedding] = [x for x in blocks if x.startswith('student = _base_.mod')]
     monkeypatch.chdir(tmp_path)
     base = (REPO / 'configs/imagenet/resnet18_in1k.py').resolve()
@@ -119,6 +121,45 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
         }
         neck = model.student.neck
         assert getattr(neck, 'out_channels', None) == width
+
+
+@pytest.mark.parametrize('page', ['classification', 'your_detector'])
+def test_own_images_on_the_pages(page, tmp_path, monkeypatch, shapes_root):
+    """Both configs read their data, and make_config pairs and inherits."""
+    text = (REPO / f'docs/{page}.md').read_text('utf-8')
+    blocks = re.findall(r'```python\n(.*?)```', text, re.S)
+    [student] = [x for x in blocks if 'data/mine' in x]
+    [teacher] = [x for x in blocks if '50' in x and x[10:20] == 'student.py']
+    monkeypatch.chdir(tmp_path)
+    for name, code in (('student', student), ('teacher', teacher)):
+        Path(f'{name}.py').write_text(code, 'utf-8')
+    shutil.copytree(shapes_root / 'val', 'data/mine/train')
+    shutil.copytree(shapes_root / 'val', 'data/mine/val')
+    image = next(Path('data/mine/val').iterdir())
+    for name in ('cat', 'dog', 'bird'):
+        for split in ('train', 'val'):
+            folder = Path('data/mine', split, name)
+            folder.mkdir(parents=True)
+            shutil.copy(image, folder)
+    content = json.loads((shapes_root / 'annotations/val.json').read_text())
+    for old, new in zip(
+        content['categories'], ('cat', 'dog', 'bird', *'abc'), strict=True
+    ):
+        old['name'] = new
+    for split in ('train', 'val'):
+        Path(f'data/mine/{split}.json').write_text(json.dumps(content))
+    Path('t.pth').touch()
+    write_config('teacher.py', 'student.py', 'distil.py', 't.pth')
+    cfg = Config.fromfile('distil.py')
+    assert cfg.model.inherit
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        for split in ('train', 'val'):
+            loader = cfg[f'{split}_dataloader']
+            dataset = DATASETS.build(loader.dataset)
+            item = dataset[0]
+            assert len(dataset.metainfo['classes']) == 3
+            assert max(item['inputs'].shape) in (224, 320)
+            METRICS.build(cfg[f'{split}_evaluator'.replace('train', 'val')])
 
 
 def commands(page: str) -> list[str]:
@@ -170,6 +211,9 @@ ALIKE = {
     r'python tools/train\.py \S+ --resume': 'test_tools.test_training_resumes',
     r'python tools/(test|export_student)\.py .*': (
         'test_tools.test_the_student_scores_the_same_in_unmodified_mmdet'
+    ),
+    r'python tools/make_config\.py teacher\.py .* --beta 0 .*': (
+        'test_pairing.test_a_weight_of_0_writes_the_control'
     ),
     r'python tools/train\.py +mmrazor::\S+\.py': (
         'test_mmrazor_configs.test_the_quickest_goes_all_the_way'

@@ -622,7 +622,7 @@ def test_norms_of_two_processes(classifier, tmp_path, monkeypatch):
     assert changed == {f'{norm}.{x}' for x in model.neck.norm.state_dict()}
     assert len(changed) < 0.1 * len(before)
     alien = {'conv.weight': torch.zeros(1)}
-    with pytest.raises(ConfigError, match='load_from: of its 1 keys 0 fit'):
+    with pytest.raises(ConfigError, match='load_from: of its 1 keys .* 0 fit'):
         model.load_state_dict(alien, strict=False)
 
 

@@ -31,6 +31,7 @@ from lshfm_mm.compat.mmrazor_configs import (
 from lshfm_mm.datasets import shapes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export.student import student_config
+from lshfm_mm.utils.checkpoints import load
 
 from . import mmrazor_run
 
@@ -205,7 +206,7 @@ def _check_student(work: Path, family: str) -> None:
         assert 'mmrazor' not in re.sub("'[^']*//[^']*'", '', cfg.pretty_text)
     exported = torch.load(work / 'student.pth', weights_only=True)
     last = (work / 'run/last_checkpoint').read_text(encoding=None)
-    trained = torch.load(work / last, weights_only=True)['state_dict']
+    trained = load('checkpoint', str(work / last))['state_dict']
     init_default_scope(cfg.default_scope)
     student = MODELS.build(dict(cfg.model, _scope_=cfg.default_scope))
     student.load_state_dict(exported['state_dict'], strict=True)
@@ -313,8 +314,6 @@ def test_the_bases_of_a_copy_are_read_too(tmp_path, monkeypatch):
         "visualizer = dict(_scope_='mmcls', type='ClsVisualizer')\n"
         'base_of_train = _base_.train_dataloader\n'
     )
-    with pytest.raises(ModuleNotFoundError, match='mmcls'):
-        Config.fromfile(path)
     patch_config_reading()
     cfg = Config.fromfile(path)
     assert cfg.visualizer == dict(

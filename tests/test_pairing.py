@@ -17,6 +17,7 @@ from lshfm_mm.export import export_student
 from lshfm_mm.export.student import student_config
 from lshfm_mm.pairing import write_config
 from lshfm_mm.pairing.write import _classes
+from lshfm_mm.utils.configs import read_config
 
 from .test_detectors import cascade, faster, retinanet, shrink
 
@@ -36,7 +37,9 @@ def write(tmp_path, make_config):
             cfg.model = model
             cfg.dump(tmp_path / f'{name}.py')
         out = tmp_path / 'distilled.py'
-        kwargs.setdefault('teacher_ckpt', str(tmp_path / 'teacher.pth'))
+        weights = tmp_path / 'teacher.pth'
+        weights.touch()
+        kwargs.setdefault('teacher_ckpt', str(weights))
         write_config(
             str(tmp_path / 'teacher.py'),
             str(tmp_path / 'student.py'),
@@ -121,10 +124,85 @@ def test_a_data_set_that_may_order_its_classes_otherwise(tmp_path, write):
         str(tmp_path / 'other.py'),
         str(tmp_path / 'student.py'),
         str(out),
-        'teacher.pth',
+        str(tmp_path / 'teacher.pth'),
     )
     assert not Config.fromfile(out).model.inherit
     assert 'order their classes' in out.read_text()
+
+
+def test_cwd_mimics_the_maps_of_the_necks(write, batch):
+    cfg = write(faster(8), faster(4), loss='cwd')
+    assert cfg.model.type == 'FeatureMimicDistill' and cfg.model.inherit
+    distiller = cfg.model.distiller
+    assert distiller.taps == dict(fpn=dict(layer='neck', record='output'))
+    loss = dict(type='ChannelWiseDivergence', loss_weight=160)
+    assert distiller.losses == dict(fpn=[loss])
+    # Necks that differ; a tap that is asked for, with its window left alone.
+    for teacher in (faster(8, neck=32), retinanet(8)):
+        assert write(teacher, faster(4), loss='cwd', force=True)
+    cfg = write(
+        retinanet(8), retinanet(4), tap='dense', loss='cwd', force=True
+    )
+    assert cfg.model.distiller.losses == dict(cls=[loss])
+
+
+def test_a_weight_of_0_writes_the_control(write):
+    cfg = write(faster(8), faster(4), beta=0)
+    assert cfg.model.inherit
+    losses = cfg.model.distiller.losses.values()
+    assert [x.loss_weight for y in losses for x in y] == [0, 0, 0]
+
+
+def test_what_an_heir_keeps_is_named(write, tmp_path):
+    teacher = faster(8)
+    teacher.roi_head.bbox_head.fc_out_channels *= 2
+    assert write(teacher, faster(4)).model.inherit
+    text = ' '.join((tmp_path / 'distilled.py').read_text().split())
+    assert (
+        'outside the backbone are taken, not those of '
+        'neck.lateral_convs.0.conv, neck.lateral_convs.1.conv, '
+        'neck.lateral_convs.2.conv, neck.lateral_convs.3.conv, '
+        'roi_head.bbox_head.fc_cls, roi_head.bbox_head.fc_reg, '
+        'roi_head.bbox_head.shared_fcs.0, roi_head.bbox_head.shared_fcs.1. '
+    ) in text
+
+
+@pytest.mark.parametrize(
+    ('changes', 'inherits'),
+    [
+        ({}, True),
+        (dict(data_root='data/other'), False),
+        (dict(classes=['b', 'a']), False),
+    ],
+)
+def test_classes_of_the_same_files_have_one_order(tmp_path, changes, inherits):
+    """A folder a class, of mmpretrain, says itself which there are."""
+    paths = []
+    for name, depth in (('teacher', 34), ('student', 18)):
+        cfg = read_config(
+            name, f'mmpretrain::resnet/resnet{depth}_8xb32_in1k.py'
+        )
+        cfg.train_dataloader.dataset = dict(
+            type='CustomDataset',
+            data_root='data/mine',
+            pipeline=[dict(t=name)],
+        )
+        if name == 'student':
+            cfg.train_dataloader.dataset.update(changes)
+        paths.append(str(tmp_path / f'{name}.py'))
+        cfg.dump(paths[-1])
+    out, weights = tmp_path / 'out.py', tmp_path / 'teacher.pth'
+    weights.touch()
+    write_config(*paths, str(out), str(weights))
+    assert Config.fromfile(out).model.inherit == inherits
+
+
+def test_classes_that_mmpretrain_is_given_are_those_that_count():
+    data = dict(type='ImageNet', data_root='x', classes=['b', 'a'])
+    cfg = Config(
+        dict(train_dataloader=dict(dataset=data), default_scope='mmpretrain')
+    )
+    assert _classes(cfg) == ['b', 'a']
 
 
 def test_cascades_mimic_stage_by_stage(write):
@@ -195,20 +273,22 @@ def test_different_heads_mimic_the_necks(write):
     assert not cfg.model.inherit  # strides 4 to 64 and 8 to 128
 
 
-def test_arguments_go_first(write):
+def test_arguments_go_first(write, tmp_path):
+    path = str(tmp_path / 'start.pth')
+    Path(path).touch()
     cfg = write(
         retinanet(8),
         retinanet(4),
         tap='fpn',
         loss='lsh',
         beta=3.0,
-        student_ckpt='start.pth',
+        student_ckpt=path,
     )
     assert cfg.model.distiller.losses.fpn == [
         dict(type='LSHLoss', feature_dim=16, std=0.25, loss_weight=3)
     ]
     start = cfg.model.architecture.init_cfg
-    assert start == dict(type='Pretrained', checkpoint='start.pth')
+    assert start == dict(type='Pretrained', checkpoint=path)
 
 
 def test_classifiers_mimic_the_pooled_feature(tmp_path):
@@ -259,6 +339,13 @@ def test_the_papers_loss_of_classifiers_is_correct_only(tmp_path):
         (dict(loss='kd'), "loss: must be one of ('recommended', "),
         (dict(teacher_ckpt=None), 'teacher_ckpt: is not given, and'),
         (dict(beta=float('nan')), 'loss_weight: must be a finite number'),
+        (
+            dict(teacher_ckpt='gone.pth'),
+            'teacher_ckpt: no such file: gone.pth in the folder in which the '
+            'tool was started; train it first',
+        ),
+        (dict(student_ckpt='/gone.pth'), 'student_ckpt: no such file: /gone.'),
+        (dict(tap='roi', loss='cwd'), "roi: CWD compares maps, those of ('fp"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -284,7 +371,7 @@ def test_the_configs_that_are_read_are_not_overwritten(write, tmp_path):
                 str(tmp_path / 'teacher.py'),
                 str(student),
                 str(out),
-                'teacher.pth',
+                str(tmp_path / 'teacher.pth'),
                 force=True,
             )
     assert student.read_text() == before
@@ -331,7 +418,12 @@ def test_modules_that_either_config_imports_are_imported(write, tmp_path):
     cfg.custom_imports = dict(imports=['mmpretrain.models'])
     cfg.dump(path)
     out = tmp_path / 'again.py'
-    write_config(str(tmp_path / 'teacher.py'), str(path), str(out), 'a.pth')
+    write_config(
+        str(tmp_path / 'teacher.py'),
+        str(path),
+        str(out),
+        str(tmp_path / 'teacher.pth'),
+    )
     found = Config.fromfile(out).custom_imports.imports
     assert found == ['lshfm_mm', 'mmpretrain.models']
 
@@ -372,15 +464,15 @@ def test_a_config_is_not_overwritten_unless_forced(write):
 def test_the_tool_prints_what_to_do_next(write, tmp_path, monkeypatch, capsys):
     write(faster(8), faster(4))
     arguments = [str(tmp_path / x) for x in ('teacher.py', 'student.py')]
-    out = str(tmp_path / 'again.py')
+    out, weights = (str(tmp_path / x) for x in ('again.py', 'teacher.pth'))
     monkeypatch.setattr(
         sys,
         'argv',
-        ['make_config', *arguments, '-o', out, '--teacher-ckpt', 'a.pth'],
+        ['make_config', *arguments, '-o', out, '--teacher-ckpt', weights],
     )
     runpy.run_path(str(REPO / 'tools/make_config.py'), run_name='__main__')
     assert f'python tools/train.py {out}' in capsys.readouterr().out
-    assert Config.fromfile(out).model.teacher_ckpt == 'a.pth'
+    assert Config.fromfile(out).model.teacher_ckpt == weights
 
 
 @pytest.mark.parametrize('kind', ['roi', 'dense', 'fpn'])

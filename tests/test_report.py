@@ -27,9 +27,11 @@ from lshfm_mm.insight.collect import (
     load_student,
 )
 from lshfm_mm.insight.curves import read_curves
+from lshfm_mm.insight.mimicked import mimicked_layers
 from lshfm_mm.insight.report import page
 from lshfm_mm.insight.summarize import BINS, _joint, summarize
 
+from .conftest import read_shapes
 from .processes import run_tool
 from .test_analysis import classifier
 
@@ -54,7 +56,11 @@ def students(make_config, tmp_path_factory):
             state = {f'architecture.{k}': v for k, v in state.items()}
         paths[name] = str(folder / f'run{seed}/epoch_1.pth')
         Path(paths[name]).parent.mkdir()
-        torch.save({'state_dict': state, 'meta': {}}, paths[name])
+        trained = make_config(
+            f'faster_rcnn_{("student", "recommended")[seed]}'
+        )
+        meta = {'cfg': trained.pretty_text}
+        torch.save({'state_dict': state, 'meta': meta}, paths[name])
     log(
         folder / 'run1/1/vis_data',
         [dict(loss=3, epoch=1, iter=x, step=x) for x in (1, 2)]
@@ -125,6 +131,55 @@ def test_all_numbers_are_there_and_are_json(analysis, shapes_root):
             'coco/bbox_mAP': [[2, 0.1]],
         }
     }
+
+
+def test_what_a_student_mimicked_stands_in_its_checkpoint(make_config):
+    cfg = make_config('faster_rcnn_recommended')
+    layers = ['input of roi_head.bbox_head.shared_fcs.1', 'output of neck']
+
+    def found(text):
+        return mimicked_layers({'meta': {'cfg': text}})
+
+    assert found(cfg.pretty_text) == layers
+    cfg.model.distiller.active = ['fpn']
+    assert found(cfg.pretty_text) == layers[1:]
+    assert found(make_config('faster_rcnn_student').pretty_text) == []
+    assert found('raise SystemExit\nmodel = dict(type=exit())') == []
+    long_form = dict(distiller=dict(student_recorders={}))
+    assert found(f'model = {long_form}') is None
+    assert found('<class>') is found({}) is None
+    assert found('a = 1') is found(None) is mimicked_layers({}) is None
+
+
+def test_students_that_mimicked_another_layer_are_named(analysis):
+    found, images = analysis
+    assert found['mimicked']['alone'] == []
+    text = page(found, images)
+    assert 'alone has mimicked no layer.' in text
+    assert (
+        'l2 &amp; &lt;lsh&gt; has not mimicked this layer, but input of '
+        'roi_head.bbox_head.shared_fcs.1 and output of neck.'
+    ) in text
+    here = ['input of roi_head.bbox_head.fc_cls']
+    other = found | {'mimicked': {'alone': here, 'l2 & <lsh>': None}}
+    assert 'mimicked' not in page(other, images)
+
+
+def test_labels_leave_small_objects_in_sight(analysis):
+    """They have none, and outlines are drawn over those of others."""
+    found, images = analysis
+    shot = found['shown'][0]
+    box = [10.0, 20.0, 50.0, 60.0]
+    small = [12.0, 12.0, 18.0, 18.0]
+    truth = [dict(label='large', box=box), dict(label='small', box=small)]
+    shots = [shot | dict(truth=truth, predictions={})]
+    shots[0]['predictions'] = {k: [] for k in found['metrics']}
+    text = page(found | dict(shown=shots), images[:1])
+    assert 'with a score above 0.4' in text
+    drawn = text[text.index('aria-label="ground truth') :].split('</svg>')[0]
+    assert re.findall(r'<text [^>]*>(.*?)</text>', drawn) == ['large']
+    assert re.findall('<title>(.*?)</title>', drawn) == ['large', 'small']
+    assert drawn.index('</text>') < drawn.index('<title>')
 
 
 class Page(HTMLParser):
@@ -400,11 +455,25 @@ def test_a_page_of_classifiers(shapes_root, tmp_path):
         cfg.dump(tmp_path / 'config.py')
         model = build_algorithm(cfg).student
         torch.save({'state_dict': model.state_dict()}, tmp_path / 's.pth')
+        plain = str(tmp_path / 'plain.pth')
+        alone = read_shapes('multi_student').model
+        alone.backbone.pop('init_cfg', None)
+        alone['_scope_'] = 'mmpretrain'
+        torch.save({'state_dict': MODELS.build(alone).state_dict()}, plain)
         found, images = analyze(
             str(tmp_path / 'config.py'),
-            {'one': str(tmp_path / 's.pth')},
+            {'one': str(tmp_path / 's.pth'), 'alone': plain},
             images=['000002.png'],
         )
+        with pytest.raises(ConfigError, match='none of .* has the embedding'):
+            analyze(str(tmp_path / 'config.py'), {'alone': plain}, images=0)
+    # Without the embedding it is evaluated, and its features are not.
+    assert list(found['taps']['pooled']['students']) == ['one']
+    assert found['metrics']['alone']['multi-label/mAP'] > 0
+    sizes = [x['parameters'] for x in found['metrics'].values()]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert len(found['shown'][0]['predictions']['alone']) == 3
+    assert 'alone is not compared at all: it has no' in page(found, images)
     assert found['task'] == 'classification' and found['images'] == 6
     tap = found['taps']['pooled']
     assert tap['samples'] == 'images'

@@ -887,7 +887,7 @@ def test_torch_names_what_it_does_not_take_for_safe(tmp_path):
         get_unsafe_globals_in_checkpoint(tmp_path / 'x.pth')
 
 
-@used_by('compat (declare_safe_classes)')
+@used_by('utils.safe_classes')
 def test_mmengines_checkpoints_hold_only_names_that_we_call_safe(tmp_path):
     history = HistoryBuffer(np.array([1.0]), np.array([1]))
     content = dict(

@@ -30,13 +30,15 @@ def main() -> None:
     parser.add_argument(
         '--loss',
         default='recommended',
-        help=f'one of {", ".join(LOSSES)} (default: %(default)s)',
+        help=f'one of {", ".join(LOSSES)} (default: %(default)s); cwd '
+        f"compares maps, the last three are the paper's",
     )
     parser.add_argument(
         '--beta',
         type=float,
         help='weight of the losses, a quarter of it on the necks beside RoIs '
-        '(default: 4 on RoIs, else 1; 7 for those of the paper)',
+        '(default: 4 on RoIs, else 1; 160 for cwd; 7 for those of the paper); '
+        '0 writes the control, which mimics nothing',
     )
     parser.add_argument(
         '--force', action='store_true', help='overwrite the file'

@@ -1,6 +1,6 @@
 """Train a model or a distillation: the train tool of mmdet or mmpretrain.
 
-Beside its arguments there are two flags for distillations.
+Beside its arguments there are two flags.
 """
 
 import argparse
@@ -20,12 +20,14 @@ def main() -> None:
     parser.add_argument(
         '--check',
         action='store_true',
-        help='audit a batch, evaluate one, stop before the first update',
+        help='audit a batch, evaluate one, stop before the first update; the '
+        'gradients of losses are only compared in a training',
     )
     parser.add_argument(
         '--check-teacher',
         action='store_true',
-        help='evaluate the teacher on the validation set first',
+        help='evaluate the teacher of a distillation on the validation set '
+        'first',
     )
     flags, sys.argv[1:] = parser.parse_known_args()
     if {'-h', '--help'} & {*sys.argv}:
@@ -37,7 +39,7 @@ def main() -> None:
     cli.fit_machine(args, cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     check_weights_files(cfg)
-    cli.prepare_training(args, cfg)
+    cli.prepare_training(args, cfg, trains=not flags.check)
     cli.start_processes(args, cfg)
     if flags.check_teacher:
         cli.evaluate_teacher(cfg, args.launcher)

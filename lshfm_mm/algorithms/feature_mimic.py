@@ -26,12 +26,11 @@ from ..errors import ConfigError, check_arguments, check_bools
 from ..teachers.execution import TeacherExecution
 from ..teachers.host import TeacherHost
 from ..teachers.images import ImageConverter
-from ..teachers.inherit import inherit_weights
 from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
 from .student_proxy import STUDENT, StudentProxy
-from .student_weights import count_fitting, explained, weights_from_files
+from .student_weights import count_fitting, explained, start
 from .trained_parts import check_parts, in_step, is_under
 
 
@@ -70,7 +69,8 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
 
     Attributes:
         student_origins (list[str]): Where the student's weights come from.
-        student_faults (list[str]): Files that gave it (almost) nothing.
+        student_random, student_faults (list[str]): Weights that nothing gave,
+            and files that gave (almost) nothing.
 
     Raises:
         ConfigError: If student, teacher and distiller do not fit together.
@@ -90,7 +90,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         student_trainable: bool | Sequence[str] = True,
         **kwargs: Any,
     ) -> None:
-        check_arguments('model', type(self), kwargs)
+        check_arguments('model', type(self), kwargs, architecture)
         check_bools(dict(teacher_strict=teacher_strict, inherit=inherit))
         if kwargs.pop('teacher_trainable', False) is not False:
             raise ConfigError(
@@ -120,6 +120,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         self._execution.prepare(self.teacher)
         self.inherit = inherit
         self.student_origins: list[str] = []
+        self.student_random: list[str] = []
         self.student_faults: list[str] = []
         self._freeze(student_trainable)
         self._maps = TeacherMaps(guest, self.distiller.teacher_recorders)
@@ -157,7 +158,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         """
         if self.distillation_stopped:
             losses = self._run_student(batch_inputs, data_samples)
-            self.distiller.records.empty()
+            self.distiller.leave_nothing()
             return in_step(self, losses)
         recorders = self.distiller.teacher_recorders
         with recorders:
@@ -184,23 +185,20 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
             super().init_weights()
         if not first_time:
             return
-        origins, faults = weights_from_files(self.student)
-        self.student_origins, self.student_faults = origins, faults
-        if self.inherit:
-            taken = inherit_weights(self.student, self.teacher)
-            self.student_origins.append(
-                f'inherit: {len(taken)} of '
-                f'{len(self.student.state_dict())} tensors'
-            )
+        self.student_origins, self.student_faults, self.student_random = start(
+            self.student, self.teacher if self.inherit else None
+        )
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any
     ) -> None:
         """Load a checkpoint; one with (almost) nothing for it is wrong."""
         if state_dict:
-            self.student_origins.append(
-                count_fitting(state_dict, prefix + STUDENT, self.student)
+            line, given = count_fitting(
+                state_dict, prefix + STUDENT, self.student
             )
+            self.student_origins.append(line)
+            self.student_random = sorted({*self.student_random} - given)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> 'FeatureMimicDistill':

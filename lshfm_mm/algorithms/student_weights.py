@@ -1,5 +1,6 @@
 """Where the weights come from that a student starts with."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from ..errors import ConfigError, few
+from ..teachers.inherit import inherit_weights
 from ..utils.checkpoints import find_weights, prefix_of
 from ..utils.configs import stem
 from .trained_parts import is_under
@@ -19,8 +21,8 @@ FEW = 0.1  # of a model's weights; a file that gives fewer is another model's
 
 def count_fitting(
     state: Mapping[str, Any], prefix: str, student: nn.Module
-) -> str:
-    """Count, in words, what of a state dict fits a student.
+) -> tuple[str, set[str]]:
+    """Count, in words, what of a state dict fits a student, and name it.
 
     The student's keys have a prefix there.
 
@@ -33,7 +35,8 @@ def count_fitting(
         for key, shape in own.items()
         if key in state and state[key].shape != shape
     ]
-    fitting = sum(key in state for key in own) - len(misshapen)
+    fits = {key for key in own if key in state} - {*misshapen}
+    fitting = len(fits)
     # MMDetection's SyncNormHook loads norms alone, which all fit.
     if fitting < FEW * min(len(own), len(state)):
         raise ConfigError(
@@ -43,23 +46,28 @@ def count_fitting(
             f'into the init_cfg of the student: architecture=dict(init_cfg='
             f"dict(type='Pretrained', checkpoint='...'))"
         )
-    return (
+    line = (
         f'checkpoint: {fitting} of {len(own)} keys of the student'
         + (f', {len(misshapen)} misshapen: ' if misshapen else '')
         + few(misshapen)
     )
+    return line, {key.removeprefix(prefix) for key in fits}
 
 
-def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
+def weights_from_files(
+    student: nn.Module,
+) -> tuple[list[str], list[str], list[str]]:
     """Look which pretrained files gave an initialised model its weights.
 
     Compared are values, not names: some backbones rename what they load.
 
     Returns:
-        tuple[list[str], list[str]]: A line for each file that gave weights,
-        and one for each that gave (almost) none.
+        tuple[list[str], list[str], list[str]]: A line for each file that gave
+        weights, one for each that gave (almost) none, and the names of what
+        none gave.
     """
     origins: list[str] = []
+    taken: set[str] = set()
     faults: list[str] = []
     done: list[str] = []  # a file of the whole comes after those of parts
     for name, module in student.named_modules():
@@ -71,20 +79,55 @@ def weights_from_files(student: nn.Module) -> tuple[list[str], list[str]]:
             path = cfg['checkpoint']
             given = find_weights(CheckpointLoader.load_checkpoint(path, 'cpu'))
             leaves = given.values()
-            own = [x.cpu() for x in varied_weights(module)]
-            held = sum(any(_is_same(x, y) for y in leaves) for x in own)
+            own = varied_weights(module)
+            held = [
+                key
+                for key, x in own.items()
+                if any(_is_same(x.cpu(), y) for y in leaves)
+            ]
             field = f'{name}.init_cfg'.lstrip('.')
-            if held < FEW * len(own):
+            if len(held) < FEW * len(own):
                 faults.append(
-                    f'architecture.{field}: {path} gave {held} of its '
+                    f'architecture.{field}: {path} gave {len(held)} of its '
                     f'{len(own)} weights, the student would start from '
                     f'scratch; {_advice(module, given)}'
                 )
             else:
                 origins.append(
-                    f'{field}: {held} of {len(own)} weights from {path}'
+                    f'{field}: {len(held)} of {len(own)} weights from {path}'
                 )
-    return origins, faults
+                taken |= {f'{name}.{key}'.lstrip('.') for key in held}
+    random = [x for x in varied_weights(student) if x not in taken]
+    return origins, faults, random
+
+
+def start(
+    student: nn.Module, teacher: nn.Module | None
+) -> tuple[list[str], list[str], list[str]]:
+    """Let an initialised student inherit from a teacher, if there is one.
+
+    Returns:
+        tuple[list[str], list[str], list[str]]: Those of
+        :func:`weights_from_files`, with what was inherited.
+    """
+    origins, faults, random = weights_from_files(student)
+    if teacher is not None:
+        taken = inherit_weights(student, teacher)
+        weights = varied_weights(student)
+        heirs = weights.keys() & taken
+        origins.append(f'inherit: {len(heirs)} of {len(weights)} weights')
+        random = [x for x in random if x not in heirs]
+    return origins, faults, random
+
+
+def describe_random(student: nn.Module, random: list[str]) -> str:
+    """Count, in words, the weights of a student that start at random."""
+    weights = varied_weights(student)
+    of_part = [Counter(x.split('.')[0] for x in y) for y in (random, weights)]
+    parts = [f'{x} {n} of {of_part[1][x]}' for x, n in of_part[0].items()]
+    return (
+        f'random: {len(random)} of {len(weights)} weights, {", ".join(parts)}'
+    )
 
 
 @contextmanager
@@ -115,6 +158,10 @@ def _is_same(weight: Tensor, given: Tensor) -> bool:
     return same_shape and torch.equal(weight, given.to(weight.dtype))
 
 
-def varied_weights(module: nn.Module) -> Iterator[Tensor]:
+def varied_weights(module: nn.Module) -> dict[str, Tensor]:
     """Parameters that are no constants at the start, as biases and BN are."""
-    return (x.detach() for x in module.parameters() if x.dim() > 1)
+    return {
+        name: x.detach()
+        for name, x in module.named_parameters()
+        if x.dim() > 1
+    }

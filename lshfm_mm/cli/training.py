@@ -16,7 +16,7 @@ from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import ConfigError
 from ..teachers.loading import build_teacher
 from ..training.evaluation import validate
-from ..training.resuming import find_whole, read_resumable
+from ..training.resuming import claim_folder, find_whole, read_resumable
 from ..utils.configs import stem
 from .unsuited import check_suited
 
@@ -70,12 +70,7 @@ def start_processes(args: Namespace, cfg: Config) -> None:
 
 
 def audit_options(cfg: Config) -> dict[str, Any]:
-    """Overrides under which a distillation is the audit of its first batch.
-
-    Raises:
-        ConfigError: If the config is of something else.
-    """
-    _check_distils(cfg, '--check')
+    """Overrides under which a training is the audit of its first batch."""
     loop = cfg.train_cfg.to_dict()
     by_epoch = loop.pop('by_epoch', True)
     kind = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
@@ -122,16 +117,20 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
     return metrics
 
 
-def prepare_training(args: Namespace, cfg: Config) -> None:
+def prepare_training(
+    args: Namespace, cfg: Config, trains: bool = True
+) -> None:
     """Choose the checkpoint to resume, and the hooks of each training.
 
     Args:
         args (Namespace): Arguments of the train tool; changed in place.
         cfg (Config): The config, with its overrides.
+        trains (bool): Whether the work folder will be written to.
 
     Raises:
-        ConfigError: If there is a checkpoint to resume, but no whole one; or
-            a hook or loop that a distillation cannot have.
+        ConfigError: If there is a checkpoint to resume, but no whole one, or
+            that of another config; or a hook or loop that a distillation
+            cannot have.
     """
     if _mimics(cfg):
         check_suited(cfg)
@@ -140,9 +139,11 @@ def prepare_training(args: Namespace, cfg: Config) -> None:
     if wanted is None and cfg.get('resume'):
         wanted = cfg.get('load_from') or 'auto'
     content: dict[str, Any] = {}
+    folder = args.work_dir or cfg.get('work_dir')
+    folder = folder or f'work_dirs/{Path(args.config).stem}'
+    if trains:
+        claim_folder(folder, args.config, wanted == 'auto')
     if wanted == 'auto':
-        folder = args.work_dir or cfg.get('work_dir')
-        folder = folder or f'work_dirs/{Path(args.config).stem}'
         wanted, content = find_whole(cfg, folder) or (None, {})
     elif wanted is not None and '://' not in wanted:
         content = read_resumable(wanted)

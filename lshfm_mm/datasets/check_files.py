@@ -10,7 +10,7 @@ import mmdet
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, Registry
 
-from ..errors import ConfigError
+from ..errors import ConfigError, from_here
 from ..utils.checkpoints import check_finite, read_state_dict
 from ..utils.configs import model_config, stem
 from .annotations import check_annotations
@@ -102,8 +102,8 @@ def check_weights_files(cfg: Config) -> None:
             continue
         if not Path(path).expanduser().is_file():
             raise ConfigError(
-                f'{field}: no such file: {path}; do the training before this '
-                f'one, or set it to None'
+                f'{field}: no such file: {path}{from_here(path)}; do the '
+                f'training before this one, or set it to None'
             )
         state = read_state_dict(field, path)
         check_finite(field, path, state)

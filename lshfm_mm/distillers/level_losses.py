@@ -35,8 +35,12 @@ def loss_over_levels(
         shares = [count / max(sum(counts), 1) for count in counts]
     if not takes_weights(type(loss)):
         weights = None
-    # All levels of a set have one scale; a subclass has its own idea of it.
-    if type(loss) is not RelativeL2Loss or not one_set:
+    # All levels of a set have one scale; another forward its own idea of it.
+    if (
+        not one_set
+        or not isinstance(loss, RelativeL2Loss)
+        or type(loss).forward is not RelativeL2Loss.forward
+    ):
         return _sum(loss, levels, shares, weights)
     plain = FeatureL2Loss(loss.loss_weight, loss.window)
     unit = FeatureL2Loss(window=loss.window)

@@ -52,6 +52,8 @@ class LevelPairs:
         self.records = records
         self.connectors = connectors
         self._warned: set[str] = set()
+        # Of taps whose pairs were certain once: strides do not change.
+        self._pairs: dict[str, list[tuple[int, int]]] = {}
 
     def of(self, name: str, rows: Tensor | None) -> list[Level]:
         """Levels at a tap, after its connector, in float32 or better.
@@ -100,7 +102,20 @@ class LevelPairs:
         self, name: str, students: list[Tensor], teachers: list[Tensor]
     ) -> list[tuple[int, int]]:
         shapes = [[tuple(x.shape) for x in y] for y in (students, teachers)]
-        pairs = pair_by_shape(*shapes)
+        pairs = self._pairs.get(name, [])
+        if not pairs or not all(
+            shapes[0][s] == shapes[1][t] for s, t in pairs
+        ):
+            pairs, many = pair_by_shape(*shapes), repeated(*shapes)
+            if pairs and shapes[0][pairs[0][0]] in many:
+                raise ConfigError(
+                    f'taps.{name}: which levels belong together cannot be '
+                    f'told, several have one size; student {shapes[0]}, '
+                    f'teacher {shapes[1]}; train on larger images, or tap '
+                    f'layers that give the same levels in both models'
+                )
+            if not many & {shapes[0][s] for s, _ in pairs}:
+                self._pairs[name] = pairs
         if not pairs:
             raise ConfigError(
                 f'taps.{name}: the features of the student are {shapes[0]}, '
@@ -117,16 +132,22 @@ class LevelPairs:
                 f'of the student, which have no partner in the teacher '
                 f'{shapes[1]}; set their channels to None'
             )
-        left = len(students) + len(teachers) - 2 * len(pairs)
-        if left and name not in self._warned:
+        if name not in self._warned:
             self._warned.add(name)
-            print_log(
-                f'taps.{name}: {len(pairs)} levels have the same stride in '
-                f'both models, {left} levels have no partner and are left '
-                f'out; student {shapes[0]}, teacher {shapes[1]}',
-                'current',
-                level=30,
-            )
+            lost = [
+                f'level {index} of the {owner}, {shape[2:]}'
+                for side, owner in enumerate(('student', 'teacher'))
+                for index, shape in enumerate(shapes[side])
+                if index not in {pair[side] for pair in pairs}
+            ]
+            if lost:
+                print_log(
+                    f'taps.{name}: {len(pairs)} levels have the same stride '
+                    f'in both models; without a partner, and not mimicked: '
+                    f'{"; ".join(lost)}',
+                    'current',
+                    level=30,
+                )
         return pairs
 
 
@@ -136,7 +157,7 @@ def pair_by_shape(
     """Pair the levels of two pyramids by shape; give ascending indices.
 
     Of several levels of one size, which small images have, the finest come
-    first.
+    first: that is right behind a finer level, if no stride is left out.
 
     Example:
         >>> pair_by_shape([(8, 8), (4, 4), (2, 2)], [(4, 4), (2, 2), (1, 1)])
@@ -149,6 +170,14 @@ def pair_by_shape(
             pairs.append((s_index, t_index))
             start = t_index + 1
     return pairs
+
+
+def repeated(
+    students: Sequence[tuple[int, ...]], teachers: Sequence[tuple[int, ...]]
+) -> set[tuple[int, ...]]:
+    """Shapes that not as many levels of one pyramid have as of the other."""
+    shapes = {*students} & {*teachers}
+    return {x for x in shapes if students.count(x) != teachers.count(x)}
 
 
 def root_mean_square(feature: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmrazor.models.distillers import ConfigurableDistiller
 from mmrazor.registry import MODELS
@@ -245,6 +246,18 @@ class LSHFMDistiller(ConfigurableDistiller):
             observe(values, compared)
         self.records.empty()
         return values
+
+    def leave_nothing(self) -> None:
+        """Let go of what is left of mimicking, once it has stopped.
+
+        That is what was recorded, and in the log the last values, which would
+        stand there as if they were still measured.
+        """
+        self.records.empty()
+        logged = MessageHub.get_current_instance().log_scalars
+        ours = tuple(f'train/{x}.' for x in ('distill', *self.taps))
+        for key in [x for x in logged if x.startswith(ours)]:
+            del logged[key]
 
     def uncalibrated(self) -> dict[str, LSHLoss]:
         """Losses whose bias waits for the teacher's features, by name."""

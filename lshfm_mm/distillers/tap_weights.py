@@ -46,7 +46,8 @@ class TapWeights:
 
     def __init__(self, records: Records) -> None:
         self.records = records
-        self._num_classes: dict[str, int] = {}
+        self._heads: dict[str, nn.Module] = {}  # with the losses
+        self._levels: dict[str, tuple[int, int]] = {}  # see _level_of
         self._scores: dict[str, tuple[nn.Module, int]] = {}
 
     def prepare_from_student(self, model: nn.Module) -> None:
@@ -60,8 +61,12 @@ class TapWeights:
         for name, tap in self.records.taps.items():
             source = loss_layer(model, tap.student)
             if source is not None:
-                loss_head = model.get_submodule(source.rpartition('.')[0])
-                self._num_classes[name] = getattr(loss_head, 'num_classes', 0)
+                place = source.rpartition('.')[0]
+                self._heads[name] = model.get_submodule(place)
+                inner = tap.student.removeprefix(f'{place}.')
+                level = _level_of(self._heads[name], inner)
+                if level is not None:
+                    self._levels[name] = level
                 self.records.record_labels(name, source)
             head = model.get_submodule(tap.student.rpartition('.')[0])
             kinds = {x.__name__ for x in type(head).__mro__}
@@ -136,9 +141,10 @@ class TapWeights:
         """
         calls = self.records.labels(name)
         labels = calls[-1][0] if calls else None
-        if not isinstance(labels, Tensor) or not self._num_classes[name]:
+        classes = getattr(self._heads.get(name), 'num_classes', 0)
+        if not isinstance(labels, Tensor) or not classes:
             return None
-        return (labels >= 0) & (labels < self._num_classes[name])
+        return (labels >= 0) & (labels < classes)
 
     def _foreground(self, name: str, feature: Tensor, batch: Batch) -> Tensor:
         """Foreground among the samples of a feature, (B, S)."""
@@ -181,21 +187,42 @@ class TapWeights:
         calls = self.records.labels(name)
         if name in self.records.on_rois:
             return None
+        own, number = self._levels.get(name, (0, 0))
+        tapped = len(self.records.calls(name))
+        priors = getattr(self._heads.get(name), 'num_base_priors', None)
         masks = []
         for level in levels:
-            images, size = len(level.student), level.student.shape[2:]
-            index, locations = level.s_index, math.prod(size)
+            index = level.s_index
+            if tapped != len(calls):  # the layer is of one level
+                index = own if number == len(calls) else len(calls)
             weights = calls[index][1] if index < len(calls) else None
+            student = level.student
+            images, size = len(student), math.prod(student.shape[2:])
             if (
                 not isinstance(weights, Tensor)
-                or not level.student.numel()
-                or not size
-                or weights.numel() < images * locations
-                or weights.numel() % (images * locations)
+                or not student.numel()
+                or student.dim() != 4
+                or weights.numel() < images * size
+                or weights.numel() % (images * size)
+                or priors not in (None, weights.numel() // (images * size))
             ):
                 return None  # another kind of head: all locations count
-            masks.append(not_ignored(weights, (images, locations)))
+            masks.append(not_ignored(weights, (images, size)))
         return masks
+
+
+def _level_of(head: nn.Module, source: str) -> tuple[int, int] | None:
+    """Which of how many levels a layer of a head is of, if it has them.
+
+    Heads with a class layer for each level have them in a list, the first in
+    the name of the layer.
+    """
+    parts = source.split('.')
+    for end in range(1, len(parts)):
+        layers = head.get_submodule('.'.join(parts[:end]))
+        if isinstance(layers, nn.ModuleList):
+            return int(parts[end]), len(layers)
+    return None
 
 
 def _scores_at(

@@ -179,8 +179,15 @@ def find_class(kind: Any) -> Any:
 
 
 def takes_weights(loss_class: type[nn.Module]) -> bool:
-    """Whether a loss has a ``sample_weight``."""
-    return 'sample_weight' in signature(loss_class.forward).parameters
+    """Whether a loss has a ``sample_weight``, maybe as one of its kwargs."""
+    for base in loss_class.__mro__:
+        if 'forward' in vars(base):
+            parameters = signature(vars(base)['forward']).parameters
+            if 'sample_weight' in parameters:
+                return True
+            if all(x.kind != x.VAR_KEYWORD for x in parameters.values()):
+                return False
+    return False
 
 
 def widths_of(layer: nn.Module, record: str) -> list[int] | None:

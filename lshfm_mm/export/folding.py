@@ -69,7 +69,7 @@ def fold_embedding(model: ConfigDict, state: Mapping[str, Tensor]) -> Folded:
     Raises:
         ConfigError: If the logits differ.
     """
-    plain = _plain_model(model)
+    plain = without_embedding(model)
     folded = {k: v for k, v in state.items() if not k.startswith('neck.')}
     (w_cls, b_cls), (w_e, b_e) = (
         [state[f'{part}.fc.{x}'].double() for x in ('weight', 'bias')]
@@ -88,7 +88,7 @@ def fold_embedding(model: ConfigDict, state: Mapping[str, Tensor]) -> Folded:
     return Folded(plain, folded, difference)
 
 
-def _plain_model(model: ConfigDict) -> ConfigDict:
+def without_embedding(model: ConfigDict) -> ConfigDict:
     """The model config without the embedding."""
     plain = ConfigDict(model).copy()
     neck = model.neck

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmrazor.registry import MODELS
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, check_arguments
 from ..utils.checkpoints import (
     check_finite,
     read_checkpoint,
@@ -63,9 +63,15 @@ def student_config(cfg: Config) -> Config:
 
     Nothing of MMRazor stays around it. The config of a plain model is
     returned as it is.
+
+    Raises:
+        ConfigError: If the distillation has a setting that it does not take,
+            such as ``test_cfg``, which would be lost here.
     """
     if 'architecture' not in cfg.model:
         return cfg
+    kind = MODELS.get(cfg.model.type)
+    check_arguments('model', kind, cfg.model, cfg.model.architecture)
     cfg = copy.deepcopy(cfg)
     student = cfg.model.architecture
     if isinstance(student, dict):
@@ -119,7 +125,7 @@ def export_student(
     line, cfg = f'student: {out}', None
     if config is not None:
         cfg = plain_config(read_config('config', config))
-        _check_fits(cfg, checkpoint, student)
+        check_fits(cfg, checkpoint, student)
         if has_embedding(cfg.model):
             folded = fold_embedding(cfg.model, student)
             cfg.model, student = folded.model, folded.state
@@ -191,10 +197,10 @@ def check_weights(cfg: Config, checkpoint: str) -> None:
     """
     state = student_state_dict(read_state_dict('checkpoint', checkpoint))
     check_finite('checkpoint', checkpoint, state)
-    _check_fits(student_config(cfg), checkpoint, state)
+    check_fits(student_config(cfg), checkpoint, state)
 
 
-def _check_fits(
+def check_fits(
     cfg: Config, checkpoint: str, state: Mapping[str, Tensor]
 ) -> None:
     """Raise unless weights are those of a plain config's model."""

@@ -1,7 +1,5 @@
 """Compares the gradients of losses with those of the task."""
 
-from math import isfinite
-from statistics import median
 from typing import Any
 
 import torch
@@ -14,36 +12,33 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from ..errors import check_int, check_positive
-from ..training.gradient_balance import advice, gradient_ratios
+from ..errors import check_int
+from ..training.gradient_balance import describe_ratio, gradient_ratios
 from ..utils.listener import Listener
 from .distillation import distillation_of
 
 
 @HOOKS.register_module()
 class LossScaleHook(Hook):
-    """Says how hard each loss pulls against the task, and warns of too hard.
+    """Says how hard each loss pulls against the task.
 
     In the first batches of a training it compares the norms of gradients on
     the parameters that a loss and the task share, and logs the median ratio
-    of each loss. One above the limit gets a line with the weight that would
-    make the two equal; one below 1 is told, and no fault.
+    of each loss. It proposes no weight: ratios of the first batches do not
+    tell good weights from bad ones. It warns where the task's gradient is
+    lost in the rounding of the sum.
 
     Args:
         num_batches (int): How many. Each costs a backward pass per loss.
             Defaults to 10.
-        limit (float): Greatest ratio that needs no advice. Defaults to 50, a
-            rule of thumb: good weights on an FPN pull 10 times as hard.
 
     Raises:
-        ConfigError: If an argument is out of its range.
+        ConfigError: If it is out of its range.
     """
 
-    def __init__(self, num_batches: int = 10, limit: float = 50.0) -> None:
+    def __init__(self, num_batches: int = 10) -> None:
         check_int('LossScaleHook.num_batches', num_batches)
-        check_positive('LossScaleHook.limit', limit)
         self.num_batches = num_batches
-        self.limit = limit
         self._ratios: dict[str, list[float]] = {}
         self._handle: Any = None
 
@@ -70,17 +65,11 @@ class LossScaleHook(Hook):
         model = distillation_of(self, runner)
         keys = model.distiller.weight_keys()
         for name, ratios in self._ratios.items():
-            ratio = median([x for x in ratios if isfinite(x)] or [0.0])
-            runner.logger.info(
-                f'{name}: {ratio:.3g} times the gradient of the task'
-            )
-            short = name.removeprefix('distill.')
-            key = f'model.distiller.{keys[short]}'
-            loss = model.distiller.distill_losses[short]
-            weight = getattr(loss, 'loss_weight', 1.0)
-            line = advice(name, ratio, weight, key, self.limit)
-            if line is not None and hasattr(loss, 'loss_weight'):
-                runner.logger.warning(line)
+            key = f'model.distiller.{keys[name.removeprefix("distill.")]}'
+            line, *warnings = describe_ratio(name, ratios, key)
+            runner.logger.info(line)
+            for warning in warnings:
+                runner.logger.warning(warning)
 
     def _note(self, model: Any, args: Any, losses: Any) -> None:
         if not model.training:

@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
@@ -28,6 +29,7 @@ from ..datasets.check_files import check_data
 from ..errors import ConfigError, check_int
 from ..export.student import check_weights
 from ..training.evaluation import validate
+from ..utils.checkpoints import read_checkpoint
 from ..utils.configs import read_config
 from ..version import __version__
 from .collect import (
@@ -38,13 +40,21 @@ from .collect import (
     collect,
     knows,
     load_student,
+    plain_classifier,
 )
 from .curves import read_curves
-from .detections import pick_images, predict, read_pixels, truth_of
+from .detections import SCORE, pick_images, predict, read_pixels, truth_of
 from .labels import IOU
+from .mimicked import mimicked_layers
 from .summarize import summarize_tap
 
 TEACHER = 'teacher'
+# Why a student is not compared.
+NO_CONNECTOR = 'its checkpoint has no connector; give its training checkpoint'
+NO_EMBEDDING = (
+    'at all: it has no embedding before its classifier, as the config has, so '
+    'its feature is of another width'
+)
 PACKAGES = (
     *('torch', 'mmengine', 'mmcv', 'mmdet', 'mmrazor', 'mmpretrain'),
     'numpy',
@@ -98,17 +108,23 @@ def analyze(
     metrics: dict[str, Any] = {}
     predictions: dict[str, list[list[dict]]] = {}
     values: dict[str, dict[str, Values]] = {}
-    left_out: dict[str, list[str]] = {}
+    left_out: dict[str, str] = {}
+    mimicked: dict[str, list[str] | None] = {}
     for name in [TEACHER, *students]:
         model = algorithm.teacher
         if name != TEACHER:
-            model = algorithm.student
-            left_out[name] = load_student(algorithm, students[name])
-            values[name] = collect(
-                algorithm, loader, num_images, seed, title=name
-            )
-            for tap in left_out[name]:
+            content = read_checkpoint('checkpoint', students[name])
+            mimicked[name] = mimicked_layers(content)
+            model, lacking, why = _put_student(algorithm, cfg, students[name])
+            values[name] = {}
+            if model is algorithm.student:
+                values[name] = collect(
+                    algorithm, loader, num_images, seed, title=name
+                )
+            for tap in lacking:
                 del values[name][tap]
+            if why:
+                left_out[name] = why
         model.eval()
         parameters = sum(x.numel() for x in model.parameters())
         metrics[name] = {'parameters': parameters}
@@ -117,6 +133,11 @@ def analyze(
             predictions[name] = [
                 predict(model, dataset[index], classes) for index in shown
             ]
+    if not any(values.values()):
+        raise ConfigError(
+            f'students: none of {[*students]} has the embedding that {config} '
+            f'gives them, so nothing can be compared; add one that has'
+        )
     records, pixels = _show(dataset, shown, classes, predictions)
     report = {
         **_setting(config, cfg, students, algorithm),
@@ -124,17 +145,36 @@ def analyze(
         'classes': classes,
         'images': min(num_images, len(dataset)),
         'seed': seed,
+        'score': SCORE if is_detector else None,
         'metrics': metrics,
         'taps': {
             tap: summarize_tap(distiller, tap, values, classes, is_detector)
             for tap in distiller.taps
             if any(tap in measured for measured in values.values())
         },
-        'left_out': {k: v for k, v in left_out.items() if v},
+        'left_out': left_out,
+        'mimicked': mimicked,
         'curves': {k: read_curves(v) for k, v in folders.items()},
         'shown': records,
     }
     return report, pixels
+
+
+def _put_student(
+    algorithm: FeatureMimicDistill, cfg: Config, checkpoint: str
+) -> tuple[BaseModel, list[str], str]:
+    """Load a student, into the algorithm if its feature can be compared.
+
+    Returns:
+        tuple[BaseModel, list[str], str]: The student, the taps at which it is
+        not compared, and why it is not, at these or anywhere.
+    """
+    plain = plain_classifier(cfg, checkpoint)
+    if plain is not None:
+        return plain, [], NO_EMBEDDING
+    lacking = load_student(algorithm, checkpoint)
+    why = f'at {", ".join(lacking)}: {NO_CONNECTOR}' if lacking else ''
+    return algorithm.student, lacking, why
 
 
 def _read(config: str, students: Mapping[str, str]) -> Config:
@@ -157,7 +197,8 @@ def _read(config: str, students: Mapping[str, str]) -> Config:
                 f'{name}={checkpoint}: the teacher is there already, from '
                 f'{config}; give another name'
             )
-        check_weights(cfg, checkpoint)
+        if plain_classifier(cfg, checkpoint) is None:
+            check_weights(cfg, checkpoint)
     return cfg
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 from torch import Tensor
@@ -25,7 +26,8 @@ from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.roi_sampling import jittered_rois
 from ..errors import ConfigError
-from ..export.student import student_state_dict
+from ..export.folding import has_embedding, without_embedding
+from ..export.student import check_fits, student_config, student_state_dict
 from ..losses.hashing import random_projection
 from ..utils.checkpoints import read_state_dict, weights_below
 from ..utils.configs import model_of
@@ -82,6 +84,27 @@ def build_loader(cfg: Config) -> Any:
         steps.insert(image + 1, dict(type='LoadAnnotations', with_bbox=True))
         loader.dataset.pipeline = steps
     return Runner.build_dataloader(loader, seed=0)
+
+
+def plain_classifier(cfg: Config, checkpoint: str) -> BaseModel | None:
+    """Build a classifier that lacks the embedding of the config.
+
+    It is the student alone, or one whose embedding was folded; None where it
+    has the embedding, or the config has none.
+
+    Raises:
+        ConfigError: If the checkpoint does not fit.
+    """
+    plain = student_config(cfg)
+    state = student_state_dict(read_state_dict('checkpoint', checkpoint))
+    if not has_embedding(plain.model) or 'neck.fc.weight' in state:
+        return None
+    plain = copy.copy(plain)
+    plain.model = without_embedding(plain.model)
+    check_fits(plain, checkpoint, state)
+    model = MODELS.build(model_of('model', plain))
+    model.load_state_dict(state)
+    return model.to(get_device())
 
 
 def load_student(algorithm: FeatureMimicDistill, checkpoint: str) -> list[str]:

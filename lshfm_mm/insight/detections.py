@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 
 from ..errors import ConfigError
 
-SCORE = 0.4  # least score of a detection that is shown
+SCORE = 0.4  # a detection that is shown has a greater one
 SHOWN_CLASSES = 3  # of a classifier's scores for an image
 SIDE = 256  # pixels of the longer side of a drawn image
 BOX = (255, 212, 0)  # RGB

@@ -60,12 +60,14 @@ def page(analysis: Mapping[str, Any], images: Sequence[np.ndarray]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters['label'] = _label
     evaluated = [k for k, v in analysis['metrics'].items() if len(v) > 1]
     return environment.get_template('report.html').render(
         analysis=analysis,
         metrics=_metrics(analysis),
         findings=_findings(analysis),
         taps={name: _tap(tap) for name, tap in analysis['taps'].items()},
+        others={k: _others(analysis, x) for k, x in analysis['taps'].items()},
         curves=_curves(analysis),
         images=[_embedded(image) for image in images],
         models=evaluated,
@@ -116,6 +118,25 @@ def _tap(tap: Mapping[str, Any]) -> dict[str, Any]:
             for group in dict.fromkeys([*groups, 'all'])
         ],
     }
+
+
+def _others(analysis: Mapping[str, Any], tap: Mapping[str, Any]) -> list[str]:
+    """A sentence for each student that did not mimic at a tap."""
+    here = f'{tap["record"]} of {tap["layer"]}'
+    return [
+        f'{name} has not mimicked this layer, but {" and ".join(layers)}.'
+        if layers
+        else f'{name} has mimicked no layer.'
+        for name, layers in analysis['mimicked'].items()
+        if name in tap['students'] and layers is not None
+        if here not in layers
+    ]
+
+
+def _label(thing: Mapping[str, Any]) -> str:
+    """Class and score of what was detected; the class of what is there."""
+    score = f' {thing["score"]:.2f}' if 'score' in thing else ''
+    return f'{thing["label"]}{score}'
 
 
 def _polar(tap: Mapping[str, Any], name: str) -> tuple[str, str]:

@@ -13,9 +13,11 @@ from ..utils.configs import stem
 from .inspect import Layer, View
 
 MAX_HASHES = 4096
-LOSSES = ('recommended', 'lshl2', 'lsh', 'l2')
+LOSSES = ('recommended', 'cwd', 'lshl2', 'lsh', 'l2')
 PAPER_WEIGHT = 7
 ROI_WEIGHT = 4  # as chosen in docs/results.md; other taps have 1
+CWD_WEIGHT = 160  # likewise
+MAPS = ('fpn', 'dense')  # what CWD compares, the better tap first
 
 
 class Pairing(NamedTuple):
@@ -49,11 +51,15 @@ def choose_pairing(
         check_choice('tap', tap, tuple(CHOICES))
     default = {'roi': ROI_WEIGHT}
     if loss != 'recommended':
-        default = dict.fromkeys(CHOICES, PAPER_WEIGHT)
+        weight_of_all = CWD_WEIGHT if loss == 'cwd' else PAPER_WEIGHT
+        default = dict.fromkeys(CHOICES, weight_of_all)
     reasons = []
-    for name in CHOICES if tap is None else (tap,):
+    order = MAPS if loss == 'cwd' else CHOICES
+    for name in order if tap is None else (tap,):
         weight = default.get(name, 1) if beta is None else beta
         try:
+            if loss == 'cwd' and name not in MAPS:
+                raise _NoPair(f'CWD compares maps, those of {MAPS}')
             pairing = CHOICES[name](student, teacher, loss, weight)
         except _NoPair as reason:
             reasons.append(f'{name}: {reason}')
@@ -182,19 +188,21 @@ def _pair_necks(
     if len(distinct[0]) == len(distinct[1]) == 1:
         dim = next(iter(distinct[1]))
         widths = [[*x] for x in distinct]
-    elif loss not in ('recommended', 'l2'):
+    elif loss not in ('recommended', 'cwd', 'l2'):
         raise _NoPair(
             f'widths change from level to level, {widths[0]} and {widths[1]}, '
             f'which no LSH serves'
         )
     else:
-        loss = 'l2' if loss == 'l2' else 'relative'
+        loss = 'relative' if loss == 'recommended' else loss
         note = '; without LSH, since widths change from level to level'
+    # CWD takes a softmax of each channel, whose sharpness is the teacher's.
+    normalize = '' if loss == 'cwd' else ', normalize=True'
     if widths[0] != widths[1]:
         connectors['fpn'] = connector_config(nn.Conv2d(1, 1, 1), *widths)
     return Pairing(
         f'the necks have strides {strides} in common{note}',
-        {'fpn': "dict(layer='neck', record='output', normalize=True)"},
+        {'fpn': f"dict(layer='neck', record='output'{normalize})"},
         connectors,
         {'fpn': _losses(loss, weight, dim=dim)},
     )
@@ -254,6 +262,7 @@ def _losses(
         'lshl2': [lsh, ["type='FeatureL2Loss'"]],
         'lsh': [lsh],
         'l2': [["type='FeatureL2Loss'"]],
+        'cwd': [["type='ChannelWiseDivergence'"]],
     }
     scale = [] if weight == 1 else [f'loss_weight={weight:g}']
     return [f'dict({", ".join(kind + scale)})' for kind in kinds[loss]]

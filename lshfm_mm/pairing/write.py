@@ -15,6 +15,7 @@ from mmrazor.registry import MODELS
 from ..errors import ConfigError, check_choice, check_loss_weight
 from ..export.student import student_config
 from ..teachers.inherit import inheritable
+from ..utils.checkpoints import local_file
 from ..utils.configs import imports_of, model_of, read_config
 from ..utils.files import atomic_write
 from ..utils.rng import forked_rng
@@ -49,9 +50,10 @@ def write_config(
             recommended recipe then adds the necks.
         loss (str): One of ``LOSSES``. Defaults to 'recommended'.
         beta (float, optional): Weight of the losses, and on the necks beside
-            RoIs a quarter of it. Defaults to what the study found
-            (docs/results.md), 4 on RoIs and 1 elsewhere, and for the paper's
-            losses to its 7.
+            RoIs a quarter of it; 0 writes the control, which starts alike and
+            mimics nothing. Defaults to what the study found
+            (docs/results.md), 4 on RoIs, 160 for CWD and 1 elsewhere, and for
+            the paper's losses to its 7.
         force (bool): Whether ``out`` may be overwritten. Defaults to False.
 
     Returns:
@@ -76,6 +78,10 @@ def write_config(
     base, new_style = _base(student, config, target.parent)
     if teacher_ckpt is None:
         teacher_ckpt = _zoo_weights(teacher)
+    weights = dict(teacher_ckpt=teacher_ckpt, student_ckpt=student_ckpt)
+    for field, path in weights.items():
+        if path is not None and '://' not in path:
+            local_file(field, path)
     theirs = inspect_config('teacher', teacher_config)
     ours = inspect_config('student', config)
     widths = None
@@ -148,7 +154,7 @@ def _inherit(
     student_ckpt: str | None,
 ) -> tuple[bool, str]:
     """Whether the student shall inherit, and why."""
-    if loss != 'recommended':
+    if loss not in ('recommended', 'cwd'):
         return False, 'The paper does not inherit.'
     if student_ckpt is not None:
         return False, 'The student has weights of its own.'
@@ -162,23 +168,26 @@ def _inherit(
     for key in left:
         if key not in known and not key.startswith('neck.fc.'):
             return False, f'The heads differ: the teacher has no {key}.'
-    classes = [_classes(config) for config in configs]
+    classes: list[Any] = [_classes(config) for config in configs]
+    if None in classes:  # in a file or in names of folders: the same ones?
+        classes = [_data(config) for config in configs]
     if classes[0] is None or classes[0] != classes[1]:
         layers = tuple(layer.name for layer in student.class_layers)
         if not layers or any(key.startswith(layers) for key in taken):
             return False, 'The data sets may order their classes differently.'
-    total = len(taken) + len(left)
+    kept = dict.fromkeys(key.rpartition('.')[0] for key in left)
+    own = f', not those of {", ".join(kept)}' if left else ''
     return True, (
-        f'{len(taken)} of the {total} tensors outside the backbone are taken.'
+        f'{len(taken)} of the {len(taken) + len(left)} tensors outside the '
+        f'backbone are taken{own}.'
     )
 
 
 def _classes(config: Config) -> list[str] | None:
     """The classes of the training data in their order, if known."""
-    dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    dataset = _dataset(config)
     classes = (dataset.get('metainfo') or {}).get('classes')
+    classes = classes or dataset.get('classes')  # of mmpretrain
     if classes is None and 'type' in dataset:
         with DATASETS.switch_scope_and_registry(
             config.get('default_scope')
@@ -186,6 +195,24 @@ def _classes(config: Config) -> list[str] | None:
             known = getattr(registry.get(dataset['type']), 'METAINFO', {})
         classes = known.get('classes')
     return None if classes is None else list(classes)
+
+
+def _data(config: Config) -> dict[str, Any] | None:
+    """What tells which training data a config reads, if anything does."""
+    data = {
+        key: value
+        for key, value in _dataset(config).items()
+        if key not in ('pipeline', 'filter_cfg', '_scope_')
+    }
+    return data if data.keys() - {'type'} else None
+
+
+def _dataset(config: Config) -> dict[str, Any]:
+    """The innermost training data set."""
+    dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    return dataset
 
 
 def _render(**values: Any) -> str:

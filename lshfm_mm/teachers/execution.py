@@ -91,8 +91,8 @@ class TeacherExecution:
             ConfigError: If the backbone cannot be compiled, or an operator
                 knows no bfloat16.
         """
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        formats = torch.contiguous_format, torch.channels_last
+        images = images.contiguous(memory_format=formats[self.channels_last])
         try:
             with self._autocast(images.device):
                 self._check_precision(images.device.type)

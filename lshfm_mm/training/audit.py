@@ -14,7 +14,7 @@ from terminaltables import AsciiTable
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ..algorithms.student_weights import varied_weights
+from ..algorithms.student_weights import describe_random, varied_weights
 from ..distillers.level_pairs import TapObservation
 from ..errors import ConfigError
 from ..utils.listener import Listener
@@ -86,7 +86,8 @@ class Audit:
 
     def _begin(self, model: Any, *args: Any) -> None:
         """Watch what is recorded in a forward pass."""
-        self._watches = model.training and torch.is_grad_enabled()
+        mimics = model.training and not model.distillation_stopped
+        self._watches = mimics and torch.is_grad_enabled()
         if not self._watches:
             return
         distiller = model.distiller
@@ -198,12 +199,13 @@ class Audit:
     def _report(self, losses: Mapping[str, Any]) -> None:
         """Print the table."""
         model = self._model
-        total = sum(1 for _ in varied_weights(model.student))
-        random = f'random: all of its {total} weight matrices'
+        random, origins = model.student_random, [*model.student_origins]
+        if random:
+            origins.append(describe_random(model.student, random))
         rows = [
             ('audit', 'what there is before the first update'),
             ('teacher', model.teacher_origin),
-            ('student', '\n'.join(model.student_origins) or random),
+            ('student', '\n'.join(origins)),
             *self._taps,
             *((f'distill.{k}', v) for k, v in self._losses.items()),
         ]
@@ -216,11 +218,16 @@ class Audit:
         table = AsciiTable(rows)
         table.inner_row_border = False
         print_log(f'\n{table.table}', 'current')
-        if not model.student_origins:
+        backbone = [
+            x
+            for x in varied_weights(model.student)
+            if x.startswith('backbone.')
+        ]
+        if backbone and {*backbone} <= {*random}:
             _warn(
-                'student: no file and no teacher gave it a weight, it starts '
-                'at random; where that is not meant, give its init_cfg or '
-                'load_from'
+                'student: no file gave its backbone a weight, it starts at '
+                'random unless it fetches some itself, as timm does; where '
+                'that is not meant, give its init_cfg or load_from'
             )
 
     def _check(

@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop, ValLoop
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import ConfigError
 from .audit import PATIENCE, Audit
 
@@ -23,7 +24,8 @@ def audit_loop(
 ) -> BaseLoop:
     """Build a training loop that audits the first batch and updates nothing.
 
-    It also evaluates one batch of the validation set, where there is one.
+    It also evaluates one batch of the validation set, where there is one. Of
+    a model that distils nothing it looks whether the losses are finite.
 
     Args:
         runner (Runner): The runner.
@@ -45,7 +47,8 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
     model = wrapped.module if is_model_wrapper(wrapped) else wrapped
     hooks = (getattr(x, 'audit', None) for x in loop.runner.hooks)
     audit = next((x for x in hooks if isinstance(x, Audit)), None)
-    audit = audit or Audit(model)
+    if audit is None and isinstance(model, FeatureMimicDistill):
+        audit = Audit(model)
     model.train()
     for batch in islice(loop.dataloader, PATIENCE):
         with loop.runner.optim_wrapper.optim_context(wrapped):
@@ -53,22 +56,20 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
         for name, value in losses.items():
             if not all(x.isfinite().all() for x in tree_leaves(value)):
                 raise ConfigError(
-                    f'{name}: is not finite in the first batches; look at '
-                    f'teacher_ckpt, at the weights of the student and at the '
-                    f'images'
+                    f'{name}: is not finite in the first batches; look at the '
+                    f'weights, those of the teacher too, and at the images'
                 )
-        if not audit.is_open:
+        if audit is None:
+            print_log(
+                'train_dataloader: one batch passed the model', 'current'
+            )
+        if audit is None or not audit.is_open:
             break
     else:
         raise ConfigError(
             f'train_dataloader: in {PATIENCE} batches no sample for '
-            f'{sorted(audit.waiting or [])}; look at their taps and the '
-            f'annotations'
-        )
-    if audit.is_off:
-        raise ConfigError(
-            'distill_losses: all their weights are 0, so nothing mimics; give '
-            'one a loss_weight'
+            f'{sorted(audit and audit.waiting or [])}; look at their taps and '
+            f'the annotations'
         )
     if isinstance(loop.runner.val_loop, ValLoop):
         _try_validation(loop.runner.val_loop)
@@ -88,13 +89,13 @@ def _try_validation(loop: ValLoop) -> None:
         hook('after_val')
     except Exception:
         print_log(
-            'val_dataloader: the student cannot be evaluated on its first '
+            'val_dataloader: the model cannot be evaluated on its first '
             'batch; the training would end so at its first evaluation',
             'current',
             level=40,
         )
         raise
     print_log(
-        'val_dataloader: one batch passed the student and was evaluated',
+        'val_dataloader: one batch passed the model and was evaluated',
         'current',
     )

@@ -1,11 +1,13 @@
-"""How hard each loss pulls, against the task: what a loss weight means."""
+"""How hard each loss pulls, against the task."""
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 import torch
 from torch import Tensor
 
+DROWNED = 2.0**24  # a sum with 1 in float32 does not change by 1 / DROWNED
 SCALE = 2.0**16  # so that gradients do not vanish on their way in float16
 
 
@@ -72,20 +74,25 @@ def _norms(loss: Tensor, parameters: Sequence[Tensor]) -> dict[int, float]:
     return dict(zip(squares, values.tolist(), strict=True))
 
 
-def advice(
-    name: str, ratio: float, weight: float, key: str, limit: float
-) -> str | None:
-    """What to do about a loss that drowns the task, None about another one.
+def describe_ratio(name: str, ratios: Sequence[float], key: str) -> list[str]:
+    """Say how hard a loss pulls, and in a second line what is surely wrong.
 
-    One that pulls less than the task is left as it is: in the first batches
-    of a student that starts at random the task may well pull harder, and that
-    says nothing of the weight, which stands at ``key`` in the config.
+    How hard is no fault: in these batches good weights have pulled a tenth to
+    240 times as hard as the task, and useless ones 23 times.
+
+    Args:
+        name (str): Name of the loss.
+        ratios (list[float]): Of some batches, NaN where there is none.
+        key (str): Where its weight stands in the config.
     """
-    if not ratio > limit:
-        return None
-    better = float(f'{weight / ratio:.2g}')
-    return (
-        f'{name}: with weight {weight:g} it pulls {ratio:.2g} times as hard '
-        f'as the task on the weights that both train (norms of gradients); '
-        f'to pull as hard: --cfg-options {key}={better:g}'
-    )
+    known = [x for x in ratios if not math.isnan(x)]
+    if not known:
+        return [f'{name}: shares no gradient with the task']
+    ratio = median(known)
+    lines = [f'{name}: {ratio:.3g} times the gradient of the task']
+    if ratio > DROWNED:
+        lines.append(
+            f'{name}: pulls {ratio:.2g} times as hard as the task, which is '
+            f'lost in the rounding of float32; lower {key}'
+        )
+    return lines

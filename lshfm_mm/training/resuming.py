@@ -17,6 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from ..errors import ConfigError
 from ..utils.checkpoints import check_finite, read_checkpoint
 
+OWNER = 'config_file.txt'  # in a work folder, with the path of its config
 NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
 
 
@@ -77,6 +78,36 @@ def evaluation_is_due(runner: Runner) -> bool:
     return done >= loop.val_begin and (
         done % loop.val_interval == 0 or done == end
     )
+
+
+def claim_folder(folder: str, config: str, resumes: bool) -> None:
+    """Note in a work folder whose it is; look whether it is another's.
+
+    MMEngine names it by the file of the config alone, so that
+    ``coco14/resnet50.py`` and ``voc07/resnet50.py`` share one.
+
+    Args:
+        folder (str): The work_dir.
+        config (str): File of the config that is to be trained.
+        resumes (bool): Whether to go on from what is found there.
+
+    Raises:
+        ConfigError: If that is the run of another config.
+    """
+    note, path = Path(folder, OWNER), Path(config).resolve()
+    other = note.read_text('utf-8') if note.is_file() else ''
+    # A file that is no longer there has been moved.
+    is_others = Path(other).is_file() and Path(other) != path
+    if is_others and Path(folder, 'last_checkpoint').is_file():
+        line = (
+            f'work_dir: {folder} holds the run of {other}, not of {path}; '
+            f'give another --work-dir'
+        )
+        if resumes:
+            raise ConfigError(f'{line}, or name the checkpoint to --resume')
+        print(f'warning: {line}', file=sys.stderr, flush=True)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(str(path), 'utf-8')
 
 
 def find_whole(cfg: Config, folder: str) -> tuple[str, dict[str, Any]] | None:

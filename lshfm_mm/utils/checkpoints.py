@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.hub import download_url_to_file, get_dir
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from ..errors import NAMED_KEYS, ConfigError, few
+from ..errors import NAMED_KEYS, ConfigError, few, from_here
+from .safe_classes import declare_safe_classes
 
 REMOTE = ('http://', 'https://')
 # The first digits of the SHA-256; not a date.
@@ -45,18 +46,11 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
             what would run.
     """
     remote = checkpoint.startswith(REMOTE)
-    if remote:
-        path = download(field, checkpoint)
-    else:
-        path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f'{field}: no such file: {checkpoint}; train it first, or give '
-            f'the path or http(s) URL of a checkpoint'
-        )
+    path = (download if remote else local_file)(field, checkpoint)
     try:
         if path.suffix == '.safetensors':
             return import_module('safetensors.torch').load_file(path)
+        declare_safe_classes()  # OneDL's loader withdraws them
         return torch.load(path, map_location, weights_only=True)
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -80,6 +74,21 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
             f'({reason}); {again}give a .pth file saved by MMEngine or '
             f'torch.save'
         ) from error
+
+
+def local_file(field: str, checkpoint: str) -> Path:
+    """The path of a file that is here.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f'{field}: no such file: {checkpoint}{from_here(checkpoint)}; '
+            f'train it first, or give the path or http(s) URL of a checkpoint'
+        )
+    return path
 
 
 def _first_line(error: Exception) -> str:

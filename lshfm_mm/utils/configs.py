@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT
 from mmengine.utils import get_object_from_string
 
-from ..errors import ConfigError
+from ..errors import ConfigError, from_here
 
 SCOPES = ('mmrazor', 'mmdet', 'mmpretrain')
 
@@ -101,8 +101,8 @@ def load_config(field: str, path: str) -> Config:
         ConfigError: If there is none, or it cannot be read.
     """
     absent = (
-        f'{field}: no such file: {path}; give a config file or '
-        f"'mmdet::path/in/its/configs.py'"
+        f'{field}: no such file: {path}{from_here(path)}; give a config file '
+        f"or 'mmdet::path/in/its/configs.py'"
     )
     file = path
     if '::' in path:
