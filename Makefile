@@ -74,8 +74,8 @@ docs: env  ## build the site in build/site; a dead link is an error
 		build/site
 	@echo site: build/site/docs/index.html
 
-families: env  ## try make_config on each detector family of mmdet
-	$(VENV)/bin/python benchmarks/sweep_families.py
+families: env  ## take configs of all families of mmdet and mmpretrain whole
+	$(VENV)/bin/python benchmarks/families
 
 mmrazor: env  ## take MMRazor's own configs all the way, an hour
 	WRITE_MMRAZOR=1 $(VENV)/bin/python -m pytest -m '' \
