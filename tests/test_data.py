@@ -428,8 +428,8 @@ def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
         f"['iscrowd'], which COCO evaluates by; add it (iscrowd is 0 for a "
         f'single object)'
     )
-    assert error_of(ready(each('id', 0, **first(1)), 'val')) == (
-        f'val_evaluator.ann_file: annotation 0 of {tmp_path}/val.json: '
+    assert error_of(ready(each('id', 'a', **first(1)), 'val')) == (
+        f"val_evaluator.ann_file: annotation 'a' of {tmp_path}/val.json: "
         f'pycocotools counts only ids of 1, 2, ...; number them so'
     )
     ready(lacks, 'val', val_evaluator=dict(ann_file=None))
@@ -441,7 +441,7 @@ def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
     )
 
 
-def test_an_evaluation_on_other_images_is_refused(ready):
+def test_an_evaluation_on_other_images_is_refused(ready, said):
     """The ids are there, but of other images: AP 0."""
     cfg = ready(None)
     cfg.val_dataloader.dataset.update(
@@ -453,7 +453,8 @@ def test_an_evaluation_on_other_images_is_refused(ready):
         each('file_name', '000001.png', **first(1), of='images'), 'val'
     )
     cfg.val_evaluator.ann_file = make_file(cfg, 'annotations/val.json')
-    message = error_of(cfg)
+    check_data(cfg, LOADERS)
+    (message,) = said
     assert 'image 1 is 000000.png in ' in message
     assert message.endswith(
         'val_dataloader.dataset.ann_file; name one file in both'
@@ -670,3 +671,64 @@ def test_images_without_labels_are_trained_on(learns, ready, said):
     check_data(cfg, LOADERS)
     assert len(said) == 1 and 'all of its images are background' in said[0]
     train(cfg)
+
+
+def test_images_of_lvis_have_urls_and_no_names(coco, tmp_path):
+    def change(content):
+        for image in content['images']:
+            image['coco_url'] = f'http://x/train/{image.pop("file_name")}'
+
+    text = dict(type='LVISV1Dataset', ann_file='x.json', data_prefix=dict())
+    with pytest.raises(ConfigError, match="images without .'file_name'"):
+        coco(change)
+    cfg = Config(dict(train_dataloader=dict(dataset=text)))
+    check_data(cfg, LOADERS)
+
+
+def test_annotation_0_is_no_error(ready, said):
+    check_data(ready(each('id', 0, **first(1)), 'val'), LOADERS)
+    assert 'annotation 0 of ' in said[0] and 'counts as missed' in said[0]
+
+
+def test_other_metrics_are_not_looked_at(ready):
+    def lacks(content):
+        del content['annotations'][2]['iscrowd']
+
+    cfg = ready(lacks, 'val')
+    cfg.val_evaluator.type = 'LVISMetric'
+    check_data(cfg, LOADERS)
+
+
+def test_a_metric_of_coco_on_other_files(ready, voc):
+    voc.write()
+    cfg = ready(None)
+    cfg.val_dataloader.dataset = dict(
+        type='VOCDataset',
+        data_root=str(voc.folder),
+        ann_file='train.txt',
+        data_prefix=dict(sub_data_root='VOC/'),
+        metainfo=dict(classes=CLASSES),
+    )
+    check_data(cfg, LOADERS)
+
+
+def test_classes_of_xml_in_a_file(voc, said):
+    Path('classes.txt').write_text('\n'.join(CLASSES))
+    voc.check(metainfo=dict(classes='classes.txt'))
+    assert not said
+    with pytest.raises(ConfigError, match='must be a tuple of names, but g'):
+        voc.check(metainfo=dict(classes='circle'))
+
+
+def test_lists_of_an_own_class_are_not_looked_at(tmp_path):
+    from mmpretrain.datasets import CustomDataset
+
+    class Own(CustomDataset):
+        def load_data_list(self):
+            return []
+
+    folders(tmp_path, train='dress hat', val='hat')
+    (tmp_path / 'x.txt').write_text('a,0\n')
+    part = dict(ann_file='x.txt', classes=['dress', 'hat'])
+    check_data(classifier(tmp_path, Own, **part), LOADERS)
+    check_data(classifier(tmp_path, Own), LOADERS)

@@ -8,7 +8,7 @@ dropped, and one of NaN ends the training in NaN.
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from .xml_files import check_xml
 
 NEEDED = {
     'categories': {'id', 'name'},
-    'images': {'id', 'file_name', 'width', 'height'},
+    'images': {'id', 'width', 'height'},
     'annotations': {'id', 'image_id', 'category_id', 'bbox', 'area'},
 }
 
@@ -63,13 +63,12 @@ def check_annotations(
             image is absent.
     """
     load = getattr(kind, 'load_data_list', None)
-    parse = getattr(kind, 'parse_data_info', None)
     classes = None
     if load is XMLDataset.load_data_list:
         return check_xml(field, path, dataset, kind, split == 'train')
-    if parse is CocoDataset.parse_data_info:
+    if takes_coco(kind):
         is_plain = load is CocoDataset.load_data_list
-        content = read_coco(field, path, split != 'test')
+        content = read_coco(field, path, split != 'test', is_plain)
         check_ids(field, path, content)
         if is_plain and content['categories']:
             given = _classes(dataset)
@@ -97,7 +96,7 @@ def check_annotations(
         names = [x[key] for x in entries if x.get(key)]
         labels = [(x.get(key), x.get('gt_label', [])) for x in entries]
         _check_labels(field, path, labels, _classes(dataset) or known)
-    elif hasattr(kind, '_find_samples'):  # mmpretrain's CustomDataset
+    elif lists_files(kind):
         key, names = 'img_path', path.read_text(encoding='utf-8').splitlines()
         if dataset.get('with_label', True):
             pairs = [x.strip().rpartition(' ')[::2] for x in names]
@@ -115,13 +114,42 @@ def check_annotations(
     return classes
 
 
-def read_coco(field: str, path: Path, boxes: bool = True) -> dict[str, Any]:
-    """Read a file of instances; an unlabelled one has no annotations."""
+def takes_coco(kind: Any) -> bool:
+    """Whether a class takes the entries of COCO's files, as mmdet does."""
+    parse = getattr(kind, 'parse_data_info', None)
+    return parse is CocoDataset.parse_data_info
+
+
+def lists_files(kind: Any) -> bool:
+    """Whether a class loads as the ``CustomDataset`` of mmpretrain, an extra.
+
+    A line of its list is an image and a label, and its folders are classes.
+    """
+    load = getattr(kind, 'load_data_list', None)
+    return getattr(load, '__module__', '') == 'mmpretrain.datasets.custom'
+
+
+def read_coco(
+    field: str, path: Path, boxes: bool = True, named: bool = False
+) -> dict[str, Any]:
+    """Read a file of instances; an unlabelled one has no annotations.
+
+    Args:
+        field (str): Where the file is named, for messages.
+        path (Path): The file.
+        boxes (bool): Whether its annotations are looked at.
+        named (bool): Whether its images need a file_name; LVIS has URLs.
+    """
     lists = [x for x in NEEDED if boxes or x != 'annotations']
-    return _read(field, path, lists)
+    return _read(field, path, lists, {'file_name'} if named else set())
 
 
-def _read(field: str, path: Path, lists: Sequence[str]) -> dict[str, Any]:
+def _read(
+    field: str,
+    path: Path,
+    lists: Sequence[str],
+    of_images: Collection[str] = (),
+) -> dict[str, Any]:
     """Read a file that holds non-empty lists under some keys."""
     content = read_json(field, path)
     is_dict = isinstance(content, dict)
@@ -138,6 +166,7 @@ def _read(field: str, path: Path, lists: Sequence[str]) -> dict[str, Any]:
                 f"give a file of {form}'s format"
             )
         needed = NEEDED.get(key, set())
+        needed = needed.union(of_images) if key == 'images' else needed
         for entry in entries:
             if not needed <= entry.keys():
                 raise ConfigError(

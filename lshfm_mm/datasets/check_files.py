@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, METRICS, Registry
 from ..errors import ConfigError, from_here
 from ..utils.checkpoints import check_finite, read_state_dict
 from ..utils.configs import model_config, stem
-from .annotations import check_annotations
+from .annotations import check_annotations, lists_files, takes_coco
 from .coco_files import kept
 from .evaluator_files import check_coco_metric
 
@@ -56,7 +56,8 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
                     )
             file, kind = paths.get('ann_file'), _class(cfg, DATASETS, part)
             if file is not None:
-                read[f'{where}.ann_file'] = file
+                if takes_coco(kind):
+                    read[f'{where}.ann_file'] = file
                 classes = check_annotations(
                     f'{where}.ann_file', file, part, kind, key.split('_')[0]
                 )
@@ -121,7 +122,7 @@ def _class(cfg: Config, registry: Registry, part: Mapping[str, Any]) -> Any:
 
 def _class_folders(part: Mapping[str, Any], kind: Any) -> list[str]:
     """Folders that mmpretrain's ``CustomDataset`` takes for the classes."""
-    if not hasattr(kind, '_find_samples') or not part.get('with_label', True):
+    if not lists_files(kind) or not part.get('with_label', True):
         return []
     prefix = part.get('data_prefix') or part.get('split') or ''
     if isinstance(prefix, Mapping):

@@ -63,6 +63,25 @@ def read_json(field: str, path: Path) -> Any:
             gc.enable()
 
 
+def read_classes(
+    field: str, classes: Sequence[str] | None
+) -> Sequence[str] | None:
+    """The classes of a config, which may name a file of them.
+
+    Raises:
+        ConfigError: If they are a word, of which mmdet takes the letters.
+    """
+    if not isinstance(classes, str):
+        return classes
+    if not Path(classes).is_file():
+        raise ConfigError(
+            f'{field.rpartition(".")[0]}.metainfo.classes: must be a tuple of '
+            f'names, but got {classes!r}; write {(classes,)}'
+        )
+    names = Path(classes).read_text(encoding='utf-8').split('\n')
+    return [x.rstrip('\r') for x in names if x.strip()]
+
+
 def check_classes(
     field: str,
     path: Path,
@@ -77,14 +96,7 @@ def check_classes(
     """
     names = [x['name'] for x in content['categories']]
     where = field.rpartition('.')[0] + '.metainfo.classes'
-    if isinstance(classes, str):
-        if not Path(classes).is_file():
-            raise ConfigError(
-                f'{where}: must be a tuple of names, but got {classes!r}; '
-                f'write {(classes,)}'
-            )
-        classes = Path(classes).read_text(encoding='utf-8').split('\n')
-        classes = [x.rstrip('\r') for x in classes if x.strip()]
+    classes = read_classes(field, classes)
     default = '' if classes else f' (the default of {kind.__name__})'
     classes = list(classes or kind.METAINFO['classes'])
     for name in classes:

@@ -9,6 +9,7 @@ from mmdet.datasets import XMLDataset
 from mmengine.logging import print_log
 
 from ..errors import ConfigError, nearest
+from .coco_files import read_classes
 from .unused import Unused, warn
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -40,6 +41,7 @@ def check_xml(
             nothing is left.
     """
     given = (dataset.get('metainfo') or {}).get('classes')
+    given = read_classes(field, given)
     classes = list(given or kind.METAINFO.get('classes') or ())
     settings = dataset.get('filter_cfg') or {}
     unused, left_out = Unused(), Unused()
