@@ -69,16 +69,20 @@ def check_annotations(
     if takes_coco(kind):
         is_plain = load is CocoDataset.load_data_list
         content = read_coco(field, path, split != 'test', is_plain)
-        check_ids(field, path, content)
+        check_ids(field, path, content, kind)
         if is_plain and content['categories']:
             given = _classes(dataset)
             classes = check_classes(field, path, content, given, kind)
         if split == 'train':
             masks = _loads_masks(dataset)
-            check_boxes(field, path, content, dataset, classes, masks)
+            filters = kind.filter_data is CocoDataset.filter_data
+            check_boxes(
+                *(field, path, content, dataset, classes, masks, filters)
+            )
         if not is_plain:  # LVIS, Objects365: names of images are their own
             return None
-        if 'img' not in (dataset.get('data_prefix') or {}):
+        starts = kind.__init__ is CocoDataset.__init__
+        if starts and 'img' not in (dataset.get('data_prefix') or {}):
             where = field.rpartition('.')[0]
             raise ConfigError(
                 f'{where}.data_prefix: must name the folder of the images as '
@@ -95,6 +99,7 @@ def check_annotations(
         entries = content['data_list']
         names = [x[key] for x in entries if x.get(key)]
         labels = [(x.get(key), x.get('gt_label', [])) for x in entries]
+        labels = [(x, y) for x, y in labels if y != -1]  # of no class
         _check_labels(field, path, labels, _classes(dataset) or known)
     elif lists_files(kind):
         key, names = 'img_path', path.read_text(encoding='utf-8').splitlines()
@@ -109,9 +114,16 @@ def check_annotations(
     if isinstance(prefix, Mapping):
         prefix = prefix.get(key) or ''
     root = dataset.get('data_root') or ''
-    if '://' not in root + prefix:
+    loaders = dataset.get('pipeline') or ()
+    if '://' not in root + prefix and not any(map(is_remote, loaders)):
         _check_images(field, path, Path(root) / prefix, names)
     return classes
+
+
+def is_remote(part: Mapping[str, Any]) -> bool:
+    """Whether a config reads its files from elsewhere than a disk."""
+    backend = (part.get('backend_args') or {}).get('backend', 'local')
+    return backend != 'local'
 
 
 def takes_coco(kind: Any) -> bool:
@@ -141,7 +153,12 @@ def read_coco(
         named (bool): Whether its images need a file_name; LVIS has URLs.
     """
     lists = [x for x in NEEDED if boxes or x != 'annotations']
-    return _read(field, path, lists, {'file_name'} if named else set())
+    content = _read(field, path, lists, {'file_name'} if named else set())
+    if content.get('annotations', ()) is None:
+        raise ConfigError(
+            f'{field}: {path} has null for its annotations; write a list'
+        )
+    return content
 
 
 def _read(
