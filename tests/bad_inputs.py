@@ -602,10 +602,6 @@ ROWS = [
         ),
         ('a box of NaN', lambda x: x.data(put('bbox', [3, 4, math.nan, 9]))),
         (
-            'a box of negative size',
-            lambda x: x.data(put('bbox', [30, 4, -5, 9])),
-        ),
-        (
             'a box of three numbers',
             lambda x: x.data(put('bbox', [30, 4, 9])),
         ),

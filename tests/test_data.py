@@ -14,7 +14,7 @@ from PIL import Image
 
 from lshfm_mm.datasets import coco_files, unused
 from lshfm_mm.datasets.check_files import check_data
-from lshfm_mm.datasets.image_sizes import add_size_checks
+from lshfm_mm.datasets.image_sizes import SizeCheck, add_size_checks
 from lshfm_mm.datasets.shapes.scene import CLASSES
 from lshfm_mm.errors import ConfigError
 
@@ -428,8 +428,8 @@ def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
         f"['iscrowd'], which COCO evaluates by; add it (iscrowd is 0 for a "
         f'single object)'
     )
-    assert error_of(ready(each('id', 0, **first(1)), 'val')) == (
-        f'val_evaluator.ann_file: annotation 0 of {tmp_path}/val.json: '
+    assert error_of(ready(each('id', 'a', **first(1)), 'val')) == (
+        f"val_evaluator.ann_file: annotation 'a' of {tmp_path}/val.json: "
         f'pycocotools counts only ids of 1, 2, ...; number them so'
     )
     ready(lacks, 'val', val_evaluator=dict(ann_file=None))
@@ -441,7 +441,7 @@ def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
     )
 
 
-def test_an_evaluation_on_other_images_is_refused(ready):
+def test_an_evaluation_on_other_images_is_refused(ready, said):
     """The ids are there, but of other images: AP 0."""
     cfg = ready(None)
     cfg.val_dataloader.dataset.update(
@@ -453,7 +453,8 @@ def test_an_evaluation_on_other_images_is_refused(ready):
         each('file_name', '000001.png', **first(1), of='images'), 'val'
     )
     cfg.val_evaluator.ann_file = make_file(cfg, 'annotations/val.json')
-    message = error_of(cfg)
+    check_data(cfg, LOADERS)
+    (message,) = said
     assert 'image 1 is 000000.png in ' in message
     assert message.endswith(
         'val_dataloader.dataset.ann_file; name one file in both'
@@ -606,17 +607,21 @@ def classifier(root, kind='CustomDataset', **changes):
 
 
 @pytest.mark.parametrize('kind', ['CustomDataset', 'ImageNet'])
-def test_folders_that_number_their_classes_otherwise(kind, tmp_path):
+def test_folders_that_number_their_classes_otherwise(kind, tmp_path, said):
     """A class that val has no image of, and all labels after it shift."""
     folders(tmp_path, train='dress hat pants', val='dress pants')
-    assert error_of(classifier(tmp_path, kind)) == (
+    check_data(classifier(tmp_path, kind), LOADERS)
+    assert said == [
         "val_dataloader.dataset: its class 1 is 'pants', that of "
         "train_dataloader.dataset is 'hat'; both must have the same classes "
         'in the same order (in files: of the categories or folders)'
-    )
+    ]
     check_data(classifier(tmp_path, kind, with_label=False), LOADERS)
     folders(tmp_path, val='hat')
     check_data(classifier(tmp_path, kind), LOADERS)
+    folders(tmp_path, train='socks')  # val has the first of them
+    check_data(classifier(tmp_path, kind), LOADERS)
+    assert len(said) == 1
 
 
 def test_labels_in_a_list_are_looked_at(tmp_path):
@@ -670,3 +675,220 @@ def test_images_without_labels_are_trained_on(learns, ready, said):
     check_data(cfg, LOADERS)
     assert len(said) == 1 and 'all of its images are background' in said[0]
     train(cfg)
+
+
+def test_images_of_lvis_have_urls_and_no_names(coco, tmp_path):
+    def change(content):
+        for image in content['images']:
+            image['coco_url'] = f'http://x/train/{image.pop("file_name")}'
+
+    text = dict(type='LVISV1Dataset', ann_file='x.json', data_prefix=dict())
+    with pytest.raises(ConfigError, match="images without .'file_name'"):
+        coco(change)
+    cfg = Config(dict(train_dataloader=dict(dataset=text)))
+    check_data(cfg, LOADERS)
+
+
+def test_annotation_0_is_no_error(ready, said):
+    check_data(ready(each('id', 0, **first(1)), 'val'), LOADERS)
+    assert 'annotation 0 of ' in said[0] and 'counts as missed' in said[0]
+
+
+def test_other_metrics_are_not_looked_at(ready):
+    def lacks(content):
+        del content['annotations'][2]['iscrowd']
+
+    cfg = ready(lacks, 'val')
+    cfg.val_evaluator.type = 'LVISMetric'
+    check_data(cfg, LOADERS)
+
+
+def test_a_metric_of_coco_on_other_files(ready, voc):
+    voc.write()
+    cfg = ready(None)
+    cfg.val_dataloader.dataset = dict(
+        type='VOCDataset',
+        data_root=str(voc.folder),
+        ann_file='train.txt',
+        data_prefix=dict(sub_data_root='VOC/'),
+        metainfo=dict(classes=CLASSES),
+    )
+    check_data(cfg, LOADERS)
+
+
+def test_classes_of_xml_in_a_file(voc, said):
+    Path('classes.txt').write_text('\n'.join(CLASSES))
+    voc.check(metainfo=dict(classes='classes.txt'))
+    assert not said
+    with pytest.raises(ConfigError, match='must be a tuple of names, but g'):
+        voc.check(metainfo=dict(classes='circle'))
+
+
+def test_lists_of_an_own_class_are_not_looked_at(tmp_path):
+    from mmpretrain.datasets import CustomDataset
+
+    class Own(CustomDataset):
+        def load_data_list(self):
+            return []
+
+    folders(tmp_path, train='dress hat', val='hat')
+    (tmp_path / 'x.txt').write_text('a,0\n')
+    part = dict(ann_file='x.txt', classes=['dress', 'hat'])
+    check_data(classifier(tmp_path, Own, **part), LOADERS)
+    check_data(classifier(tmp_path, Own), LOADERS)
+
+
+@pytest.mark.parametrize('filters', [False, True])
+def test_files_of_hard_negatives(filters, coco, voc, said):
+    """Boxes of other classes alone: background, if it is not left out."""
+
+    def change(content):
+        content['categories'].append(dict(id=7, name='cat'))
+        each('category_id', 7)(content)
+
+    def run():
+        settings = dict(filter_empty_gt=filters)
+        for root in voc.files.values():
+            for box in root.iter('name'):
+                box.text = 'cat'
+        return (
+            lambda: coco(change, filter_cfg=settings),
+            lambda: voc.check(filter_cfg=settings),
+        )
+
+    for check in run():
+        if filters:
+            with pytest.raises(ConfigError, match='none of the 36 boxes of '):
+                check()
+        else:
+            assert len(check()) == 12
+            assert '36 of the 36 boxes of ' in said[-1]
+
+
+def test_only_training_and_evaluation_are_compared(ready, said):
+    def swap(content):
+        content['categories'].reverse()
+
+    cfg = ready(swap, 'train')
+    data = cfg.train_dataloader.dataset.to_dict()
+    data['metainfo']['classes'] = CLASSES[::-1]
+    cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[data], ignore_keys=['classes']
+    )
+    check_data(cfg, LOADERS)
+    cfg.train_dataloader.dataset.ignore_keys = None
+    assert "its class 0 is 'circle', that of " in error_of(cfg)
+    val = cfg.val_dataloader.dataset
+    cfg.val_evaluator = []
+    parts = [val, dict(val, metainfo=dict(classes=CLASSES[:1]))]
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    cfg.train_dataloader.dataset = val
+    check_data(cfg, LOADERS)
+    assert not said
+
+
+def test_sizes_that_cannot_be_compared():
+    check = SizeCheck(None)
+    check(dict(height=3, width=4))
+    check(dict(height='3', width='4', ori_shape=(4, 3)))
+    assert not check.count
+    check(dict(height=3, width=4, ori_shape=(4, 3)))
+    assert check.count == 1
+
+
+def test_data_that_are_elsewhere(coco, voc, tmp_path):
+    def rename(content):
+        content['images'][2]['file_name'] = '12.png'
+
+    petrel = dict(backend='petrel')
+    part = dict(type='CocoDataset', ann_file='no.json', backend_args=petrel)
+    check_data(Config(dict(train_dataloader=dict(dataset=part))), LOADERS)
+    loads = [dict(type='LoadImageFromFile', backend_args=petrel)]
+    with pytest.raises(ConfigError, match='names the image 12.png'):
+        coco(rename)
+    part = dict(
+        type='CocoDataset',
+        ann_file='x.json',
+        data_prefix=dict(img=str(tmp_path)),
+        metainfo=dict(classes=CLASSES),
+        pipeline=loads,
+    )
+    check_data(Config(dict(train_dataloader=dict(dataset=part))), LOADERS)
+    voc.write()
+    part = dict(
+        type='VOCDataset',
+        ann_file=str(tmp_path / 'train.txt'),
+        data_prefix=dict(sub_data_root='s3://VOC/'),
+        metainfo=dict(classes=CLASSES),
+    )
+    check_data(Config(dict(train_dataloader=dict(dataset=part))), LOADERS)
+    cfg = classifier('s3://x')
+    check_data(cfg, LOADERS)
+
+
+def test_classes_that_take_more_than_cocos(coco, shapes_root):
+    class Own(CocoDataset):
+        ANN_ID_UNIQUE = False
+
+        def __init__(self, **settings):
+            folder = dict(img=f'{shapes_root}/train')
+            super().__init__(data_prefix=folder, **settings)
+
+    with pytest.raises(ConfigError, match='repeat ids'):
+        coco(each('id', 7, **first(3)))
+
+    def change(content):
+        each('id', 7, **first(3))(content)
+        each('file_name', f'{shapes_root}/train/000000.png', of='images')(
+            content
+        )
+
+    part = dict(type=Own, ann_file='x.json', metainfo=dict(classes=CLASSES))
+    with pytest.raises(ConfigError):
+        coco(change)  # writes the file
+    check_data(Config(dict(train_dataloader=dict(dataset=part))), LOADERS)
+
+
+def test_odd_entries_that_mmdet_leaves_out(coco, said, tmp_path):
+    total = learnt(coco())
+    nan = float('nan')
+
+    def change(content):
+        content['annotations'][0].update(
+            category_id=6, bbox=[nan, 0, 9, 9], area=nan
+        )
+
+    coco(change, metainfo=dict(classes=CLASSES[:5]))
+    assert 'metainfo.classes leaves out (' in said[-1]
+    dataset = coco(each('bbox', [30, 4, -5, 9], **first(1)))
+    assert learnt(dataset) == total - 1
+    assert f'{OUTSIDE} (1, first annotation 1: [30, 4, -5, 9])' in said[-1]
+    folders(tmp_path, train='hat', val='hat')
+    content = dict(
+        metainfo=dict(classes=['hat']),
+        data_list=[dict(img_path='hat/1.jpg', gt_label=-1)],
+    )
+    (tmp_path / 'y.json').write_text(json.dumps(content))
+    cfg = classifier(tmp_path, 'MultiLabelDataset', ann_file='y.json')
+    check_data(cfg, LOADERS)
+
+
+def test_odd_files_get_one_line(coco):
+    with pytest.raises(ConfigError, match='x.json has null for its annot'):
+        coco(lambda x: x.update(annotations=None))
+    flat = each('segmentation', [3, 3, 9, 3, 9, 9], **first(1))
+    with pytest.raises(ConfigError, match='has the segmentation .3, 3, 9, '):
+        coco(flat, pipeline=MASKS)
+
+
+@pytest.mark.parametrize('text', ['', '64.0'])
+def test_odd_numbers_of_xml_get_one_line(text, voc):
+    part = voc.files['000000'].find('size/width')
+    part.text = text
+    with pytest.raises(ConfigError, match='the size of 000000.xml is no who'):
+        voc.check()
+    part.text = '64'
+    box = next(voc.files['000000'].iter('object'))
+    ElementTree.SubElement(box, 'difficult').text = text
+    with pytest.raises(ConfigError, match='or a difficult that is none'):
+        voc.check()

@@ -8,7 +8,7 @@ dropped, and one of NaN ends the training in NaN.
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from .xml_files import check_xml
 
 NEEDED = {
     'categories': {'id', 'name'},
-    'images': {'id', 'file_name', 'width', 'height'},
+    'images': {'id', 'width', 'height'},
     'annotations': {'id', 'image_id', 'category_id', 'bbox', 'area'},
 }
 
@@ -63,23 +63,26 @@ def check_annotations(
             image is absent.
     """
     load = getattr(kind, 'load_data_list', None)
-    parse = getattr(kind, 'parse_data_info', None)
     classes = None
     if load is XMLDataset.load_data_list:
         return check_xml(field, path, dataset, kind, split == 'train')
-    if parse is CocoDataset.parse_data_info:
+    if takes_coco(kind):
         is_plain = load is CocoDataset.load_data_list
-        content = read_coco(field, path, split != 'test')
-        check_ids(field, path, content)
+        content = read_coco(field, path, split != 'test', is_plain)
+        check_ids(field, path, content, kind)
         if is_plain and content['categories']:
             given = _classes(dataset)
             classes = check_classes(field, path, content, given, kind)
         if split == 'train':
             masks = _loads_masks(dataset)
-            check_boxes(field, path, content, dataset, classes, masks)
+            filters = kind.filter_data is CocoDataset.filter_data
+            check_boxes(
+                *(field, path, content, dataset, classes, masks, filters)
+            )
         if not is_plain:  # LVIS, Objects365: names of images are their own
             return None
-        if 'img' not in (dataset.get('data_prefix') or {}):
+        starts = kind.__init__ is CocoDataset.__init__
+        if starts and 'img' not in (dataset.get('data_prefix') or {}):
             where = field.rpartition('.')[0]
             raise ConfigError(
                 f'{where}.data_prefix: must name the folder of the images as '
@@ -96,8 +99,9 @@ def check_annotations(
         entries = content['data_list']
         names = [x[key] for x in entries if x.get(key)]
         labels = [(x.get(key), x.get('gt_label', [])) for x in entries]
+        labels = [(x, y) for x, y in labels if y != -1]  # of no class
         _check_labels(field, path, labels, _classes(dataset) or known)
-    elif hasattr(kind, '_find_samples'):  # mmpretrain's CustomDataset
+    elif lists_files(kind):
         key, names = 'img_path', path.read_text(encoding='utf-8').splitlines()
         if dataset.get('with_label', True):
             pairs = [x.strip().rpartition(' ')[::2] for x in names]
@@ -110,18 +114,59 @@ def check_annotations(
     if isinstance(prefix, Mapping):
         prefix = prefix.get(key) or ''
     root = dataset.get('data_root') or ''
-    if '://' not in root + prefix:
+    loaders = dataset.get('pipeline') or ()
+    if '://' not in root + prefix and not any(map(is_remote, loaders)):
         _check_images(field, path, Path(root) / prefix, names)
     return classes
 
 
-def read_coco(field: str, path: Path, boxes: bool = True) -> dict[str, Any]:
-    """Read a file of instances; an unlabelled one has no annotations."""
+def is_remote(part: Mapping[str, Any]) -> bool:
+    """Whether a config reads its files from elsewhere than a disk."""
+    backend = (part.get('backend_args') or {}).get('backend', 'local')
+    return backend != 'local'
+
+
+def takes_coco(kind: Any) -> bool:
+    """Whether a class takes the entries of COCO's files, as mmdet does."""
+    parse = getattr(kind, 'parse_data_info', None)
+    return parse is CocoDataset.parse_data_info
+
+
+def lists_files(kind: Any) -> bool:
+    """Whether a class loads as the ``CustomDataset`` of mmpretrain, an extra.
+
+    A line of its list is an image and a label, and its folders are classes.
+    """
+    load = getattr(kind, 'load_data_list', None)
+    return getattr(load, '__module__', '') == 'mmpretrain.datasets.custom'
+
+
+def read_coco(
+    field: str, path: Path, boxes: bool = True, named: bool = False
+) -> dict[str, Any]:
+    """Read a file of instances; an unlabelled one has no annotations.
+
+    Args:
+        field (str): Where the file is named, for messages.
+        path (Path): The file.
+        boxes (bool): Whether its annotations are looked at.
+        named (bool): Whether its images need a file_name; LVIS has URLs.
+    """
     lists = [x for x in NEEDED if boxes or x != 'annotations']
-    return _read(field, path, lists)
+    content = _read(field, path, lists, {'file_name'} if named else set())
+    if content.get('annotations', ()) is None:
+        raise ConfigError(
+            f'{field}: {path} has null for its annotations; write a list'
+        )
+    return content
 
 
-def _read(field: str, path: Path, lists: Sequence[str]) -> dict[str, Any]:
+def _read(
+    field: str,
+    path: Path,
+    lists: Sequence[str],
+    of_images: Collection[str] = (),
+) -> dict[str, Any]:
     """Read a file that holds non-empty lists under some keys."""
     content = read_json(field, path)
     is_dict = isinstance(content, dict)
@@ -138,6 +183,7 @@ def _read(field: str, path: Path, lists: Sequence[str]) -> dict[str, Any]:
                 f"give a file of {form}'s format"
             )
         needed = NEEDED.get(key, set())
+        needed = needed.union(of_images) if key == 'images' else needed
         for entry in entries:
             if not needed <= entry.keys():
                 raise ConfigError(

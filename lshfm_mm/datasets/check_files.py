@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,15 @@ from mmengine.registry import DATASETS, METRICS, Registry
 from ..errors import ConfigError, from_here
 from ..utils.checkpoints import check_finite, read_state_dict
 from ..utils.configs import model_config, stem
-from .annotations import check_annotations
+from .annotations import (
+    check_annotations,
+    is_remote,
+    lists_files,
+    takes_coco,
+)
 from .coco_files import kept
 from .evaluator_files import check_coco_metric
+from .unused import warn
 
 # Data sets of mmpretrain that download what is absent.
 SELF_LOADING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
@@ -41,7 +46,12 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
     for key in dataloaders:
         dataset = (cfg.get(key) or {}).get('dataset')
         read: dict[str, Path] = {}
+        ignored: list[str] = []
         for where, part in _datasets(f'{key}.dataset', dataset):
+            if is_remote(part):
+                continue
+            if part.get('ignore_keys'):
+                ignored.append(where)
             root = part.get('data_root') or ''
             paths = {
                 name: Path(root) / path
@@ -56,20 +66,23 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
                     )
             file, kind = paths.get('ann_file'), _class(cfg, DATASETS, part)
             if file is not None:
-                read[f'{where}.ann_file'] = file
+                if takes_coco(kind):
+                    read[f'{where}.ann_file'] = file
                 classes = check_annotations(
                     f'{where}.ann_file', file, part, kind, key.split('_')[0]
                 )
             else:
                 classes = _class_folders(part, kind)
-            if classes and not part.get('return_classes'):
+            if part.get('return_classes') or where.startswith((*ignored,)):
+                continue
+            if classes:
                 numbered[where] = classes
         field = key.replace('dataloader', 'evaluator')
         metrics = cfg.get(field) or []
         metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
         for part in metrics:
             named = part.get('ann_file') or ''
-            if '://' in named:
+            if '://' in named or is_remote(part):
                 continue
             if not Path(named).exists():
                 raise ConfigError(
@@ -121,7 +134,7 @@ def _class(cfg: Config, registry: Registry, part: Mapping[str, Any]) -> Any:
 
 def _class_folders(part: Mapping[str, Any], kind: Any) -> list[str]:
     """Folders that mmpretrain's ``CustomDataset`` takes for the classes."""
-    if not hasattr(kind, '_find_samples') or not part.get('with_label', True):
+    if not lists_files(kind) or not part.get('with_label', True):
         return []
     prefix = part.get('data_prefix') or part.get('split') or ''
     if isinstance(prefix, Mapping):
@@ -130,21 +143,34 @@ def _class_folders(part: Mapping[str, Any], kind: Any) -> list[str]:
     if (root / 'meta' / f'{part.get("split")}.txt').exists():
         return []  # which ImageNet prefers
     folder = root / prefix
+    if not folder.is_dir():
+        return []  # elsewhere
     return sorted(x.name for x in folder.iterdir() if x.is_dir())
 
 
 def _check_order(numbered: Mapping[str, Sequence[str]]) -> None:
-    """Raise unless all data sets number their classes alike."""
-    first, classes = next(iter(numbered.items()), ('', ()))
+    """Compare the classes of a training with those of its evaluation.
+
+    Raises:
+        ConfigError: If they are the same in another order.
+    """
+    trained = [x for x in numbered if x.startswith('train')]
     for where, others in numbered.items():
-        for number, pair in enumerate(zip_longest(classes, others)):
-            if pair[0] != pair[1]:
-                raise ConfigError(
-                    f'{where}: its class {number} is {pair[1]!r}, that of '
-                    f'{first} is {pair[0]!r}; both must have the same '
-                    f'classes in the same order (in files: of the categories '
-                    f'or folders)'
-                )
+        if not trained or where.startswith('train'):
+            continue
+        first, classes = trained[0], numbered[trained[0]]
+        for number, pair in enumerate(zip(classes, others, strict=False)):
+            if pair[0] == pair[1]:
+                continue
+            fact = (
+                f'{where}: its class {number} is {pair[1]!r}, that of '
+                f'{first} is {pair[0]!r}; both must have the same classes in '
+                f'the same order (in files: of the categories or folders)'
+            )
+            if sorted(classes) == sorted(others):
+                raise ConfigError(fact)
+            warn(fact)
+            break
 
 
 def _is_first() -> bool:

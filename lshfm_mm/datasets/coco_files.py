@@ -14,6 +14,7 @@ from ..errors import ConfigError, nearest
 from .unused import Unused, warn
 
 NAMED = 10  # categories that a message lists
+UNWANTED = 'category that metainfo.classes leaves out'
 LARGE = 50e6  # bytes; a file of more is read for seconds
 # Content of files that data sets have yet to take over, by absolute path.
 kept: dict[str, dict[str, Any]] = {}
@@ -63,6 +64,25 @@ def read_json(field: str, path: Path) -> Any:
             gc.enable()
 
 
+def read_classes(
+    field: str, classes: Sequence[str] | None
+) -> Sequence[str] | None:
+    """The classes of a config, which may name a file of them.
+
+    Raises:
+        ConfigError: If they are a word, of which mmdet takes the letters.
+    """
+    if not isinstance(classes, str):
+        return classes
+    if not Path(classes).is_file():
+        raise ConfigError(
+            f'{field.rpartition(".")[0]}.metainfo.classes: must be a tuple of '
+            f'names, but got {classes!r}; write {(classes,)}'
+        )
+    names = Path(classes).read_text(encoding='utf-8').split('\n')
+    return [x.rstrip('\r') for x in names if x.strip()]
+
+
 def check_classes(
     field: str,
     path: Path,
@@ -77,14 +97,7 @@ def check_classes(
     """
     names = [x['name'] for x in content['categories']]
     where = field.rpartition('.')[0] + '.metainfo.classes'
-    if isinstance(classes, str):
-        if not Path(classes).is_file():
-            raise ConfigError(
-                f'{where}: must be a tuple of names, but got {classes!r}; '
-                f'write {(classes,)}'
-            )
-        classes = Path(classes).read_text(encoding='utf-8').split('\n')
-        classes = [x.rstrip('\r') for x in classes if x.strip()]
+    classes = read_classes(field, classes)
     default = '' if classes else f' (the default of {kind.__name__})'
     classes = list(classes or kind.METAINFO['classes'])
     for name in classes:
@@ -113,9 +126,14 @@ def check_classes(
     return classes
 
 
-def check_ids(field: str, path: Path, content: Mapping[str, Any]) -> None:
+def check_ids(
+    field: str, path: Path, content: Mapping[str, Any], kind: Any
+) -> None:
     """Look for ids that repeat: pycocotools keeps the last of each."""
-    for key in ('categories', 'annotations', 'images'):
+    keys = ['categories', 'images']
+    if kind.ANN_ID_UNIQUE:
+        keys.append('annotations')
+    for key in keys:
         entries = content.get(key, ())
         if len({x['id'] for x in entries}) == len(entries):
             continue
@@ -139,6 +157,7 @@ def check_boxes(
     dataset: Mapping[str, Any],
     classes: Collection[str] | None,
     masks: Mapping[str, Any] | None,
+    filters: bool,
 ) -> None:
     """Say what mmdet's ``parse_data_info`` and ``filter_data`` leave out.
 
@@ -149,6 +168,7 @@ def check_boxes(
         dataset (dict): Config of the data set.
         classes (list[str], optional): Those that are wanted. Defaults to all.
         masks (dict, optional): The transform that loads masks.
+        filters (bool): Whether images are filtered as in mmdet.
 
     Raises:
         ConfigError: If a box is none, or nothing is left.
@@ -179,10 +199,15 @@ def check_boxes(
         x, y, w, h = entry['bbox']
         width, height = sizes[entry['image_id']]
         beyond += x + w > width + 1 or y + h > height + 1
+    left_out = Unused()
+    if filters:
+        left_out = _left_out(content, dataset, with_boxes)
+    images = len(content['images'])
     unused.tell(
         *(field, path, len(annotations), 'boxes'),
         'write [x, y, width, height] in pixels, area and ids as in '
         "COCO's files",
+        unused.reasons.keys() <= {UNWANTED} and left_out.count < images,
     )
     if beyond > len(annotations) / 2:
         warn(
@@ -190,7 +215,11 @@ def check_boxes(
             f'reach out of their images; COCO writes [x, y, width, height], '
             f'not [x1, y1, x2, y2]'
         )
-    _check_left(field, path, content, dataset, with_boxes)
+    settings = dict(dataset.get('filter_cfg') or {})
+    left_out.tell(
+        *(field, path, images, 'images'),
+        f"mend the file, or the data set's filter_cfg, {settings}",
+    )
     if not annotations:
         warn(
             f'{field}: {path} has no annotations: all of its images are '
@@ -213,15 +242,18 @@ def _why_unused(
     if entry.get('ignore'):
         return 'ignore is 1'
     try:
-        if len(box) != 4 or not isfinite(sum(box) + entry['area']):
+        x, y, w, h = box
+        if category not in wanted:
+            if category in names:
+                return UNWANTED
+            return _absent('category_id', category, names)
+        if not isfinite(sum(box) + entry['area']):
             return None
-        (x, y, w, h), (width, height) = box, sizes[image]
+        width, height = sizes[image]
         within = min(x + w, width) > max(x, 0) and min(y + h, height) > max(
             y, 0
         )
-    except TypeError:  # no numbers
-        return None
-    if min(w, h) < 0:
+    except (TypeError, ValueError):  # no four numbers
         return None
     if not within:
         return 'box outside of its image or without extent'
@@ -229,10 +261,6 @@ def _why_unused(
         return 'area is 0'
     if min(w, h) < 1:
         return 'box below 1 pixel'
-    if category not in wanted:
-        if category in names:
-            return 'category that metainfo.classes leaves out'
-        return _absent('category_id', category, names)
     return 'iscrowd is 1' if entry.get('iscrowd') else ''
 
 
@@ -257,19 +285,23 @@ def _mask_fault(
             f'set with_mask=False for a model without a mask head'
         )
     if isinstance(mask, list):
+        if not all(isinstance(x, list) for x in mask):
+            raise ConfigError(
+                f'{field}: annotation {entry["id"]} of {path} has the '
+                f'segmentation {str(mask)[:40]}; write a list of polygons, '
+                f'[[x, y, ...]]'
+            )
         fits = any(len(x) % 2 == 0 and len(x) >= 6 for x in mask)
         return '' if fits else 'segmentation without a polygon'
     return '' if masks.get('poly2mask', True) else 'poly2mask=False, and RLE'
 
 
-def _check_left(
-    field: str,
-    path: Path,
+def _left_out(
     content: Mapping[str, Any],
     dataset: Mapping[str, Any],
     with_boxes: Collection[Any],
-) -> None:
-    """Say which images mmdet's ``filter_data`` leaves out."""
+) -> Unused:
+    """Count which images mmdet's ``filter_data`` leaves out."""
     settings = dataset.get('filter_cfg') or {}
     least = settings.get('min_size', 0)
     unused = Unused()
@@ -278,7 +310,4 @@ def _check_left(
             unused.add('no annotation, and filter_empty_gt', image['id'])
         elif min(image['width'], image['height']) < least:
             unused.add(f'smaller than min_size {least}', image['id'])
-    unused.tell(
-        *(field, path, len(content['images']), 'images'),
-        f"mend the file, or the data set's filter_cfg, {dict(settings)}",
-    )
+    return unused

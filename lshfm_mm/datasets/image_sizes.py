@@ -26,8 +26,9 @@ class SizeCheck:
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Compare an image that was just loaded."""
         stated = results.get('height'), results.get('width')
-        actual = results['ori_shape'][:2]
-        if None not in stated and stated != tuple(actual):
+        actual = results.get('ori_shape', stated)[:2]
+        known = all(isinstance(x, int | float) for x in stated)
+        if known and stated != tuple(actual):
             if not self.count:
                 facts = [results.get('sample_idx', 0), *stated, *actual]
                 self.seen[1:] = torch.tensor(facts)

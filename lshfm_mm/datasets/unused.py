@@ -18,15 +18,26 @@ class Unused:
         count, first = self.reasons.get(reason, (0, str(example)))
         self.reasons[reason] = count + 1, first
 
+    @property
+    def count(self) -> int:
+        """How many are left out."""
+        return sum(x for x, _ in self.reasons.values())
+
     def tell(
-        self, field: str, path: Path, total: int, what: str, fix: str
+        self,
+        field: str,
+        path: Path,
+        total: int,
+        what: str,
+        fix: str,
+        may_be_all: bool = False,
     ) -> None:
         """Warn if some of ``total`` are left out.
 
         Raises:
-            ConfigError: If all are.
+            ConfigError: If all are, and the training has no use for that.
         """
-        count = sum(x for x, _ in self.reasons.values())
+        count = self.count
         if not count:
             return
         facts = ', '.join(
@@ -35,7 +46,7 @@ class Unused:
                 self.reasons.items(), key=lambda x: -x[1][0]
             )
         )
-        if count == total:
+        if count == total and not may_be_all:
             raise ConfigError(
                 f'{field}: none of the {total:,} {what} of {path} is used: '
                 f'{facts}; {fix}'

@@ -9,6 +9,7 @@ from mmdet.datasets import XMLDataset
 from mmengine.logging import print_log
 
 from ..errors import ConfigError, nearest
+from .coco_files import read_classes
 from .unused import Unused, warn
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -40,9 +41,13 @@ def check_xml(
             nothing is left.
     """
     given = (dataset.get('metainfo') or {}).get('classes')
+    given = read_classes(field, given)
     classes = list(given or kind.METAINFO.get('classes') or ())
     settings = dataset.get('filter_cfg') or {}
     unused, left_out = Unused(), Unused()
+    prefix = (dataset.get('data_prefix') or {}).get('sub_data_root') or ''
+    if '://' in (dataset.get('data_root') or '') + prefix:
+        return classes
     names = path.read_text(encoding='utf-8').splitlines()
     if len(names) > MANY:
         print_log(f'{field}: reading {len(names):,} XML files', 'current')
@@ -56,12 +61,12 @@ def check_xml(
             if reason is None:
                 raise ConfigError(
                     f'{field}: an object of {name}.xml has no bndbox of 4 '
-                    f'numbers, xmin <= xmax and ymin <= ymax; mend or remove '
-                    f'it'
+                    f'numbers, xmin <= xmax and ymin <= ymax, or a difficult '
+                    f'that is none; mend or remove it'
                 )
             if reason:
                 unused.add(reason, f'{name}.xml')
-        size = [int(root.findtext(f'size/{x}', 0)) for x in SIZE]
+        size = _size(field, name, root)
         least = settings.get('min_size', 0)
         is_empty = all(label not in classes for _, label in entries)
         if settings.get('filter_empty_gt') and is_empty:
@@ -71,7 +76,11 @@ def check_xml(
     if trains and not total:
         warn(f'{field}: the files of {path} have no objects: all background')
     if trains:
-        unused.tell(field, path, total, 'boxes', f'the classes are {classes}')
+        only_unwanted = all(x.startswith('no class') for x in unused.reasons)
+        unused.tell(
+            *(field, path, total, 'boxes', f'the classes are {classes}'),
+            only_unwanted and left_out.count < len(names),
+        )
         left_out.tell(
             *(field, path, len(names), 'images'),
             f"mend the list, or the data set's filter_cfg, {dict(settings)}",
@@ -102,6 +111,20 @@ def _read(
         ) from error
 
 
+def _size(field: str, name: str, root: ElementTree.Element) -> list[int]:
+    """Width and height; 0 where mmdet would ask the image."""
+    size = root.find('size')
+    if size is None:
+        return [0, 0]
+    try:
+        return [int(size.findtext(x, '')) for x in SIZE]
+    except ValueError as error:
+        raise ConfigError(
+            f'{field}: the size of {name}.xml is no whole numbers, '
+            f'{[size.findtext(x) for x in SIZE]}; mend it, or leave it out'
+        ) from error
+
+
 def _why_unused(
     entry: ElementTree.Element,
     label: str | None,
@@ -115,6 +138,7 @@ def _why_unused(
         left, top, right, bottom = (
             int(float(entry.findtext(f'bndbox/{x}', ''))) for x in CORNERS
         )
+        difficult = int(entry.findtext('difficult', '0'))
     except ValueError:
         return None
     width, height = right - left, bottom - top
@@ -123,4 +147,4 @@ def _why_unused(
     least = settings.get('bbox_min_size') or 0
     if min(width, height) < least:
         return f'smaller than bbox_min_size {least}'
-    return 'difficult is 1' if int(entry.findtext('difficult', 0)) else ''
+    return 'difficult is 1' if difficult else ''
