@@ -75,6 +75,7 @@ docs: env  ## build the site in build/site; a dead link is an error
 	@echo site: build/site/docs/index.html
 
 families: env  ## take configs of all families of mmdet and mmpretrain whole
+	$(VENV)/bin/python -m pip install -q -c requirements.lock -e '.[families]'
 	$(VENV)/bin/python benchmarks/families
 
 mmrazor: env  ## take MMRazor's own configs all the way, an hour

@@ -41,5 +41,10 @@ setup(
             *('ruff', 'mypy', 'onnx', 'onnxscript', 'onnxruntime'),
         ],
         'docs': ['sphinx', 'myst-parser', 'furo'],
+        # What configs of some families import.
+        'families': [
+            *('albumentations<1.4', 'timm', 'scikit-image', 'scikit-learn'),
+            'instaboostfast',
+        ],
     },
 )
