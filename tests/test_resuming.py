@@ -74,6 +74,32 @@ def test_a_resumed_training_equals_an_uninterrupted_one(make_config, hooks):
     assert all(same) == bool(hooks)
 
 
+def test_batches_keep_their_size(make_config):
+    """Of all images of an interval, which the interruption cuts in two."""
+
+    def read():
+        cfg = make_config('faster_rcnn_student')
+        cfg.model.data_preprocessor.batch_augments = [
+            dict(
+                type='BatchSyncRandomResize',
+                random_size_range=(96, 256),
+                interval=5,  # of epochs of 6
+            )
+        ]
+        return cfg
+
+    whole, parts = read(), read()
+    trained(whole, 2)
+    trained(parts, 1)
+    trained(parts, 2, resume=True)
+    found = [weights(Path(x.work_dir) / 'epoch_2.pth') for x in (whole, parts)]
+    for key, value in found[0].items():
+        assert torch.equal(value, found[1][key])
+    path = Path(whole.work_dir) / 'epoch_1.pth'
+    sizes = torch.load(path, weights_only=True)['input_sizes']
+    assert len(sizes) == 1 and sizes[0] != (64, 64)
+
+
 def test_an_evaluation_that_was_cut_off_is_made_up_for(make_config):
     cfg = make_config(
         'faster_rcnn_student', {'default_hooks.checkpoint.save_best': 'auto'}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmdet.models import BatchSyncRandomResize
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -50,6 +51,32 @@ class ExactResumeHook(Hook):
         """Seed the step."""
         seed_random(*self._key, STEPS, runner.iter)
 
+    def before_save_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the sizes that batches have until the next draw."""
+        sizes = [x._input_size for x in _resizing(runner)]
+        if sizes:
+            checkpoint['input_sizes'] = sizes
+
+    def after_load_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put them back."""
+        if runner._resume:
+            sizes = checkpoint.get('input_sizes', [])
+            for augment, size in zip(_resizing(runner), sizes, strict=False):
+                augment._input_size = size and tuple(size)
+
     def before_val_epoch(self, runner: Runner) -> None:
         """Note it in checkpoints that are saved from here on."""
         runner.message_hub.update_info('evaluated_iter', runner.iter)
+
+
+def _resizing(runner: Runner) -> list[BatchSyncRandomResize]:
+    """What gives batches of several iterations a size, drawn at random."""
+    return [
+        module
+        for module in runner.model.modules()
+        if isinstance(module, BatchSyncRandomResize)
+    ]
