@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, VOCDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
@@ -892,3 +892,12 @@ def test_odd_numbers_of_xml_get_one_line(text, voc):
     ElementTree.SubElement(box, 'difficult').text = text
     with pytest.raises(ConfigError, match='or a difficult that is none'):
         voc.check()
+
+
+def test_xml_that_an_own_class_parses(voc):
+    class Own(VOCDataset):
+        def parse_data_info(self, info):
+            return info
+
+    voc.files['000000'].find('size/width').text = '64.0'
+    voc.check(type=Own, lazy_init=True)

@@ -65,6 +65,8 @@ def check_annotations(
     load = getattr(kind, 'load_data_list', None)
     classes = None
     if load is XMLDataset.load_data_list:
+        if kind.parse_data_info is not XMLDataset.parse_data_info:
+            return None
         return check_xml(field, path, dataset, kind, split == 'train')
     if takes_coco(kind):
         is_plain = load is CocoDataset.load_data_list
