@@ -317,6 +317,9 @@ def test_the_bases_of_a_copy_are_read_too(tmp_path, monkeypatch):
         'base_of_train = _base_.train_dataloader\n'
     )
     patch_config_reading()
+    patched = Config._file2dict
+    patch_config_reading()
+    assert Config._file2dict is patched  # and not patched twice
     cfg = Config.fromfile(path)
     assert cfg.visualizer == dict(
         _scope_='mmpretrain', type='UniversalVisualizer'

@@ -335,7 +335,7 @@ def package(make_clone) -> metadata.PathDistribution:
 def test_pip_sees_one_version_and_one_range_of_python(package):
     assert package.version == lshfm_mm.__version__
     assert package.metadata['Requires-Python'] == stacks.PYTHON
-    extras = {*stacks.STACKS, 'dev', 'docs'}
+    extras = {*stacks.STACKS, 'dev', 'docs', 'families'}
     assert set(package.metadata.get_all('Provides-Extra')) == extras
 
 

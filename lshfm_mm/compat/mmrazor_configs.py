@@ -26,8 +26,10 @@ BATCH = re.compile(r'(?<=\dx)(?=\d)')  # 8x2 was 8 GPUs, now 8xb2
 
 
 def patch_config_reading() -> None:
-    """Let MMEngine read configs of MMRazor's time."""
+    """Let MMEngine read configs of MMRazor's time, however often called."""
     find, read = Config._get_cfg_path, Config._file2dict
+    if read.__name__ == 'read_todays':
+        return
 
     def find_todays(cfg_path: str, filename: str) -> tuple[str, str | None]:
         return find(todays_path(cfg_path), filename)
