@@ -15,6 +15,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..utils.configs import stem
+
 MMCLS = re.compile(r'^mmcls(?=\.|::)')
 SCOPES = ('_scope_', 'default_scope')
 TYPES = {'PackClsInputs': 'PackInputs', 'ClsVisualizer': 'UniversalVisualizer'}
@@ -57,7 +59,7 @@ def todays(value: Any, key: str = '') -> Any:
             value.setdefault('_scope_', 'mmpretrain')  # of what is inside
         for name in value:
             value[name] = todays(value[name], name)
-        kind = str(value.get('type')).rpartition('.')[2]
+        kind = stem(value.get('type'))
         if kind in SPLIT and value.get('test_mode') and 'split' not in value:
             value['split'] = 'test'
             _say_once(f"{kind}: test_mode=True is read as split='test'")
@@ -112,7 +114,7 @@ def _say_once(text: str) -> None:
     print_log(text, 'current')
 
 
-def _spelling(stem: str) -> list[str]:
+def _spelling(name: str) -> list[str]:
     """What old and new names of a config file have in common: their words."""
-    words = (WORDS.get(word, word) for word in re.split('[-_]', stem))
+    words = (WORDS.get(word, word) for word in re.split('[-_]', name))
     return sorted(BATCH.sub('b', word) for word in words if word)

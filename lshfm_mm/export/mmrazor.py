@@ -6,6 +6,8 @@ from typing import Any
 from mmengine.config import Config
 from mmrazor.registry import HOOKS, LOOPS
 
+from ..utils.configs import stem
+
 PLAIN = {'PackCRDClsInputs': 'PackInputs'}
 
 
@@ -77,7 +79,7 @@ def _plain_data(data: Any) -> Any:
     if _is_mmrazors(data) and 'dataset' in data:
         return _plain_data(data['dataset'])
     data = {key: _plain_data(value) for key, value in data.items()}
-    name = str(data.get('type')).rpartition('.')[2]
+    name = stem(data.get('type'))
     if _is_mmrazors(data) and name in PLAIN:
         data.update(type=PLAIN[name], _scope_='mmpretrain')
     return data
