@@ -28,7 +28,7 @@ from .tap_weights import Batch, TapWeights
 from .taps import (
     RECORDS,
     Tap,
-    check_sources,
+    find_sources,
     named_losses,
     widths_of,
     window_of_layer,
@@ -58,11 +58,12 @@ class LSHFMDistiller(ConfigurableDistiller):
     - A layer that gives several maps at once (an FPN) has several sets of
       samples: the loss is taken of each level and added up. Levels are
       matched by their size; those of one model alone are left out.
-    - A layer that is called for each level (the class layer of a dense head)
-      sees one set of samples: the loss is their mean, image by image and
-      then over images, without the locations all of whose anchors the
-      student's own loss ignores (paper, section 3.5). A loss that cannot
-      weigh samples counts those too.
+    - A layer that is called for each level (the class layer of a dense head),
+      or a list with a layer for each, sees one set of samples: the loss is
+      their mean, image by image and then over images, without the locations
+      all of whose anchors the student's own loss ignores (paper, section
+      3.5). A loss that cannot weigh samples counts those too, and all count
+      where the student's loss gets no weights, level by level.
 
     An :class:`LSHLoss` whose width or std is not given takes them from the
     tapped layer of the teacher, a k x k class layer with its window.
@@ -166,9 +167,10 @@ class LSHFMDistiller(ConfigurableDistiller):
         Raises:
             ConfigError: If a recorder names a layer that is not there.
         """
-        check_sources('student', model, self.student_recorders)
+        find_sources('student', model, self.student_recorders)
         for name, tap in self.taps.items():
             layer = model.get_submodule(tap.student)
+            self.records.note_list(name, layer)
             self._student_widths[name] = {
                 record: widths_of(layer, record) for record in RECORDS
             }
@@ -183,7 +185,7 @@ class LSHFMDistiller(ConfigurableDistiller):
                 the widths of student and teacher differ at a tap without a
                 connector.
         """
-        check_sources('teacher', model, self.teacher_recorders)
+        find_sources('teacher', model, self.teacher_recorders)
         super().prepare_from_teacher(model)
         self.weights.prepare_from_teacher(model)
         for name, tap in self.taps.items():
@@ -197,6 +199,7 @@ class LSHFMDistiller(ConfigurableDistiller):
                         name, tap, self.connectors[name], widths, model
                     )
             layer = model.get_submodule(tap.teacher)
+            self.records.note_list(name, layer, student=False)
             for loss_name, loss in losses.items():
                 if isinstance(loss, FeatureL2Loss) and loss.window is None:
                     loss.window = window_of_layer(layer, tap.record)

@@ -43,10 +43,18 @@ class Records:
         self.teacher = teacher
         self.on_rois: set[str] = set()
         self.stages: list[int | None] = []
+        self._lists: dict[tuple[str, bool], int] = {}  # how long they are
 
     def record_labels(self, tap: str, source: str) -> None:
         """Record what a loss module of the student, ``source``, gets."""
         self.student.recorders[_labels(tap)] = LabelsRecorder(source)
+
+    def note_list(
+        self, tap: str, layer: nn.Module, student: bool = True
+    ) -> None:
+        """Note how many layers a tap stands for in a model, if many."""
+        if isinstance(layer, nn.ModuleList):
+            self._lists[tap, student] = len(layer)
 
     def calls(self, recorder: str, student: bool = True) -> list[Any]:
         """What a recorder on a model holds, of each call of its layer.
@@ -65,10 +73,18 @@ class Records:
 
         They are those of each call, and of each of its levels, however deep
         in lists and dicts; raises ConfigError if the layer got them by
-        keyword alone.
+        keyword alone, or if those of a list have not run once each.
         """
         features: list[Tensor] = []
-        for call in self.calls(tap, student):
+        calls = self.calls(tap, student)
+        number = self._lists.get((tap, student))
+        if calls and number not in (None, len(calls)):
+            raise ConfigError(
+                f'taps.{tap}: the layer there is a list of {number}, which '
+                f'gave {len(calls)} features; only one with a layer for each '
+                f'level is a tap, else tap one of its layers'
+            )
+        for call in calls:
             if self.taps[tap].record == 'input':
                 if not call:
                     raise ConfigError(

@@ -19,7 +19,7 @@ from .sample_weights import (
     level_weights,
     not_ignored,
 )
-from .taps import loss_layer
+from .taps import layers_of, loss_layer
 
 
 class Batch(NamedTuple):
@@ -48,6 +48,7 @@ class TapWeights:
         self.records = records
         self._heads: dict[str, nn.Module] = {}  # with the losses
         self._levels: dict[str, tuple[int, int]] = {}  # see _level_of
+        self._objects: set[str] = set()  # taps where a loss tells them
         self._scores: dict[str, tuple[nn.Module, int]] = {}
 
     def prepare_from_student(self, model: nn.Module) -> None:
@@ -62,9 +63,12 @@ class TapWeights:
             source = loss_layer(model, tap.student)
             if source is not None:
                 place = source.rpartition('.')[0]
-                self._heads[name] = model.get_submodule(place)
+                self._heads[name] = head = model.get_submodule(place)
+                if hasattr(head, 'loss_obj'):  # loss_cls sees objects alone
+                    source = f'{place}.loss_obj'
+                    self._objects.add(name)
                 inner = tap.student.removeprefix(f'{place}.')
-                level = _level_of(self._heads[name], inner)
+                level = _level_of(head, inner)
                 if level is not None:
                     self._levels[name] = level
                 self.records.record_labels(name, source)
@@ -116,6 +120,8 @@ class TapWeights:
             foreground = [
                 self._foreground(name, x.student, batch) for x in levels
             ]
+        elif kind == 'positive':
+            valid = [self._positive(name, x, batch) for x in levels]
         elif kind == 'correct':
             valid = [self._correct(name, x.t_index, batch) for x in levels]
         elif kind == 'confidence':
@@ -158,8 +164,9 @@ class TapWeights:
                 boxes = [get_box_tensor(x.bboxes) for x in instances]
                 return in_boxes(boxes, feature.shape[2:], batch.image)
         raise ConfigError(
-            f"taps.{name}.weights: 'balanced' needs boxes or the labels of "
-            f"RoIs, and this batch has none; use 'uniform'"
+            f'taps.{name}.weights: {self.records.taps[name].weights!r} needs '
+            f'boxes or the labels of RoIs, and this batch has none; use '
+            f"'uniform'"
         )
 
     def _correct(self, name: str, index: int, batch: Batch) -> Tensor:
@@ -184,31 +191,73 @@ class TapWeights:
         self, name: str, levels: Sequence[Level]
     ) -> list[Tensor] | None:
         """Locations that the student's loss counts, (B, S) of each level."""
-        calls = self.records.labels(name)
         if name in self.records.on_rois:
             return None
-        own, number = self._levels.get(name, (0, 0))
-        tapped = len(self.records.calls(name))
-        priors = getattr(self._heads.get(name), 'num_base_priors', None)
         masks = []
         for level in levels:
-            index = level.s_index
-            if tapped != len(calls):  # the layer is of one level
-                index = own if number == len(calls) else len(calls)
-            weights = calls[index][1] if index < len(calls) else None
-            student = level.student
-            images, size = len(student), math.prod(student.shape[2:])
-            if (
-                not isinstance(weights, Tensor)
-                or not student.numel()
-                or student.dim() != 4
-                or weights.numel() < images * size
-                or weights.numel() % (images * size)
-                or priors not in (None, weights.numel() // (images * size))
-            ):
+            _, weights = self._label_call(name, level)
+            size = self._size_in(weights, name, level.student)
+            if size is None:
                 return None  # another kind of head: all locations count
-            masks.append(not_ignored(weights, (images, size)))
+            masks.append(not_ignored(weights, size))
         return masks
+
+    def _positive(self, name: str, level: Level, batch: Batch) -> Tensor:
+        """Samples that the student's loss takes for objects, (B, S)."""
+        if level.student.dim() == 2:
+            return self._foreground(name, level.student, batch)
+        labels, _ = self._label_call(name, level)
+        if isinstance(labels, tuple | list):  # with their scores
+            labels = labels[0]
+        size = self._size_in(labels, name, level.student)
+        if size is None or labels.is_floating_point():
+            raise ConfigError(
+                f"taps.{name}.weights: 'positive' needs a head of the student "
+                f'whose class loss gets the labels of each level; use '
+                f"'balanced'"
+            )
+        head: Any = self._heads[name]
+        positive = (labels >= 0) & (labels < head.num_classes)
+        return not_ignored(positive, size)
+
+    def _label_call(self, name: str, level: Level) -> tuple[Any, Any]:
+        """Labels and their weights in the student's loss of a level."""
+        calls = self.records.labels(name)
+        if name in self._objects and len(calls) == 1:
+            calls = self._split(name, calls[0][0])
+        own, number = self._levels.get(name, (0, 0))
+        index = level.s_index
+        if len(self.records.calls(name)) != len(calls):  # it is of one level
+            index = own if number == len(calls) else len(calls)
+        return calls[index] if index < len(calls) else (None, None)
+
+    def _split(self, name: str, objects: Tensor) -> list[tuple[Any, Any]]:
+        """Labels of each level where a loss gets image by image."""
+        features = self.records.features(name)
+        sizes = [math.prod(x.shape[2:]) for x in features]
+        if objects.numel() != len(features[0]) * sum(sizes):
+            return []
+        head: Any = self._heads[name]
+        labels = torch.where(objects > 0, 0, head.num_classes)
+        parts = labels.view(len(features[0]), -1).split(sizes, 1)
+        return [(x, None) for x in parts]
+
+    def _size_in(
+        self, labels: Any, name: str, feature: Tensor
+    ) -> tuple[int, int] | None:
+        """Images and locations of a map, if labels are of its anchors."""
+        priors = getattr(self._heads.get(name), 'num_base_priors', None)
+        images, size = len(feature), math.prod(feature.shape[2:])
+        if (
+            not isinstance(labels, Tensor)
+            or not feature.numel()
+            or feature.dim() != 4
+            or labels.numel() < images * size
+            or labels.numel() % (images * size)
+            or priors not in (None, labels.numel() // (images * size))
+        ):
+            return None
+        return images, size
 
 
 def _level_of(head: nn.Module, source: str) -> tuple[int, int] | None:
@@ -232,7 +281,8 @@ def _scores_at(
     place = loss_layer(teacher, source)
     loss = teacher.get_submodule(place) if place else nn.Identity()
     use_sigmoid = getattr(loss, 'use_sigmoid', None)
-    is_map = isinstance(teacher.get_submodule(source), nn.Conv2d)
+    layers = layers_of(teacher.get_submodule(source))
+    is_map = all(isinstance(x, nn.Conv2d) for x in layers)
     if use_sigmoid is None or (is_map and not use_sigmoid):
         raise ConfigError(
             f"taps.{name}.weights: 'confidence' cannot tell what the scores "

@@ -11,7 +11,13 @@ from torch import nn
 from ..errors import ConfigError, check_arguments, check_choice, nearest
 from ..utils.configs import stem
 
-KINDS = ('uniform', 'balanced', 'confidence', 'correct')  # of weights
+KINDS = (
+    'uniform',
+    'balanced',
+    'positive',
+    'confidence',
+    'correct',
+)  # of weights
 RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
 
 
@@ -61,7 +67,8 @@ class Tap(NamedTuple):
         Args:
             name (str): Name of the tap.
             tap (str | dict): The layer, by its name in both models, whose
-                input is the feature; or a dict with
+                input is the feature. A list of layers, one for each level,
+                is one layer, see :func:`layers_of`. Or a dict with
 
                 - ``layer``, or ``student`` and ``teacher`` where the names
                   differ;
@@ -71,8 +78,10 @@ class Tap(NamedTuple):
                   no level drowns the others; one below 1e-6 counts as 1;
                 - ``weights`` of the samples: 'uniform' (the paper);
                   'balanced', half to the foreground and half to the
-                  background; 'confidence', in proportion to the teacher's
-                  best class score; 'correct', images that the teacher
+                  background; 'positive', what the student's own loss takes
+                  for an object, as its box loss does; 'confidence', in
+                  proportion to the teacher's best class score; 'correct',
+                  images that the teacher
                   classifies correctly and no others (the paper's default for
                   single-label classification). The last two need the input
                   of a class layer.
@@ -190,12 +199,26 @@ def takes_weights(loss_class: type[nn.Module]) -> bool:
     return False
 
 
+def layers_of(layer: nn.Module) -> list[nn.Module]:
+    """The layers that a tap on a layer stands for, which is itself.
+
+    A ModuleList stands for its layers, one for each level; one that is a
+    Sequential for the last of it, which gives the scores.
+    """
+    if not isinstance(layer, nn.ModuleList):
+        return [layer]
+    return [x[-1] if isinstance(x, nn.Sequential) else x for x in layer]
+
+
 def widths_of(layer: nn.Module, record: str) -> list[int] | None:
     """Channels of a layer's 'input' or 'output', of each level.
 
     There is one where all levels are equally wide, and None where the layer
     does not tell.
     """
+    if isinstance(layer, nn.ModuleList):
+        parts = [width_of(x, record) for x in layers_of(layer)]
+        return [x for x in parts if x is not None] if all(parts) else None
     end = 'in' if record == 'input' else 'out'
     for name in (f'{end}_features', f'{end}_channels'):
         widths = getattr(layer, name, None)
@@ -218,6 +241,9 @@ def the_one(widths: Sequence[int] | None) -> int | None:
 
 def window_of_layer(layer: nn.Module, record: str) -> int:
     """Side of the window that a class layer sees of a map, else 1."""
+    if isinstance(layer, nn.ModuleList):
+        sides = {window_of_layer(x, record) for x in layers_of(layer)}
+        return sides.pop() if len(sides) == 1 else 1
     if record != 'input' or not isinstance(layer, nn.Conv2d):
         return 1
     side = layer.kernel_size[0]
@@ -237,10 +263,11 @@ def loss_layer(model: nn.Module, source: str) -> str | None:
     return None
 
 
-def check_sources(owner: str, model: nn.Module, manager: Any) -> None:
-    """Raise unless each module that a recorder names is in the model.
+def find_sources(owner: str, model: nn.Module, manager: Any) -> None:
+    """Show the recorders their layers; raise if one is not in the model.
 
-    Of a layer with several names MMRazor's recorders know the first alone.
+    Of a layer with several names MMRazor's recorders know the first alone,
+    and a list of layers never runs: its layers do.
     """
     layers = dict(model.named_modules(remove_duplicate=False))
     first = {layer: name for name, layer in model.named_modules()}
@@ -252,4 +279,8 @@ def check_sources(owner: str, model: nn.Module, manager: Any) -> None:
                 f'taps.{name}: the {owner} has no layer {recorder.source!r}'
                 f'{nearest(recorder.source, layers)}'
             )
-        recorder._source = first[layers[recorder.source]]
+        layer = layers[recorder.source]
+        recorder._source = first[layer]
+        if isinstance(layer, nn.ModuleList):
+            for part in dict.fromkeys(layers_of(layer)):  # maybe one object
+                part.register_forward_hook(recorder.forward_hook)

@@ -4,13 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import eq
 from typing import Any
 
+import torch
 from mmrazor.models.task_modules import RecorderManager
-from torch import nn
+from torch import Tensor, nn
 
 from ..connectors import ConvConnector, LinearConnector
 from ..errors import ConfigError, nearest
 from ..losses.lsh import LSHLoss
-from .taps import RECORDS, Tap, the_one, width_of, widths_of, window_of_layer
+from .taps import (
+    RECORDS,
+    Tap,
+    layers_of,
+    the_one,
+    width_of,
+    widths_of,
+    window_of_layer,
+)
 
 OURS = LinearConnector, ConvConnector
 # 'input' and 'output' of a layer -> widths of its levels, if it tells.
@@ -125,6 +134,13 @@ def set_projection(
     Raises:
         ConfigError: If neither the layer nor the config tells width and std.
     """
+    widths = widths_of(layer, record)
+    if loss.feature_dim is None and widths and the_one(widths) is None:
+        raise ConfigError(
+            f'{name}: has one set of hash functions, but the levels of the '
+            f'teacher there are {widths} wide; take RelativeL2Loss, or a tap '
+            f'for each level'
+        )
     dim = loss.feature_dim or feature_dim(layer, record)
     if dim is None:
         raise ConfigError(
@@ -133,13 +149,18 @@ def set_projection(
         )
     std = loss.std
     if not isinstance(std, int | float):
-        weight = getattr(layer, 'weight', None)
-        if record != 'input' or weight is None or weight.dim() < 2:
+        weights = [
+            getattr(x, 'weight', None) for x in dict.fromkeys(layers_of(layer))
+        ]
+        if record != 'input' or not all(
+            isinstance(x, Tensor) and x.dim() > 1 for x in weights
+        ):
             raise ConfigError(
                 f"{name}.std: 'teacher' needs a tap on the input of a class "
                 f'layer; give a number'
             )
-        std = float(weight.detach().float().std())
+        joined = torch.cat([x.detach().float().flatten() for x in weights])
+        std = float(joined.std())
     loss.set_projection(dim, std)
 
 

@@ -11,7 +11,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ..algorithms.roi_mimic import has_rois
-from ..distillers.taps import width_of
+from ..distillers.taps import layers_of, width_of
 from ..errors import ConfigError
 from ..teachers.loading import unmask
 from ..utils.configs import model_of
@@ -121,9 +121,9 @@ def inspect_config(field: str, config: Config) -> View:
     return View(
         model,
         _stages(model),
-        _source(calls, _maps(result)) if is_dense else None,
+        _source(model, calls, _maps(result)) if is_dense else None,
         _neck(calls),
-        _source(calls, [result]) if is_classifier else None,
+        _source(model, calls, [result]) if is_classifier else None,
         is_classifier and type(model.head).__name__ == 'LinearClsHead',
     )
 
@@ -137,14 +137,22 @@ def _maps(result: Any) -> list[Tensor]:
     return []
 
 
-def _source(calls: list[Any], outputs: list[Any]) -> Layer | None:
-    """The one layer that made all of the outputs."""
+def _source(
+    model: nn.Module, calls: list[Any], outputs: list[Any]
+) -> Layer | None:
+    """The one layer, or list of a layer each, that made all of the outputs."""
     made = {id(call[3]): call for call in reversed(calls)}  # the innermost
     makers = [made[id(output)] for output in outputs if id(output) in made]
-    if len(makers) != len(outputs) or len({call[0] for call in makers}) != 1:
+    if not makers or len(makers) != len(outputs):
         return None
-    name, module, *_ = makers[0]
-    return Layer(name, module, [tuple(call[2][0].shape) for call in makers])
+    shapes = [tuple(call[2][0].shape) for call in makers]
+    layers = [call[1] for call in makers]
+    if len({*layers}) == 1:
+        return Layer(makers[0][0], layers[0], shapes)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and layers_of(module) == layers:
+            return Layer(name, module, shapes)
+    return None
 
 
 def _neck(calls: list[Any]) -> Layer | None:

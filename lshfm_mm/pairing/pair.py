@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from mmengine.config import ConfigDict
 from torch import nn
 
-from ..distillers.taps import width_of, window_of_layer
+from ..distillers.taps import width_of, widths_of, window_of_layer
 from ..distillers.widths import connector_config
 from ..errors import ConfigError, check_choice
 from ..export.folding import HEADS
@@ -150,18 +150,26 @@ def _beside_rois(
 def _pair_dense(
     student: View, teacher: View, loss: str, weight: float
 ) -> Pairing:
-    what = 'one class layer for all levels'
+    what = 'class layer for all levels or for each'
     layers = ours, theirs = _both(student, teacher, 'dense', what)
     if ours.sizes != theirs.sizes:
         raise _NoPair(f'levels differ, {ours.strides} and {theirs.strides}')
     windows = [window_of_layer(layer.module, 'input') for layer in layers]
     if windows[0] != windows[1]:
         raise _NoPair(f'windows differ, {windows[0]} and {windows[1]}')
+    widths = [widths_of(layer.module, 'input') for layer in layers]
+    if ours.width is None or theirs.width is None:
+        raise _NoPair(
+            f'widths change from level to level, {widths[0]} and {widths[1]}'
+        )
     channels, side = theirs.width, windows[1]
     entries = channels * side**2
+    each = ''
+    if isinstance(ours.module, nn.ModuleList):
+        each = ', each by a layer of its own'
     hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
-        f'both classify the locations of strides {ours.strides}',
+        f'both classify the locations of strides {ours.strides}{each}',
         {'cls': _tap(ours, theirs)},
         _connector('cls', ours, theirs),
         {'cls': _losses(loss, weight, hashes=hashes)},

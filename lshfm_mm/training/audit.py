@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..algorithms.student_weights import describe_random, varied_weights
 from ..distillers.level_pairs import TapObservation
+from ..distillers.taps import layers_of
 from ..errors import ConfigError
 from ..utils.listener import Listener
 from .audit_checks import (
@@ -102,11 +103,10 @@ class Audit:
                     continue
                 where = f'recorder {name!r} of the {owner}, at {source!r},'
                 inputs = kind == 'ModuleInputsRecorder'
-                self._of_batch.append(
-                    note_versions(
-                        layers[source], inputs, where, self._versions
-                    )
-                )
+                self._of_batch += [
+                    note_versions(layer, inputs, where, self._versions)
+                    for layer in layers_of(layers[source])
+                ]
 
     def _observe(
         self, values: dict[str, Tensor], compared: dict[str, TapObservation]
