@@ -3,6 +3,7 @@
 import copy
 import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,14 +13,21 @@ from mmdet.structures.bbox import distance2bbox
 from mmengine.structures import InstanceData
 from mmrazor.registry import MODELS
 
+from lshfm_mm.distillers.widths import set_projection
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.losses.hashing import random_projection
-from lshfm_mm.pairing.inspect import inspect_config
 
-from .conftest import mmdet_config
+from .conftest import L2, mmdet_config
 from .test_connectors import yolov3
-from .test_detectors import PLAIN_L2, distil, losses_of, record, retinanet
+from .test_detectors import (
+    PLAIN_L2,
+    distil,
+    losses_of,
+    record,
+    retinanet,
+    shrink,
+)
 from .test_home import assert_same, distilled, left_behind, trained
 from .test_pairing import write  # noqa: F401
 from .test_silent import two_images
@@ -148,10 +156,13 @@ def assert_is_loop(model, losses, name, calls, masks, window=1):
             found.double(), value.detach(), rtol=1e-5, atol=1e-9
         )
         ours = torch.autograd.grad(found, students, retain_graph=True)
-        theirs = torch.autograd.grad(value, doubles, retain_graph=True)
+        theirs = torch.autograd.grad(
+            value, doubles, retain_graph=True, allow_unused=True
+        )
         for one, other in zip(ours, theirs, strict=True):
+            other = torch.zeros_like(one) if other is None else other
             torch.testing.assert_close(
-                one.double(), other, rtol=1e-4, atol=1e-8
+                one.double(), other.double(), rtol=1e-4, atol=1e-8
             )
 
 
@@ -192,3 +203,306 @@ def test_a_list_is_one_set_of_samples(kind, kernel):
             if kind == 'rtmdet':
                 masks = inside(sizes, maps)
             assert_is_loop(model, losses, name, both, masks, kernel)
+
+
+def weights_seen(model, batch):
+    """The losses of a batch, and which samples count at each tap."""
+    seen = {}
+    model.distiller.observers.append(lambda _, found: seen.update(found))
+    losses = losses_of(model, batch)
+    return losses, {k: [w > 0 for w in x.weights] for k, x in seen.items()}
+
+
+def rows_of(maps):
+    """Predictions of all levels, (B, locations, C), image by image."""
+    rows = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps]
+    return torch.cat(rows, 1)
+
+
+def positive(make, at):
+    taps = dict(reg=dict(layer=at, weights='positive'))
+    model = distil(make(), make(), taps, dict(reg=LOSSES))
+    for one in [*model.teacher.modules(), *model.student.modules()]:
+        if isinstance(one, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(one.weight)
+    losses_of(model, two_images())  # looks for what need not run
+    return model
+
+
+def test_positive_locations_are_those_of_the_box_loss_of_yolox():
+    model = positive(yolox, YOLOX['reg'])
+    head = model.student.bbox_head
+    head.use_l1 = True
+    calls = features_at(model, YOLOX['reg'])
+    boxes = record(head.loss_l1)
+    losses, masks = weights_seen(model, two_images())
+    predicted = rows_of([x[-1][1] for x in calls[0]])
+    mask = torch.cat([x.flatten(1) for x in masks['reg']], 1)
+    assert 0 < mask.sum() < mask.numel()
+    assert torch.equal(predicted[mask], boxes[0][0][0])
+    assert_is_loop(model, losses, 'reg', calls, masks['reg'])
+
+
+def test_positive_locations_are_those_of_the_box_loss_of_rtmdet():
+    model = positive(rtmdet, RTMDET['reg'])
+    head = model.student.bbox_head
+    calls = features_at(model, RTMDET['reg'])
+    boxes = record(head.loss_bbox)
+    losses, masks = weights_seen(model, two_images())
+    maps = [x[-1][1] for x in calls[0]]
+    points = head.prior_generator.grid_priors(
+        [x.shape[2:] for x in maps], device='cpu'
+    )
+    found = []
+    for index, (x, at, mask) in enumerate(
+        zip(maps, points, masks['reg'], strict=True)
+    ):
+        shown = rows_of([x])[mask.flatten(1)] * (8 << index)
+        centres = at.expand(2, -1, 2)[mask.flatten(1)]
+        found.append(distance2bbox(centres, shown))
+    assert sum(map(len, found)) > 0
+    expected = [x[0][0] for x in boxes]
+    torch.testing.assert_close(torch.cat(found), torch.cat(expected))
+    assert_is_loop(model, losses, 'reg', calls, masks['reg'])
+
+
+def test_a_regression_layer_counts_what_the_class_loss_counts(batch):
+    """Or by weights, as RetinaNet's box loss does, objects alone."""
+    kinds = {}
+    for weights in ('uniform', 'positive'):
+        tap = dict(layer='bbox_head.retina_reg', weights=weights)
+        model = distil(
+            retinanet(4), retinanet(8), dict(reg=tap), dict(reg=[PLAIN_L2])
+        )
+        losses = 'loss_cls', 'loss_bbox'
+        given = [record(layer(model.student.bbox_head, x)) for x in losses]
+        _, masks = weights_seen(model, batch)
+        kinds[weights] = [x.flatten(1) for x in masks['reg']]
+        index = ('uniform', 'positive').index(weights)
+        expected = [
+            x[0][2].view(2, y.shape[1], -1).bool().any(2)
+            for x, y in zip(given[index], kinds[weights], strict=True)
+        ]
+        for one, other in zip(kinds[weights], expected, strict=True):
+            assert torch.equal(one, other)
+    assert any((x != y).any() for x, y in zip(*kinds.values(), strict=True))
+
+
+def test_positive_needs_labels_of_each_level(batch):
+    model = distil(
+        shrink('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 4, neck=32),
+        shrink('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 8, neck=32),
+        dict(reg=dict(layer='bbox_head.conv_reg', weights='positive')),
+        dict(reg=[PLAIN_L2]),
+    )
+    with pytest.raises(ConfigError) as error:
+        losses_of(model, batch)
+    assert str(error.value) == (
+        "taps.reg.weights: 'positive' needs a head of the student whose class "
+        "loss gets the labels of each level; use 'balanced'"
+    )
+
+
+def test_levels_that_share_a_layer_are_recorded_once():
+    models = [MMDET_MODELS.build(rtmdet()) for _ in '12']
+    for model in models:
+        model.init_weights()
+        for index in (1, 2):
+            model.bbox_head.rtm_cls[index] = model.bbox_head.rtm_cls[0]
+    model = MODELS.build(
+        dict(
+            _scope_='mmrazor',
+            type='FeatureMimicDistill',
+            architecture=models[0],
+            teacher=models[1],
+            distiller=dict(
+                type='LSHFMDistiller',
+                taps=dict(cls=RTMDET['cls']),
+                losses=dict(cls=LOSSES),
+            ),
+        )
+    ).train()
+    batch = images_of([(64, 64)] * 2)
+    losses_of(model, batch)
+    calls = [record(x.bbox_head.rtm_cls[0]) for x in models]
+    seen = {}
+    model.distiller.observers.append(lambda _, found: seen.update(found))
+    losses_of(model, batch)
+    levels = seen['cls'].levels
+    assert [x.student.shape[-1] for x in levels] == [8, 4, 2]
+    for one, (inputs, _), (others, _) in zip(levels, *calls, strict=True):
+        assert torch.equal(one.student, inputs[0])
+        assert torch.equal(one.teacher, others[0])
+    std = model.teacher.bbox_head.rtm_cls[0].weight.std()
+    hashes = model.distiller.distill_losses['loss_cls_lsh'].weight
+    expected = random_projection(20, 16, float(std), 0)
+    torch.testing.assert_close(hashes, expected)
+
+
+def test_the_std_is_of_all_class_layers_together():
+    model = distil(
+        rtmdet(), rtmdet(), dict(cls=RTMDET['cls']), dict(cls=LOSSES)
+    )
+    teacher = MMDET_MODELS.build(rtmdet())
+    for number, one in enumerate(teacher.bbox_head.rtm_cls, 1):
+        torch.nn.init.normal_(one.weight, std=number)
+    weights = [x.weight.flatten() for x in teacher.bbox_head.rtm_cls]
+    loss = copy.deepcopy(model.distiller.distill_losses['loss_cls_lsh'])
+    set_projection('loss', loss, teacher.bbox_head.rtm_cls, 'input')
+    expected = random_projection(20, 16, float(torch.cat(weights).std()), 0)
+    torch.testing.assert_close(loss.weight, expected)
+
+
+def test_the_confidence_is_that_of_the_teachers_list():
+    tap = dict(layer=RTMDET['cls'], weights='confidence')
+    model = distil(rtmdet(), rtmdet(), dict(cls=tap), dict(cls=[PLAIN_L2]))
+    calls = features_at(model, RTMDET['cls'])
+    losses = losses_of(model, images_of([(64, 64)] * 2))
+    square = [
+        (s - t).square().mean(1).flatten(1)
+        for s, t in zip(*map(last_inputs, calls), strict=True)
+    ]
+    scores = [x[-1][1].sigmoid().amax(1).flatten(1) for x in calls[1]]
+    scores = torch.cat(scores, 1)
+    shares = scores / scores.sum(1, keepdim=True) / 2
+    expected = (torch.cat(square, 1) * shares).sum()
+    torch.testing.assert_close(losses['distill.loss_cls_featurel2'], expected)
+
+
+def test_levels_of_several_widths():
+    """YOLOv3: a connector has a convolution for each, LSHLoss has one set."""
+    models = []
+    for width in (4, 8):
+        model = yolov3(width)
+        model.backbone = dict(type='ResNet', depth=18, base_channels=4)
+        model.backbone['out_indices'] = (1, 2, 3)
+        model.neck.in_channels = [32, 16, 8]
+        model.bbox_head.out_channels = [4 * width, 2 * width, width]
+        models.append(model)
+    tap = dict(pred='bbox_head.convs_pred')
+    model = distil(
+        *models,
+        tap,
+        dict(pred=[L2]),
+        connectors=dict(pred=dict(type='ConvConnector')),
+    )
+    connector = model.distiller.connectors['pred']
+    widths = [
+        [x.in_channels for x in head.bbox_head.convs_pred]
+        for head in (model.student, model.teacher)
+    ]
+    assert len({*widths[0]}) == 3
+    assert [x.in_channels for x in connector.convs] == widths[0]
+    assert [x.out_channels for x in connector.convs] == widths[1]
+    losses = losses_of(model, two_images())
+    losses['distill.loss_pred_l2'].backward()
+    assert all(x.weight.grad.any() for x in connector.convs)
+    with pytest.raises(ConfigError) as error:
+        distil(models[0], models[0], tap, dict(pred=[dict(type='LSHLoss')]))
+    assert str(error.value) == (
+        f'loss_pred_lsh: has one set of hash functions, but the levels of the '
+        f'teacher there are {widths[0]} wide; take RelativeL2Loss, or a tap '
+        f'for each level'
+    )
+
+
+def test_a_tower_is_no_list_of_levels(batch):
+    model = distil(
+        retinanet(4),
+        retinanet(4),
+        dict(tower='bbox_head.cls_convs'),
+        dict(tower=[PLAIN_L2]),
+    )
+    with pytest.raises(ConfigError) as error:
+        losses_of(model, batch)
+    assert str(error.value) == (
+        'taps.tower: the layer there is a list of 4, which gave 20 features; '
+        'only one with a layer for each level is a tap, else tap one of its '
+        'layers'
+    )
+
+
+# make_config
+
+
+@pytest.mark.parametrize('kind', PAIRS)
+def test_make_config_taps_the_list(kind, write, capsys):  # noqa: F811
+    make, taps = PAIRS[kind]
+    cfg = write(make(24), make())
+    assert cfg.model.type == 'FeatureMimicDistill'
+    assert cfg.model.distiller.taps == dict(cls=taps['cls'])
+    width = make().bbox_head.feat_channels
+    assert cfg.model.distiller.connectors.cls == dict(
+        type='ConvConnector', in_channels=width, out_channels=24
+    )
+    assert (
+        '# Both classify the locations of strides [8, 16, 32], each by a '
+        'layer of its own.\n'
+    ) in cfg.text
+
+
+def test_make_config_says_why_lists_do_not_fit(write):  # noqa: F811
+    for teacher, student, reason in (
+        (rtmdet(kernel=3), rtmdet(), 'windows differ, 1 and 3'),
+        (rtmdet(), retinanet(4), r'levels differ, \[8, 16, 32, 64, 128'),
+        (yolov3(4), yolov3(4), 'widths change from level to level'),
+    ):
+        with pytest.raises(ConfigError, match=f'dense: {reason}'):
+            write(teacher, student, tap='dense')
+
+
+# Whole trainings
+
+
+def config_of(kind, make_config, tmp_path, weight):
+    """A distillation of shapes, and the plain training of its student."""
+    plain = make_config('retinanet_student')
+    make, taps = PAIRS[kind]
+    plain.model = make()
+    plain.work_dir = str(tmp_path)
+    plain.train_cfg.update(max_epochs=2, val_interval=2)
+    plain.train_dataloader.batch_size = 4
+    plain.default_hooks.checkpoint.update(interval=1)
+    plain.param_scheduler = []
+    plain.optim_wrapper.optimizer.lr = 0.01
+    ours = distilled(plain, tmp_path, weight=weight)
+    both = [
+        dict(type='LSHLoss', std=1.0, loss_weight=weight),
+        dict(type='RelativeL2Loss', loss_weight=weight),
+    ]
+    distiller = ours.model.distiller
+    distiller.taps, distiller.losses = taps, dict.fromkeys(taps, both)
+    ours.custom_hooks = [dict(type='lshfm_mm.hooks.ExactResumeHook')]
+    return ours, plain
+
+
+@pytest.mark.parametrize('kind', PAIRS)
+def test_class_and_regression_layers_of_all_levels(
+    kind, make_config, tmp_path
+):
+    """A whole training: it learns, resumes bit for bit, and is exported."""
+    ours, _ = config_of(kind, make_config, tmp_path, 1)
+    run = trained(ours, 'ours')
+    logs = run.message_hub.log_scalars
+    for tap in PAIRS[kind][1]:
+        for loss in ('lsh', 'relativel2'):
+            values, _ = logs[f'train/distill.loss_{tap}_{loss}'].data
+            assert len(values) == 6 and np.isfinite(values).all()
+        values, _ = logs[f'train/distill.loss_{tap}_lsh'].data
+        assert values[-3:].mean() < values[:3].mean()
+    first = str(tmp_path / 'ours/epoch_1.pth')
+    again = trained(ours, 'again', first)
+    assert_same(left_behind(run), left_behind(again))
+    out = str(tmp_path / 'student.pth')
+    export_student(str(tmp_path / 'ours/epoch_2.pth'), out)
+    student = MMDET_MODELS.build(ours.model.architecture)
+    student.load_state_dict(torch.load(out, weights_only=True)['state_dict'])
+
+
+@pytest.mark.parametrize('kind', PAIRS)
+def test_weight_zero_is_plain_training(kind, make_config, tmp_path):
+    runs = config_of(kind, make_config, tmp_path, 0)
+    names = 'ours', 'plain'
+    assert_same(
+        *(left_behind(trained(x, n)) for x, n in zip(runs, names, strict=True))
+    )
