@@ -299,7 +299,8 @@ class Parts:
         self.losses = list(losses)
         self.rois = None
         if name in model.distiller.records.on_rois:
-            rois = model.distiller.records.rois(None)
+            records = model.distiller.records
+            rois = records.rois(records.pools[0])
             self.rois = rois[self.rows[name]] if name in self.rows else rois
         model.distiller.records.empty()
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmrazor.registry import MODELS
 
-from lshfm_mm.algorithms.roi_mimic import has_rois
 from lshfm_mm.distillers.sample_weights import in_boxes
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import lsh_loss
@@ -533,12 +532,6 @@ def test_no_roi_at_all_is_zero_with_a_gradient(batch, weights):
     mimic = [v for k, v in losses.items() if k.startswith('distill.')]
     assert all(v == 0 for v in mimic)
     sum(mimic).backward()
-
-
-def test_trident_has_no_boxes_of_single_images():
-    path = 'tridentnet/tridentnet_r50-caffe_1x_coco.py'
-    model = MMDET_MODELS.build(mmdet_config(path).model)
-    assert not has_rois(model)
 
 
 def test_roi_weights_by_label_and_by_confidence(batch):

@@ -74,6 +74,19 @@ def yolox(width=8):
 PAIRS = {'rtmdet': (rtmdet, RTMDET), 'yolox': (yolox, YOLOX)}
 
 
+def small_yolov3(*widths):
+    """Models whose head has a width of its own at each level."""
+    models = []
+    for width in widths:
+        model = yolov3(width)
+        model.backbone = dict(type='ResNet', depth=18, base_channels=4)
+        model.backbone['out_indices'] = (1, 2, 3)
+        model.neck.in_channels = [32, 16, 8]
+        model.bbox_head.out_channels = [4 * width, 2 * width, width]
+        models.append(model)
+    return models
+
+
 def images_of(sizes, seed=0):
     """A raw batch of images of sizes, with two objects each."""
     generator = torch.Generator().manual_seed(seed)
@@ -371,14 +384,7 @@ def test_the_confidence_is_that_of_the_teachers_list():
 
 def test_levels_of_several_widths():
     """YOLOv3: a connector has a convolution for each, LSHLoss has one set."""
-    models = []
-    for width in (4, 8):
-        model = yolov3(width)
-        model.backbone = dict(type='ResNet', depth=18, base_channels=4)
-        model.backbone['out_indices'] = (1, 2, 3)
-        model.neck.in_channels = [32, 16, 8]
-        model.bbox_head.out_channels = [4 * width, 2 * width, width]
-        models.append(model)
+    models = small_yolov3(4, 8)
     tap = dict(pred='bbox_head.convs_pred')
     model = distil(
         *models,
@@ -435,17 +441,15 @@ def test_make_config_taps_the_list(kind, write, capsys):  # noqa: F811
     assert cfg.model.distiller.connectors.cls == dict(
         type='ConvConnector', in_channels=width, out_channels=24
     )
-    assert (
-        '# Both classify the locations of strides [8, 16, 32], each by a '
-        'layer of its own.\n'
-    ) in cfg.text
+    line = '# Both classify the locations of strides [8, 16, 32], by a layer'
+    assert f'{line} each.\n' in cfg.text
 
 
 def test_make_config_says_why_lists_do_not_fit(write):  # noqa: F811
     for teacher, student, reason in (
         (rtmdet(kernel=3), rtmdet(), 'windows differ, 1 and 3'),
         (rtmdet(), retinanet(4), r'levels differ, \[8, 16, 32, 64, 128'),
-        (yolov3(4), yolov3(4), 'widths change from level to level'),
+        (*small_yolov3(4, 4), 'widths change from level to level'),
     ):
         with pytest.raises(ConfigError, match=f'dense: {reason}'):
             write(teacher, student, tap='dense')

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from mmdet.models.roi_heads import (
     CascadeRoIHead,
+    SCNetRoIHead,
     SparseRoIHead,
     StandardRoIHead,
-    TridentRoIHead,
 )
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
@@ -17,24 +17,26 @@ from mmengine.structures import BaseDataElement
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ..distillers.records import Pool
 from ..distillers.roi_sampling import pick_rois
 from ..errors import ConfigError, check_int
 from .feature_mimic import FeatureMimicDistill
 
-BOX_HEAD = re.compile(
-    r'roi_head\.(?:bbox_head|bbox_roi_extractor|shared_head)'
+ROI_LAYER = re.compile(
+    r'roi_head\.(?:(?P<kind>bbox|mask)_(?:head|roi_extractor)|shared_head)'
     r'(?:\.(?P<stage>\d+))?(?:\.|$)'
 )
 
 
 @MODELS.register_module()
 class RoIMimicDistill(FeatureMimicDistill):
-    """Mimic features of a two-stage detector's box head.
+    """Mimic features of a two-stage detector's box and mask heads.
 
     The student samples its RoIs as ever; the teacher pools *the same* boxes
     on its own feature pyramid. Its RPN, assigner and NMS never run. In a
     cascade each stage has RoIs of its own: the teacher's stage gets those of
-    the student's stage that it is tapped with.
+    the student's stage that it is tapped with. A mask head gets the student's
+    positive RoIs, by its own extractor.
 
     Args:
         distiller (dict): Config of the distiller.
@@ -76,24 +78,24 @@ class RoIMimicDistill(FeatureMimicDistill):
         self, maps: Sequence[Tensor], rois: Tensor | None = None
     ) -> dict[str, Tensor]:
         rows: dict[str, Tensor] = {}
-        if not self._stages:
+        if not self._pools:
             return rows
         head = self.teacher.roi_head
-        with self._execution.on_rois(head.bbox_roi_extractor, maps) as maps:
+        with self._execution.on_rois(head, maps) as maps:
             context = _context(head, maps)
-            for stage, (student_stage, taps) in self._stages.items():
+            for pool, (students, taps) in self._pools.items():
                 boxes = rois
                 if boxes is None:
-                    boxes = self.distiller.records.rois(student_stage)
+                    boxes = self.distiller.records.rois(students)
                 if boxes is None:
                     none = maps[0].new_zeros(0).long()
                     rows.update(dict.fromkeys(taps, none))
                     continue
                 if rois is None and self.max_rois is not None:
-                    picked = self._pick(boxes, self.max_rois, taps)
+                    picked = self._pick(boxes, self.max_rois, pool, taps)
                     boxes = boxes[picked]
                     rows.update(dict.fromkeys(taps, picked))
-                _run_box_head(head, stage, maps, boxes, context)
+                _run_head(head, pool, maps, _of_images(boxes, maps), context)
         return rows
 
     def _run_student_on(
@@ -108,20 +110,24 @@ class RoIMimicDistill(FeatureMimicDistill):
         maps = self.student.extract_feat(inputs)
         head = self.student.roi_head
         context = _context(head, maps)
-        for stage in {stage for stage, _ in self._stages.values()}:
-            _run_box_head(head, stage, maps, rois, context)
+        for pool in {pool for pool, _ in self._pools.values()}:
+            _run_head(head, pool, maps, rois, context)
 
     def _all_ran(self) -> bool:
         """Without RoIs mmdet has no loss of classes, nor a later stage."""
         records = self.distiller.records
-        rois = [records.rois(stage) for stage in records.stages]
+        rois = [records.rois(pool) for pool in records.pools]
         return all(x is not None and len(x) > 0 for x in rois)
 
-    def _pick(self, rois: Tensor, max_rois: int, taps: list[str]) -> Tensor:
+    def _pick(
+        self, rois: Tensor, max_rois: int, pool: Pool, taps: list[str]
+    ) -> Tensor:
         if not len(rois):
             return rois.new_zeros(0).long()
         masks = [self.distiller.weights.foreground(name) for name in taps]
         foreground = next((x for x in masks if x is not None), None)
+        if pool.kind == 'mask':
+            foreground = rois.new_ones(len(rois), dtype=torch.bool)
         if foreground is None:
             raise ConfigError(
                 'max_rois: the head of the student does not tell which RoIs '
@@ -132,13 +138,13 @@ class RoIMimicDistill(FeatureMimicDistill):
         return pick_rois(rois, foreground, max_rois, seed)
 
     def _record_rois(self) -> None:
-        records, source = self.distiller.records, 'roi_head.bbox_roi_extractor'
         extractor = self.student.roi_head.bbox_roi_extractor
-        if isinstance(extractor, nn.ModuleList):
-            for stage in range(len(extractor)):
-                records.record_rois(self.student, stage, f'{source}.{stage}')
-        else:
-            records.record_rois(self.student, None, source)
+        is_cascade = isinstance(extractor, nn.ModuleList)
+        stages = range(len(extractor)) if is_cascade else [None]
+        pools = [Pool('bbox', x) for x in stages]
+        pools += [pool for pool, _ in self._pools.values()]
+        for pool in dict.fromkeys(pools):
+            self.distiller.records.record_rois(self.student, pool)
 
     def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
         models = {'architecture': student, 'teacher': teacher}
@@ -153,22 +159,25 @@ class RoIMimicDistill(FeatureMimicDistill):
                 )
 
     def _check_head_sources(self, sources: Mapping[str, str]) -> None:
-        """Find which stage of the teacher gets which RoIs, for which taps."""
-        self._stages: dict[int | None, tuple[int | None, list[str]]] = {}
+        """Find which head of the teacher gets which RoIs, for which taps."""
+        self._pools: dict[Pool, tuple[Pool, list[str]]] = {}
         records = self.distiller.records
         for name, source in sources.items():
             tap = records.tap_of(name)
             student = source if tap is None else tap.student
-            layers = [BOX_HEAD.match(x) for x in (student, source)]
-            if None in layers:
+            layers = [ROI_LAYER.match(x) for x in (student, source)]
+            ours, theirs = map(_pool, layers)
+            if None in layers or ours.kind != theirs.kind:
                 raise ConfigError(
                     f'taps: the teacher does not run {source!r} on the '
-                    f"student's RoIs of {student!r}; tap its backbone, neck "
-                    f'or roi_head.bbox_head'
+                    f"student's RoIs of {student!r}; tap its backbone, neck, "
+                    f'roi_head.bbox_head or roi_head.mask_head'
                 )
-            ours, theirs = map(_stage, layers)
-            stage, taps = self._stages.setdefault(theirs, (ours, []))
-            if stage != ours:
+            if ours.kind == 'mask':
+                _check_masks(name, 'student', self.student, student)
+                _check_masks(name, 'teacher', self.teacher, source)
+            pool, taps = self._pools.setdefault(theirs, (ours, []))
+            if pool != ours:
                 raise ConfigError(
                     f"taps.{name}: the teacher's {source!r} would run on the "
                     f'RoIs of two stages of the student; tap it once'
@@ -182,12 +191,29 @@ def has_rois(model: nn.Module) -> bool:
     """Whether a model pools its boxes from its features, whatever they are.
 
     The queries of Sparse R-CNN and its kin are not RoIs: they carry a state
-    of their own. TridentNet in training has three maps per image, and one in
-    evaluation.
+    of their own.
     """
     head = getattr(model, 'roi_head', None)
     pools = isinstance(head, StandardRoIHead | CascadeRoIHead)
-    return pools and not isinstance(head, SparseRoIHead | TridentRoIHead)
+    return pools and not isinstance(head, SparseRoIHead)
+
+
+def _check_masks(name: str, owner: str, model: Any, layer: str) -> None:
+    """Raise unless a tap in a mask head runs once, on positive RoIs."""
+    head = model.roi_head
+    shares = owner == 'student' and head.share_roi_extractor
+    if shares or isinstance(head, SCNetRoIHead):
+        raise ConfigError(
+            f'taps.{name}: the mask head of the {owner}, in a '
+            f'{type(head).__name__}, pools no RoIs of its own; tap '
+            f'roi_head.bbox_head'
+        )
+    last = layer.endswith(('.conv_logits', '.upsample'))
+    if getattr(head, 'mask_info_flow', False) and not last:
+        raise ConfigError(
+            f'taps.{name}: the {owner} runs {layer!r} again for later '
+            f'stages; tap conv_logits of this mask head'
+        )
 
 
 def _context(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -200,20 +226,28 @@ def _context(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
     return context
 
 
-def _run_box_head(
+def _of_images(rois: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """RoIs by the images of maps; TridentNet has each in several branches."""
+    images = rois[:, :1] % len(maps[0])
+    return torch.cat([images, rois[:, 1:]], dim=1)
+
+
+def _run_head(
     head: Any,
-    stage: int | None,
+    pool: Pool,
     maps: Sequence[Tensor],
     rois: Tensor,
     context: Mapping[str, Tensor],
 ) -> None:
-    """Run a box head, of a cascade one stage, on RoIs."""
-    if stage is None:
-        head._bbox_forward(maps, rois)
+    """Run a box or mask head, of a cascade one stage, on RoIs."""
+    run = head._mask_forward if pool.kind == 'mask' else head._bbox_forward
+    if pool.stage is None:
+        run(maps, rois)
     else:
-        head._bbox_forward(stage, maps, rois, **context)
+        run(pool.stage, maps, rois, **context)
 
 
-def _stage(layer: re.Match[str] | None) -> int | None:
-    """The stage of a cascade that a layer belongs to."""
-    return int(layer['stage']) if layer and layer['stage'] else None
+def _pool(layer: re.Match[str] | None) -> Pool:
+    """Where the RoIs of a layer are pooled."""
+    kind, stage = layer.group('kind', 'stage') if layer else (None, None)
+    return Pool(kind or 'bbox', int(stage) if stage else None)

@@ -6,7 +6,7 @@ the student's RoIs.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmrazor.models.task_modules import RecorderManager
 from mmrazor.models.task_modules.recorder import ModuleInputsRecorder
@@ -15,6 +15,13 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError
 from .taps import LabelsRecorder, Tap
+
+
+class Pool(NamedTuple):
+    """Where a two-stage detector pools RoIs, for boxes or for masks."""
+
+    kind: str  # 'bbox' or 'mask'
+    stage: int | None  # of a cascade
 
 
 class Records:
@@ -29,7 +36,7 @@ class Records:
         on_rois (set[str]): Taps on what runs on the student's RoIs. Samplers
             may run a box head before the student does: there the last call
             counts.
-        stages (list): Stages of the student whose RoIs are recorded.
+        pools (list[Pool]): Where the student's RoIs are recorded.
     """
 
     def __init__(
@@ -42,7 +49,7 @@ class Records:
         self.student = student
         self.teacher = teacher
         self.on_rois: set[str] = set()
-        self.stages: list[int | None] = []
+        self.pools: list[Pool] = []
         self._lists: dict[tuple[str, bool], int] = {}  # how long they are
 
     def record_labels(self, tap: str, source: str) -> None:
@@ -126,31 +133,29 @@ class Records:
         """
         return len(self.calls(tap)) > 1
 
-    def record_rois(
-        self, model: nn.Module, stage: int | None, source: str
-    ) -> None:
-        """Record the boxes that the student's RoI extractor ``source`` gets.
-
-        The stage is that of a cascade, None where there is one.
-        """
+    def record_rois(self, model: nn.Module, pool: Pool) -> None:
+        """Record the boxes that a RoI extractor of the student gets."""
+        source = f'roi_head.{pool.kind}_roi_extractor'
+        if pool.stage is not None:
+            source += f'.{pool.stage}'
         recorder = ModuleInputsRecorder(source)
         recorder.initialize(model)
-        self.student.recorders[_rois(stage)] = recorder
-        self.stages.append(stage)
+        self.student.recorders[_rois(pool)] = recorder
+        self.pools.append(pool)
 
-    def rois(self, stage: int | None) -> Tensor | None:
+    def rois(self, pool: Pool) -> Tensor | None:
         """The student's RoIs, (R, 5); None if a stage before left no box.
 
         Those of the last call count: samplers may have run the head before.
         """
-        calls = self.calls(_rois(stage))
+        calls = self.calls(_rois(pool))
         return calls[-1][1] if calls else None
 
     @property
     def need_loss(self) -> bool:
         """Whether what is recorded comes with the student's own losses."""
         labels = (_labels(tap) in self.student.recorders for tap in self.taps)
-        return bool(self.stages) or any(labels)
+        return bool(self.pools) or any(labels)
 
     def empty(self) -> None:
         """Let go of features, or they outlive the step with their graph."""
@@ -185,8 +190,8 @@ def logits_recorder(tap: str) -> str:
     return f'logits at {tap}'
 
 
-def _rois(stage: int | None) -> str:
-    return f'RoIs of stage {stage}'
+def _rois(pool: Pool) -> str:
+    return f'RoIs of {pool}'
 
 
 def _labels(tap: str) -> str:

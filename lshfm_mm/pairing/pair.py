@@ -166,7 +166,7 @@ def _pair_dense(
     entries = channels * side**2
     each = ''
     if isinstance(ours.module, nn.ModuleList):
-        each = ', each by a layer of its own'
+        each = ', by a layer each'
     hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
         f'both classify the locations of strides {ours.strides}{each}',
