@@ -19,6 +19,7 @@ from .test_detectors import (
     record,
     shrink,
 )
+from .test_pairing import write  # noqa: F401
 
 LOGITS = 'roi_head.mask_head.conv_logits'
 
@@ -302,3 +303,9 @@ def test_tridents_branches_mimic_what_the_teacher_runs(batch, branch):
         losses['distill.loss_roi_featurel2'], (s - t).square().mean()
     )
     losses['distill.loss_roi_featurel2'].backward()
+
+
+def test_make_config_pairs_tridents(write):  # noqa: F811
+    cfg = write(trident(4), trident(4))
+    assert cfg.model.type == 'RoIMimicDistill'
+    assert cfg.model.distiller.taps == dict(roi='roi_head.bbox_head.fc_cls')

@@ -149,7 +149,7 @@ def set_projection(
         )
     std = loss.std
     if not isinstance(std, int | float):
-        weights = [
+        weights: list[Any] = [
             getattr(x, 'weight', None) for x in dict.fromkeys(layers_of(layer))
         ]
         if record != 'input' or not all(
