@@ -127,6 +127,9 @@ def try_family(name: str, work: Path) -> list[str]:
             tried.append([path.name, 'fails', reason(error)])
         else:
             return [path.name, 'passes', what]
+        finally:  # all families together would fill a disk
+            for weights in (work / family).rglob('*.pth'):
+                weights.unlink()
     none = ['', 'not counted', 'no config of one model']
     return min(tried, key=lambda x: ORDER[x[1]], default=none)
 
