@@ -171,6 +171,7 @@ def _crops(data: Path) -> Change:
             data_root=f'{data}/',
             ann_file=f'annotations/{split}_crops.json',
             data_prefix=f'crops/{split}/',
+            indices=8 if split == 'train' else 4,
             pipeline=pipeline,
         )
 
