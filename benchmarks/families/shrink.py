@@ -131,6 +131,8 @@ def _objects(data: Path) -> Change:
     """Detection data sets become shapes in COCO's format."""
 
     def change(node: dict[str, Any]) -> None:
+        if 'times' in node:  # RepeatDataset
+            node['times'] = 1
         if 'ann_file' not in node and 'data_prefix' not in node:
             return
         split = 'val' if node.get('test_mode') else 'train'
