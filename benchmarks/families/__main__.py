@@ -112,7 +112,7 @@ def sweep(work: Path, only: list[str], minutes: float) -> dict[str, list[str]]:
 def try_family(name: str, work: Path) -> list[str]:
     """The best of a family's configs: its name, the outcome, what or why."""
     package, family = name.split('/')
-    data = work / ('shapes' if family not in FIXED else family)
+    data = work / 'data' / (family if family in FIXED else 'shapes')
     if not (data / 'maps').exists():
         shapes.generate(data, 8, 4, FIXED.get(family, LONGEST), seed=0)
         add_maps(data)

@@ -133,6 +133,8 @@ def _objects(data: Path) -> Change:
     def change(node: dict[str, Any]) -> None:
         if 'times' in node:  # RepeatDataset
             node['times'] = 1
+        if 'poly2mask' in node:  # shapes have no polygons
+            node['poly2mask'] = True
         if 'ann_file' not in node and 'data_prefix' not in node:
             return
         split = 'val' if node.get('test_mode') else 'train'
