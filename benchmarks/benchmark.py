@@ -308,7 +308,7 @@ class Parts:
     def as_in_a_step(self) -> Iterator[torch.Tensor]:
         """Precision and memory format of the teacher in a step."""
         with self.arm.optimizer.optim_context(self.model), torch.no_grad():
-            with self.model._execution(self.inputs) as images:
+            with self.model._guest.execution(self.inputs) as images:
                 yield images
 
     def pyramid(self) -> Any:
@@ -321,7 +321,7 @@ class Parts:
         if self.rois is not None:
             with self.arm.optimizer.optim_context(self.model):
                 self.model._teacher_head(self.features, self.rois)
-        elif self.model._maps.head_sources:
+        elif self.model._guest.head_sources:
             with self.as_in_a_step():
                 for feature in self.features:
                     for layer in self.model.teacher.bbox_head.cls_convs:
@@ -364,7 +364,7 @@ def checkpoint_sizes(arm: Arm, folder: Path) -> dict[str, int]:
         str(path),
     )
     sizes = {'checkpoint': path.stat().st_size}
-    if hasattr(arm.model, '_execution'):
+    if hasattr(arm.model, '_guest'):
         export_student(str(path), str(out), force=True)
         sizes['student'] = out.stat().st_size
     elif not hasattr(arm.model, 'student'):
@@ -404,7 +404,7 @@ def time_detector(
     parts = {
         name: Parts(arm, batch)
         for name, arm in arms.items()
-        if hasattr(arm.model, '_execution')
+        if hasattr(arm.model, '_guest')
     }
     names = ('pyramid', 'head', 'products', 'loss')
     runs: dict[str, dict[str, list[float]]] = {

@@ -28,6 +28,7 @@ from lshfm_mm.teachers.execution import (
     skipped,
     unneeded_layers,
 )
+from lshfm_mm.teachers.settings import TeacherSettings
 from lshfm_mm.utils.rng import forked_rng
 
 from .conftest import mmdet_config
@@ -112,7 +113,7 @@ def test_torchvision_pools_what_mmcv_pools(aligned):
     for chosen in (rois, rois[:0]):
         expected = extractor(maps, chosen)
         assert not extractor.use_torchvision
-        execution = TeacherExecution(None, False, False)
+        execution = TeacherExecution(TeacherSettings(model=None))
         with execution.on_rois(extractor, [maps]) as (pooled,):
             found = extractor(pooled, chosen)
         assert extractor.use_torchvision
@@ -159,7 +160,7 @@ def test_a_teacher_in_full_precision_under_autocast(batch):
     [
         (
             dict(teacher_precision='half'),
-            r"teacher_precision: must be None or one of .*, but got 'half'",
+            r"teacher_precision: must be one of .*, but got 'half'",
         ),
         (
             dict(teacher_channels_last=1),

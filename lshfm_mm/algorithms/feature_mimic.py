@@ -23,14 +23,12 @@ from torch import Tensor
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.taps import find_class
 from ..errors import ConfigError, check_arguments, check_bools
-from ..teachers.execution import TeacherExecution
 from ..teachers.host import TeacherHost
-from ..teachers.images import ImageConverter
 from ..teachers.loading import build_teacher
-from ..teachers.maps import TeacherMaps
+from ..teachers.settings import TeacherSettings
 from ..utils.configs import model_config
 from .student_proxy import STUDENT, StudentProxy
-from .student_weights import count_fitting, explained, start
+from .student_weights import count_fitting, explained, name_student, start
 from .trained_parts import check_parts, in_step, is_under
 
 
@@ -91,20 +89,25 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         **kwargs: Any,
     ) -> None:
         check_arguments('model', type(self), kwargs, architecture)
-        check_bools(dict(teacher_strict=teacher_strict, inherit=inherit))
+        check_bools(dict(inherit=inherit))
         if kwargs.pop('teacher_trainable', False) is not False:
             raise ConfigError(
                 'teacher_trainable: must be False here; remove it, or use '
                 "MMRazor's SingleTeacherDistill"
             )
-        execution = TeacherExecution(
-            teacher_precision, teacher_channels_last, teacher_compile
+        settings = TeacherSettings(
+            teacher,
+            teacher_ckpt,
+            teacher_strict,
+            teacher_precision,
+            teacher_channels_last,
+            teacher_compile,
         )
         student = _build_student(architecture, kwargs)
         _check_distiller(distiller)
         # The guest must be there before MMRazor asks for ``self.teacher``;
         # what MMRazor then registers as a submodule is taken out again.
-        guest = build_teacher(teacher, teacher_ckpt, teacher_strict)
+        guest = build_teacher(settings)
         object.__setattr__(self, '_guest', guest)
         self._check_models(student, guest.model)
         super().__init__(
@@ -114,17 +117,14 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
             **kwargs,
         )
         del self._modules['teacher']
-        preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
-        self._images = ImageConverter(*preprocessors)
-        self._execution = execution
-        self._execution.prepare(self.teacher)
+        recorders = self.distiller.teacher_recorders.recorders
+        guest.prepare(self.data_preprocessor, recorders)
         self.inherit = inherit
         self.student_origins: list[str] = []
         self.student_random: list[str] = []
         self.student_faults: list[str] = []
         self._freeze(student_trainable)
-        self._maps = TeacherMaps(guest, self.distiller.teacher_recorders)
-        self._check_head_sources(self._maps.head_sources)
+        self._check_head_sources(guest.head_sources)
 
     def _freeze(self, trainable: bool | Sequence[str]) -> None:
         """Leave gradients to the parts of the student that are trained."""
@@ -190,10 +190,14 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         )
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Load a checkpoint; one with (almost) nothing for it is wrong."""
+        """Load a checkpoint, or a plain file of the student.
+
+        One with (almost) nothing for it is wrong.
+        """
         if state_dict:
+            name_student(state_dict, prefix + STUDENT, self.student)
             line, given = count_fitting(
                 state_dict, prefix + STUDENT, self.student
             )
@@ -276,14 +280,11 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         """Run the student without its losses, on RoIs if it pools some."""
         self.student(inputs, data_samples, mode='tensor')
 
-    @torch.no_grad()
     def _teacher_maps(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> Sequence[Tensor]:
         """Run what is tapped of the teacher and needs no RoIs."""
-        images = self._images(inputs, data_samples)
-        with self._execution(images) as images:
-            self._maps.run(images, data_samples)
+        self._guest.run(inputs, data_samples)
         return ()
 
     @torch.no_grad()

@@ -64,14 +64,11 @@ class RoIMimicDistill(FeatureMimicDistill):
         self.seed = seed
         self._record_rois()
 
-    @torch.no_grad()
     def _teacher_maps(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
     ) -> Sequence[Tensor]:
         """Maps to pool RoIs from."""
-        images = self._images(inputs, data_samples)
-        with self._execution(images) as images:
-            return self._maps.extract(images)
+        return self._guest.extract(inputs, data_samples)
 
     @torch.no_grad()
     def _teacher_head(
@@ -81,7 +78,7 @@ class RoIMimicDistill(FeatureMimicDistill):
         if not self._pools:
             return rows
         head = self.teacher.roi_head
-        with self._execution.on_rois(head, maps) as maps:
+        with self._guest.execution.on_rois(head, maps) as maps:
             context = _context(head, maps)
             for pool, (students, taps) in self._pools.items():
                 boxes = rois

@@ -15,6 +15,7 @@ from mmrazor.registry import MODELS
 from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import ConfigError
 from ..teachers.loading import build_teacher
+from ..teachers.settings import TeacherSettings
 from ..training.evaluation import validate
 from ..training.resuming import claim_folder, find_whole, read_resumable
 from ..utils.configs import stem
@@ -99,11 +100,12 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         )
     if launcher != 'none' and not dist.is_distributed():
         dist.init_dist(launcher, **cfg.env_cfg.dist_cfg)
-    teacher = build_teacher(
+    settings = TeacherSettings(
         cfg.model.teacher,
         cfg.model.get('teacher_ckpt'),
         cfg.model.get('teacher_strict', True),
     )
+    teacher = build_teacher(settings)
     metrics = validate(teacher.model, cfg)
     scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
     if not any(score > 0 for score in scores.values()):

@@ -1,5 +1,6 @@
 """The teacher: built, run and kept out of the student."""
 
 from .loading import build_teacher
+from .settings import TeacherSettings
 
-__all__ = ['build_teacher']
+__all__ = ['TeacherSettings', 'build_teacher']

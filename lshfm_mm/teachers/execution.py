@@ -16,7 +16,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..compat.operators import layers_with_compiled_operators
-from ..errors import ConfigError, check_bools
+from ..errors import ConfigError, check_bools, check_choice
+from .settings import TeacherSettings
 
 PRECISIONS = {
     'float32': torch.float32,
@@ -29,30 +30,27 @@ class TeacherExecution:
     """Settings under which a frozen model runs.
 
     Args:
-        precision (str, optional): 'float32', 'bfloat16' or 'float16', under
-            autocast. Defaults to what surrounds it.
-        channels_last (bool): Whether convolutions run in channels-last
-            memory format.
-        compiled (bool): Whether the backbone is compiled.
+        settings (TeacherSettings): ``precision``, under autocast, defaults
+            to what surrounds it; ``channels_last`` is of its convolutions,
+            ``compile`` of its backbone.
 
     Raises:
         ConfigError: If a setting is not known.
     """
 
-    def __init__(
-        self, precision: str | None, channels_last: bool, compiled: bool
-    ) -> None:
-        if precision is not None and precision not in PRECISIONS:
-            raise ConfigError(
-                f'teacher_precision: must be None or one of '
-                f'{tuple(PRECISIONS)}, but got {precision!r}'
-            )
-        check_bools(
-            dict(teacher_channels_last=channels_last, teacher_compile=compiled)
+    def __init__(self, settings: TeacherSettings) -> None:
+        check_choice(
+            settings.field('precision'),
+            settings.precision,
+            [None, *PRECISIONS],
         )
-        self.precision = precision
-        self.channels_last = channels_last
-        self.compiled = compiled
+        check_bools(
+            {
+                settings.field(key): getattr(settings, key)
+                for key in ('channels_last', 'compile')
+            }
+        )
+        self.settings = settings
         self._operator: str | None = None
 
     def prepare(self, model: nn.Module) -> None:
@@ -61,22 +59,23 @@ class TeacherExecution:
         Raises:
             ConfigError: If it does not stand the format, or has no backbone.
         """
+        settings = self.settings
         for name, module in layers_with_compiled_operators(model):
             if not isinstance(module, RoIAlign):  # see on_rois
                 self._operator = f'{name}, a {type(module).__name__}'
                 break
-        if self.channels_last:
+        if settings.channels_last:
             if self._operator:
                 raise ConfigError(
-                    f'teacher_channels_last: the teacher has {self._operator}'
-                    f', and operators of a compiled mmcv read maps in plain '
-                    f'NCHW format; set it to False'
+                    f'{settings.field("channels_last")}: the teacher has '
+                    f'{self._operator}, and operators of a compiled mmcv read '
+                    f'maps in plain NCHW format; set it to False'
                 )
             model.to(memory_format=torch.channels_last)
-        if self.compiled:
+        if settings.compile:
             if not hasattr(model, 'backbone'):
                 raise ConfigError(
-                    f'teacher_compile: compiles a backbone, and '
+                    f'{settings.field("compile")}: compiles a backbone, and '
                     f'{type(model).__name__} has none; set it to False'
                 )
             model.get_submodule('backbone').compile()
@@ -92,13 +91,14 @@ class TeacherExecution:
                 knows no bfloat16.
         """
         formats = torch.contiguous_format, torch.channels_last
-        images = images.contiguous(memory_format=formats[self.channels_last])
+        memory_format = formats[self.settings.channels_last]
+        images = images.contiguous(memory_format=memory_format)
         try:
             with self._autocast(images.device):
                 self._check_precision(images.device.type)
                 yield images
         except Exception as error:
-            if not self.compiled:
+            if not self.settings.compile:
                 raise
             from torch._dynamo.exc import TorchDynamoException  # slow
 
@@ -106,8 +106,9 @@ class TeacherExecution:
                 raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
-                f"teacher_compile: torch.compile failed on the teacher's "
-                f'backbone ({lines[0][:200]}); set it to False'
+                f'{self.settings.field("compile")}: torch.compile failed on '
+                f"the teacher's backbone "
+                f'({lines[0][:200]}); set it to False'
             ) from error
 
     @contextmanager
@@ -148,18 +149,19 @@ class TeacherExecution:
             and torch.get_autocast_dtype(device) == torch.bfloat16
         ):
             raise ConfigError(
-                f'teacher_precision: the teacher has {self._operator}, and '
-                f'operators of a compiled mmcv know no bfloat16; set it to '
-                f"'float32'"
+                f'{self.settings.field("precision")}: the teacher has '
+                f'{self._operator}, and operators of a compiled mmcv know no '
+                f"bfloat16; set it to 'float32'"
             )
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        if self.precision is None:
+        precision = self.settings.precision
+        if precision is None:
             return nullcontext()
         return torch.autocast(
             device.type,
-            PRECISIONS[self.precision],
-            enabled=self.precision != 'float32',
+            PRECISIONS[precision],
+            enabled=precision != 'float32',
         )
 
 

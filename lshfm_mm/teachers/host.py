@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from .loading import FrozenTeacher
+from .frozen import FrozenTeacher
 
 
 class TeacherHost:
@@ -43,7 +43,8 @@ class TeacherHost:
             return kept.copy_(new)
 
         if self._guest.owned:
-            self.teacher._apply(in_its_format, recurse)
+            for module in (self._guest.model, self._guest.images):
+                module._apply(in_its_format, recurse)
         return super()._apply(fn, recurse)  # type: ignore[misc]
 
     def _set_device(self, device: torch.device) -> None:

@@ -1,6 +1,5 @@
 """The teacher: built, loaded strictly, frozen, and kept out of the student."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from mmengine.model import BaseModel
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
-from ..errors import ConfigError, few
+from ..errors import ConfigError, check_bools, few
 from ..utils.checkpoints import (
     check_finite,
     prefix_of,
@@ -19,81 +18,43 @@ from ..utils.checkpoints import (
 )
 from ..utils.configs import model_config
 from ..utils.rng import forked_rng
+from .execution import TeacherExecution
+from .frozen import FrozenTeacher
+from .settings import TeacherSettings
 
 
-class FrozenTeacher:
-    """Holds a module that belongs to nobody's module tree.
-
-    Args:
-        model (BaseModel): The module; it is frozen and set to eval mode.
-        origin (str): Where its weights come from, in words.
-
-    Attributes:
-        owned (bool): Whether the module moves with the holder's host.
-        unneeded (list[nn.Conv2d], optional): Layers that need not run; None
-            where they have not been looked for.
-    """
-
-    owned = True
-    unneeded: list[nn.Conv2d] | None = None
-
-    def __init__(self, model: BaseModel, origin: str) -> None:
-        self.model = model.requires_grad_(False).eval()
-        self.data_preprocessor = model.data_preprocessor
-        self.origin = origin
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
-        """Share the module: a copy of the host (EMA) needs no second one."""
-        shared = copy.copy(self)
-        shared.owned = False
-        return shared
-
-    def eval(self) -> None:
-        """Undo what others do to a teacher in training and validation.
-
-        MMRazor's loop of validation gives it the student's preprocessor.
-        """
-        self.model.eval()
-        self.model.data_preprocessor = self.data_preprocessor
-
-
-def build_teacher(
-    teacher: Mapping[str, Any] | str | BaseModel,
-    checkpoint: str | None,
-    strict: bool = True,
-) -> FrozenTeacher:
+def build_teacher(settings: TeacherSettings) -> FrozenTeacher:
     """Build a teacher and load its weights.
 
     Args:
-        teacher (dict | BaseModel): See :func:`model_config`; or a model that
-            already has its weights.
-        checkpoint (str, optional): File or URL of its weights.
-        strict (bool): Whether missing or misshapen keys are an error.
+        settings (TeacherSettings): Its model, see :func:`model_config`, may
+            be one that already has its weights, and needs no ckpt then.
 
     Returns:
         FrozenTeacher: The teacher.
 
     Raises:
         ConfigError: If no weights are given, the file is absent or no
-            checkpoint, or its keys do not fit.
+            checkpoint, its keys do not fit, or a setting is not known.
     """
+    model, field = settings.model, settings.field('ckpt')
+    check_bools({settings.field('strict'): settings.strict})
+    execution = TeacherExecution(settings)
     origin = 'a model with the weights that it has'
-    if isinstance(teacher, BaseModel):
-        model = teacher
-    else:
-        cfg = model_config('teacher', teacher)
-        if checkpoint is None:
+    if not isinstance(model, BaseModel):
+        cfg = model_config(settings.field('model'), model)
+        if settings.ckpt is None:
             raise ConfigError(
-                'teacher_ckpt: is None, the teacher would be random; give '
-                'the file or URL of its weights'
+                f'{field}: is None, the teacher would be random; give '
+                f'the file or URL of its weights'
             )
         with forked_rng():
             model = MODELS.build(cfg)
-    if checkpoint is not None:
-        origin = load_teacher(model, checkpoint, strict)
+    if settings.ckpt is not None:
+        origin = load_teacher(model, settings.ckpt, settings.strict, field)
         print_log(f'teacher: {origin}', 'current')
     unmask(model)
-    return FrozenTeacher(model, origin)
+    return FrozenTeacher(model, origin, execution)
 
 
 def unmask(model: nn.Module) -> None:
@@ -113,7 +74,10 @@ def _without_mask(
 
 
 def load_teacher(
-    model: nn.Module, checkpoint: str, strict: bool = True
+    model: nn.Module,
+    checkpoint: str,
+    strict: bool = True,
+    field: str = 'teacher_ckpt',
 ) -> str:
     """Load a teacher's weights; say how many keys of which file.
 
@@ -124,20 +88,20 @@ def load_teacher(
         ConfigError: If the file is absent, no checkpoint, does not fit, or
             has a weight that is no finite number.
     """
-    state = read_state_dict('teacher_ckpt', checkpoint)
+    state = read_state_dict(field, checkpoint)
     own = model.state_dict()
     prefix = prefix_of(own, state)
     state = weights_below(prefix, state)
     if prefix:
         checkpoint = f'{prefix}* of {checkpoint}'
-    check_finite('teacher_ckpt', checkpoint, state)
+    check_finite(field, checkpoint, state)
     fits = {
         key: value
         for key, value in state.items()
         if key in own and value.shape == own[key].shape
     }
     if len(fits) < len(own):
-        message = _misfit(checkpoint, own, state)
+        message = f'{field}: {_misfit(checkpoint, own, state)}'
         if strict or not fits:
             raise ConfigError(message)
         print_log(message, 'current', level=30)
@@ -164,7 +128,7 @@ def _misfit(
         faults['others in their place'] = others
     parts = [f'{len(x)} {kind}: {few(x)}' for kind, x in faults.items() if x]
     return (
-        f'teacher_ckpt: {checkpoint} does not fit the teacher, of {len(own)} '
-        f'keys {"; ".join(parts)}; give the checkpoint of this very teacher '
+        f'{checkpoint} does not fit the teacher, of {len(own)} keys '
+        f'{"; ".join(parts)}; give the checkpoint of this very teacher '
         f'config'
     )

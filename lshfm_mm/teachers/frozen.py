@@ -1,0 +1,137 @@
+"""A teacher: frozen, out of all module trees, run as far as it is tapped."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from .execution import TeacherExecution, skipped, unneeded_layers
+from .images import ImageConverter
+
+FEATURE_PARTS = ('backbone', 'neck')
+
+
+class FrozenTeacher:
+    """A teacher, its images, how it computes and what of it runs.
+
+    It belongs to nobody's module tree. Copies of a host (EMA) share it.
+
+    Args:
+        model (BaseModel): Its network; it is frozen and set to eval mode.
+        origin (str): Where its weights come from, in words.
+        execution (TeacherExecution): How it computes.
+
+    Attributes:
+        owned (bool): Whether it moves with its host.
+        head_sources (dict[str, str]): Name of a recorder beyond the neck ->
+            the layer that it records.
+    """
+
+    def __init__(
+        self, model: BaseModel, origin: str, execution: TeacherExecution
+    ) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.data_preprocessor = model.data_preprocessor
+        self.origin = origin
+        self.execution = execution
+        self.owned = True
+        # Layers that need not run; None where they have not been looked for.
+        self._unneeded: list[nn.Conv2d] | None = None
+
+    def prepare(
+        self, student: nn.Module, recorders: Mapping[str, Any]
+    ) -> None:
+        """Settle what runs on which images, once recorders are attached.
+
+        Args:
+            student (nn.Module): The student's data preprocessor.
+            recorders (dict): Those on the teacher, by name.
+
+        Raises:
+            ConfigError: If it cannot get such images, or compute so.
+        """
+        self.images = ImageConverter(student, self.data_preprocessor)
+        self.execution.prepare(self.model)
+        self._recorders = recorders
+        sources = {k: x.source for k, x in recorders.items()}
+        parts = {x.split('.')[0] for x in sources.values()}
+        self._only_backbone = parts == {'backbone'}
+        self.head_sources = {
+            name: source
+            for name, source in sources.items()
+            if source.split('.')[0] not in FEATURE_PARTS
+        }
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
+        """Share all: a copy of the host needs no second teacher."""
+        shared = copy.copy(self)
+        shared.owned = False
+        return shared
+
+    def eval(self) -> None:
+        """Undo what others do to a teacher in training and validation.
+
+        MMRazor's loop of validation gives it the student's preprocessor.
+        """
+        self.model.eval()
+        self.model.data_preprocessor = self.data_preprocessor
+
+    @torch.no_grad()
+    def run(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> None:
+        """Run all that its recorders depend on.
+
+        Args:
+            inputs (Tensor): Preprocessed images of the student, (N, C, H, W).
+            data_samples (list): Their annotations.
+        """
+        if not self.head_sources:
+            self.extract(inputs, data_samples)
+            return
+        images = self.images(inputs, data_samples)
+        with self.execution(images) as images:
+            if self._unneeded is None:
+                self._unneeded = self._find_unneeded(images, data_samples)
+            with skipped(self._unneeded):
+                self.model(images, data_samples, mode='tensor')
+
+    @torch.no_grad()
+    def extract(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> Sequence[Tensor]:
+        """Give the maps of the neck, or of the backbone if only it is tapped.
+
+        Arguments as in :meth:`run`.
+        """
+        model: Any = self.model
+        images = self.images(inputs, data_samples)
+        with self.execution(images) as images:
+            if self._only_backbone:
+                return model.backbone(images)
+            return model.extract_feat(images)
+
+    def _find_unneeded(
+        self, images: Tensor, data_samples: list[BaseDataElement] | None
+    ) -> list[nn.Conv2d]:
+        """Layers of the head that no tap depends on."""
+        recorders = self._recorders.values()
+
+        def run() -> list[Tensor]:
+            self.model(images, data_samples, mode='tensor')
+            leaves = tree_leaves([x.data_buffer for x in recorders])
+            for recorder in recorders:
+                recorder.reset_data_buffer()
+            return [x for x in leaves if isinstance(x, Tensor)]
+
+        head = (
+            layer
+            for name, layer in self.model.named_modules()
+            if name.split('.')[0] not in FEATURE_PARTS
+        )
+        return unneeded_layers(head, run)
