@@ -17,6 +17,7 @@ from lshfm_mm.distillers.widths import set_projection
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.losses.hashing import random_projection
+from lshfm_mm.utils.rng import forked_rng
 
 from .conftest import L2, mmdet_config
 from .test_connectors import yolov3
@@ -216,6 +217,43 @@ def test_a_list_is_one_set_of_samples(kind, kernel):
             if kind == 'rtmdet':
                 masks = inside(sizes, maps)
             assert_is_loop(model, losses, name, both, masks, kernel)
+
+
+@pytest.mark.parametrize(('lite', 'window'), [(False, 3), (True, 1)])
+def test_of_ssds_sequences_the_last_layer_is_tapped(lite, window):
+    """It has no module for its class loss, so that all locations count."""
+    model = mmdet_config('ssd/ssd300_coco.py').model
+    model.backbone = dict(
+        type='ResNet', depth=18, base_channels=4, out_indices=(1, 2, 3)
+    )
+    model.neck = dict(
+        type='FPN', in_channels=[8, 16, 32], out_channels=16, num_outs=3
+    )
+    model.bbox_head.update(
+        in_channels=[16] * 3, num_classes=6, use_depthwise=lite
+    )
+    model.bbox_head.norm_cfg = dict(type='BN')
+    model.bbox_head.anchor_generator = dict(
+        type='SSDAnchorGenerator',
+        scale_major=False,
+        input_size=300,
+        basesize_ratio_range=(0.15, 0.9),
+        strides=[8, 16, 32],
+        ratios=[[2], [2, 3], [2]],
+    )
+    at = 'bbox_head.cls_convs'
+    model = distil(model, model, dict(cls=at), dict(cls=LOSSES))
+    calls = [
+        [record(x[-1]) for x in owner.bbox_head.cls_convs]
+        for owner in (model.student, model.teacher)
+    ]
+    losses = losses_of(model, images_of([(64, 64)] * 2))
+    maps = last_inputs(calls[0])
+    assert [x.shape[1:] for x in maps] == [
+        (16, 64 // i, 64 // i) for i in (8, 16, 32)
+    ]
+    masks = [x.new_ones(x[:, 0].shape).bool() for x in maps]
+    assert_is_loop(model, losses, 'cls', calls, masks, window)
 
 
 def weights_seen(model, batch):
@@ -458,6 +496,19 @@ def test_make_config_says_why_lists_do_not_fit(write):  # noqa: F811
 # Whole trainings
 
 
+def save_teacher(make, file):
+    """Weights whose norms know how large features are, as trained ones do."""
+    with forked_rng():
+        torch.manual_seed(1)
+        model = MMDET_MODELS.build(make()).train()
+        for one in model.modules():
+            if isinstance(one, torch.nn.BatchNorm2d):
+                one.momentum = 1.0
+        data = model.data_preprocessor(images_of([(64, 64)] * 4))
+        model(data['inputs'], None, mode='tensor')
+        torch.save({'state_dict': model.state_dict()}, file)
+
+
 def config_of(kind, make_config, tmp_path, weight):
     """A distillation of shapes, and the plain training of its student."""
     plain = make_config('retinanet_student')
@@ -468,15 +519,20 @@ def config_of(kind, make_config, tmp_path, weight):
     plain.train_dataloader.batch_size = 4
     plain.default_hooks.checkpoint.update(interval=1)
     plain.param_scheduler = []
+    plain.custom_hooks = [dict(type='lshfm_mm.hooks.ExactResumeHook')]
     plain.optim_wrapper.optimizer.lr = 0.01
     ours = distilled(plain, tmp_path, weight=weight)
+    save_teacher(make, ours.model.teacher_ckpt)
     both = [
-        dict(type='LSHLoss', std=1.0, loss_weight=weight),
+        dict(type='LSHLoss', std=0.5, bias='median', loss_weight=weight),
         dict(type='RelativeL2Loss', loss_weight=weight),
     ]
     distiller = ours.model.distiller
-    distiller.taps, distiller.losses = taps, dict.fromkeys(taps, both)
-    ours.custom_hooks = [dict(type='lshfm_mm.hooks.ExactResumeHook')]
+    distiller.taps = {
+        name: dict(layer=at, normalize=True) for name, at in taps.items()
+    }
+    distiller.losses = dict.fromkeys(taps, both)
+    ours.custom_hooks.append(dict(type='LSHCalibrationHook'))
     return ours, plain
 
 
