@@ -10,6 +10,7 @@ import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.model.weight_init import PretrainedInit
+from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import load_checkpoint
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from mmrazor.registry import MODELS
@@ -242,6 +243,22 @@ def test_a_distillation_is_read_wherever_it_is_taken(
     assert student.keys() == model.student.state_dict().keys()
     for key, value in student.items():
         assert torch.equal(value, given[f'architecture.{key}'])
+
+
+def test_a_layer_may_have_two_names(make_config, tmp_path):
+    """As DDQ's auxiliary branches, whose second one comes with training."""
+    cfg, path = make_config('faster_rcnn_student'), str(tmp_path / 'a.pth')
+    torch.manual_seed(5)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        state = MMDET_MODELS.build(cfg.model).state_dict()
+        first = next(x for x in state if x.endswith('weight'))
+        torch.save(state | {'second.name': state[first]}, path)
+        check_weights(cfg, path)
+        torch.save(state | {'second.name': state[first] + 1}, path)
+        with pytest.raises(
+            ConfigError, match=r'1 of its \d+ have no place in'
+        ):
+            check_weights(cfg, path)
 
 
 def test_safetensors_are_read_or_asked_for(state, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ NARROWER = 4
 BASE_CHANNELS = 64  # of ResNet
 LONGEST = 128  # side of an image in pixels, where a network takes any
 FIXED = {'ssd': 300, 'ddod': 512}  # sides that a network is made for
+QUERIES = 100  # of a transformer
 EPOCHS = 2
 EPOCH = 4  # iterations
 # What stands in pixels in a pipeline or a data preprocessor.
@@ -62,6 +63,12 @@ def six_classes(node: dict[str, Any]) -> None:
         node['topk'] = (1,)
 
 
+def few_queries(node: dict[str, Any]) -> None:
+    """Ask for no more objects than a small image has locations."""
+    if isinstance(node.get('num_queries'), int):
+        node['num_queries'] = min(node['num_queries'], QUERIES)
+
+
 def narrow(model: ConfigDict) -> None:
     """Give a plain ResNet fewer channels, and the neck what it asks for."""
     backbone, neck = model.backbone, model.get('neck')
@@ -99,6 +106,7 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
             cfg[f'{split}_evaluator'] = _evaluator(cfg, split, data)
     if not classifier:
         narrow(cfg.model)
+        walk(cfg.model, few_queries)
         walk(cfg.model.get('test_cfg'), _without_threshold)
         whole = cfg.model.get('data_preprocessor') or {}
         resize = _resized(cfg, FIXED.get(data.name, LONGEST))

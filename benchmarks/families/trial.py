@@ -98,7 +98,10 @@ def try_config(package: str, path: Path, work: Path, data: Path) -> str:
         str(teacher), str(student), str(distilled), str(weights)
     )
     train, whole, rest = REPO / 'tools/train.py', work / 'whole', work / 'rest'
-    run(train, distilled, '--work-dir', whole)
+    try:
+        run(train, distilled, '--work-dir', whole)
+    except Failure as failure:
+        _try_plain(student, work / 'plain', failure)
     first, last = _checkpoints(whole)
     rest.mkdir()
     shutil.copy(first, rest)
@@ -115,6 +118,15 @@ def try_config(package: str, path: Path, work: Path, data: Path) -> str:
     if ours != theirs:
         raise Failure(f'the export scores {theirs}, the student {ours}')
     return f'{chosen.split(": ", 1)[1]} ({", ".join(ours)})'
+
+
+def _try_plain(student: Path, folder: Path, failure: Failure) -> None:
+    """Raise the failure of a training, with that of the student alone."""
+    try:
+        run(REPO / 'tools/train.py', student, '--work-dir', folder)
+    except Failure as plain:
+        raise Failure(f'plain training fails, too: {plain}') from failure
+    raise failure
 
 
 def _write_teacher(

@@ -8,11 +8,12 @@ this package.
 import copy
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmrazor.registry import MODELS
 from torch import Tensor
@@ -211,7 +212,11 @@ def check_fits(
         for key, value in own.items()
         if key not in state or state[key].shape != value.shape
     ]
-    left = [key for key in state if key not in own]
+    left = [
+        key
+        for key, value in state.items()
+        if key not in own and not _has(state, own.keys() - {*unfit}, value)
+    ]
     faults = [
         f'{len(names)} {what}: {", ".join(names[:3])}'
         for what, names in (
@@ -226,6 +231,19 @@ def check_fits(
             f'{"; ".join(faults)}; give the config of its training, or for an '
             f'exported student the one beside it'
         )
+
+
+def _has(
+    state: Mapping[str, Tensor], names: Iterable[str], value: Tensor
+) -> bool:
+    """Whether a weight is there under another name.
+
+    DDQ gives layers of its head a second one once it trains.
+    """
+    return any(
+        state[name].shape == value.shape and torch.equal(state[name], value)
+        for name in names
+    )
 
 
 def plain_config(cfg: Config) -> Config:
