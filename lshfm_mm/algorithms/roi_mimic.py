@@ -25,6 +25,8 @@ BOX_HEAD = re.compile(
     r'roi_head\.(?:bbox_head|bbox_roi_extractor|shared_head)'
     r'(?:\.(?P<stage>\d+))?(?:\.|$)'
 )
+# Stage of a teacher -> stage of the student whose RoIs it gets, and taps.
+Stages = dict[int | None, tuple[int | None, list[str]]]
 
 
 @MODELS.register_module()
@@ -34,7 +36,8 @@ class RoIMimicDistill(FeatureMimicDistill):
     The student samples its RoIs as ever; the teacher pools *the same* boxes
     on its own feature pyramid. Its RPN, assigner and NMS never run. In a
     cascade each stage has RoIs of its own: the teacher's stage gets those of
-    the student's stage that it is tapped with.
+    the student's stage that it is tapped with. Of several teachers one must
+    be such a detector; the others may be of any kind.
 
     Args:
         distiller (dict): Config of the distiller.
@@ -64,23 +67,36 @@ class RoIMimicDistill(FeatureMimicDistill):
 
     def _teacher_maps(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> Sequence[Tensor]:
-        """Maps to pool RoIs from."""
-        return self._guest.extract(inputs, data_samples)
+    ) -> dict[str, Sequence[Tensor]]:
+        maps = {}
+        for name, teacher in self.teachers.items():
+            if name in self._stages:
+                maps[name] = teacher.extract(inputs, data_samples)
+            else:
+                teacher.run(inputs, data_samples)
+        return maps
 
-    @torch.no_grad()
     def _teacher_head(
-        self, maps: Sequence[Tensor], rois: Tensor | None = None
+        self,
+        maps: Mapping[str, Sequence[Tensor]],
+        rois: Tensor | None = None,
     ) -> dict[str, Tensor]:
         rows: dict[str, Tensor] = {}
-        if not self._stages:
-            return rows
-        head = self.teacher.roi_head
-        with self._guest.execution.on_rois(
-            head.bbox_roi_extractor, maps
-        ) as maps:
+        for name, levels in maps.items():
+            rows |= self._head_of(name, levels, rois)
+        return rows
+
+    @torch.no_grad()
+    def _head_of(
+        self, name: str, maps: Sequence[Tensor], rois: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Run the head of one teacher; arguments as in the methods above."""
+        rows: dict[str, Tensor] = {}
+        teacher = self.teachers[name]
+        head, execution = teacher.model.roi_head, teacher.execution
+        with execution.on_rois(head.bbox_roi_extractor, maps) as maps:
             context = _context(head, maps)
-            for stage, (student_stage, taps) in self._stages.items():
+            for stage, (student_stage, taps) in self._stages[name].items():
                 boxes = rois
                 if boxes is None:
                     boxes = self.distiller.records.rois(student_stage)
@@ -107,7 +123,8 @@ class RoIMimicDistill(FeatureMimicDistill):
         maps = self.student.extract_feat(inputs)
         head = self.student.roi_head
         context = _context(head, maps)
-        for stage in {stage for stage, _ in self._stages.values()}:
+        stages = [x for y in self._stages.values() for x in y.values()]
+        for stage in {stage for stage, _ in stages}:
             _run_box_head(head, stage, maps, rois, context)
 
     def _all_ran(self) -> bool:
@@ -139,21 +156,24 @@ class RoIMimicDistill(FeatureMimicDistill):
         else:
             records.record_rois(self.student, None, source)
 
-    def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
-        models = {'architecture': student, 'teacher': teacher}
-        for field, model in models.items():
-            if not has_rois(model):
-                head = getattr(model, 'roi_head', None)
-                raise ConfigError(
-                    f'{field}: RoIMimicDistill needs a two-stage detector '
-                    f'whose boxes are RoIs of its neck, but got '
-                    f'{type(model).__name__} with the RoI head '
-                    f'{type(head).__name__}; use FeatureMimicDistill'
-                )
+    def _check_models(self, student: BaseModel) -> None:
+        _check_rois('architecture', student)
+        teachers = self.teachers.values()
+        if not any(has_rois(x.model) for x in teachers):
+            for teacher in teachers:
+                _check_rois(teacher.settings.field('model'), teacher.model)
 
-    def _check_head_sources(self, sources: Mapping[str, str]) -> None:
-        """Find which stage of the teacher gets which RoIs, for which taps."""
-        self._stages: dict[int | None, tuple[int | None, list[str]]] = {}
+    def _check_head_sources(self) -> None:
+        """Find which stage of a teacher gets which RoIs, for which taps."""
+        self._stages: dict[str, Stages] = {}
+        for name, teacher in self.teachers.items():
+            sources = teacher.head_sources
+            if sources and hasattr(teacher.model, 'roi_head'):
+                _check_rois(teacher.settings.field('model'), teacher.model)
+                self._stages[name] = self._stages_of(sources)
+
+    def _stages_of(self, sources: Mapping[str, str]) -> Stages:
+        stages: Stages = {}
         records = self.distiller.records
         for name, source in sources.items():
             tap = records.tap_of(name)
@@ -166,7 +186,7 @@ class RoIMimicDistill(FeatureMimicDistill):
                     f'or roi_head.bbox_head'
                 )
             ours, theirs = map(_stage, layers)
-            stage, taps = self._stages.setdefault(theirs, (ours, []))
+            stage, taps = stages.setdefault(theirs, (ours, []))
             if stage != ours:
                 raise ConfigError(
                     f"taps.{name}: the teacher's {source!r} would run on the "
@@ -175,6 +195,7 @@ class RoIMimicDistill(FeatureMimicDistill):
             if name in records.taps:
                 taps.append(name)
                 records.on_rois.add(name)
+        return stages
 
 
 def has_rois(model: nn.Module) -> bool:
@@ -187,6 +208,16 @@ def has_rois(model: nn.Module) -> bool:
     head = getattr(model, 'roi_head', None)
     pools = isinstance(head, StandardRoIHead | CascadeRoIHead)
     return pools and not isinstance(head, SparseRoIHead | TridentRoIHead)
+
+
+def _check_rois(field: str, model: nn.Module) -> None:
+    if not has_rois(model):
+        head = getattr(model, 'roi_head', None)
+        raise ConfigError(
+            f'{field}: RoIMimicDistill needs a two-stage detector whose boxes '
+            f'are RoIs of its neck, but got {type(model).__name__} with the '
+            f'RoI head {type(head).__name__}; use FeatureMimicDistill'
+        )
 
 
 def _context(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
