@@ -17,6 +17,7 @@ from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.insight import analyze
 from lshfm_mm.insight.report import page
+from lshfm_mm.teachers import loading
 from lshfm_mm.training import audit
 
 from .conftest import mmdet_config
@@ -153,6 +154,8 @@ def test_all_teachers_are_guests(make):
         assert teacher.model not in modules and teacher.images not in modules
         teacher.model.train()  # somebody else's mistake
     assert not any(x.training for x in model.train().teacher.modules())
+    # What would overwrite what is recorded.
+    assert not any(getattr(x, 'inplace', 0) for x in model.teacher.modules())
     # An EMA copy shares them, and leaves them where they are.
     average = copy.deepcopy(model).to(torch.float64)
     assert average.teacher is model.teacher
@@ -222,9 +225,11 @@ def test_it_resumes_bit_for_bit_and_exports(make, monkeypatch, tmp_path):
     assert one.keys() == two.keys()
     assert all(torch.equal(x, two[key]) for key, x in one.items())
 
-    export_student(str(paths[0]), str(tmp_path / 'student.pth'))
-    plain = MMDET_MODELS.build(whole.model.architecture)
-    state = torch.load(tmp_path / 'student.pth', weights_only=True)
+    whole.dump(tmp_path / 'config.py')
+    out = str(tmp_path / 'student.pth')
+    export_student(str(paths[0]), out, config=str(tmp_path / 'config.py'))
+    plain = MMDET_MODELS.build(Config.fromfile(tmp_path / 'student.py').model)
+    state = torch.load(out, weights_only=True)
     plain.load_state_dict(state['state_dict'])
 
 
@@ -250,7 +255,13 @@ def test_settings_of_one_teacher_are_not_of_the_other(make, batch):
     assert [x[0][1][0].dtype for x in calls] == [torch.float32, torch.bfloat16]
 
 
-def test_weights_are_loaded_strictly_and_named(make, entries, tmp_path):
+def test_weights_are_loaded_strictly_and_named(
+    make, entries, monkeypatch, tmp_path
+):
+    lines = []
+    monkeypatch.setattr(
+        loading, 'print_log', lambda x, *_, **__: lines.append(x)
+    )
     content = torch.load(entries['b']['ckpt'], weights_only=True)
     content['state_dict'].pop('bbox_head.retina_reg.bias')
     path = str(tmp_path / 'less.pth')
@@ -266,6 +277,7 @@ def test_weights_are_loaded_strictly_and_named(make, entries, tmp_path):
         for k, x in MODELS.build(make(**loose).model).teachers.items()
     }
     assert entries['a']['ckpt'] in origins['a'] and path in origins['b']
+    assert {f'teacher {k}: {origins[k]}' for k in 'ab'} <= {*lines}
 
 
 def test_it_inherits_from_the_one_that_is_named(make):
