@@ -1,10 +1,13 @@
 """The audit: silent failures are loud before the first update."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
@@ -362,28 +365,54 @@ def test_a_teacher_of_renamed_keys_is_an_error(
             build(teacher_ckpt=str(path), teacher_strict=strict)
 
 
-def test_a_plain_file_in_load_from_is_an_error(make_config, tmp_path):
-    """MMEngine would say nothing but a warning, and start from scratch."""
+def test_a_plain_file_in_load_from_is_the_students(make_config):
+    """In plain MMEngine it would start from scratch, with a warning."""
     plain = train(make_config('faster_rcnn_student', epochs(1)))
     cfg = make_config('faster_rcnn_lshfm', epochs(1))
     cfg.load_from = f'{plain.work_dir}/epoch_1.pth'
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    own = runner.model.student.state_dict()
+    assert runner.model.student_origins == [
+        f'checkpoint: {len(own)} of {len(own)} keys of the student'
+    ]
+    for key, value in plain.model.state_dict().items():
+        assert torch.equal(own[key].cpu(), value.cpu()), key
+
+
+def test_a_file_of_another_model_in_load_from_is_an_error(
+    make_config, tmp_path
+):
+    torch.save(dict(state_dict=dict(a=torch.ones(1))), tmp_path / 'a.pth')
+    cfg = make_config('faster_rcnn_lshfm', epochs(1))
+    cfg.load_from = str(tmp_path / 'a.pth')
     with pytest.raises(ConfigError, match=r'load_from: .* keys \(.*\) 0 fit'):
         train(cfg)
-    # As the message says.
-    cfg = make_config('faster_rcnn_lshfm', epochs(1))
-    cfg.model.architecture.init_cfg = dict(
-        type='Pretrained', checkpoint=f'{plain.work_dir}/epoch_1.pth'
-    )
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    total = sum(x.dim() > 1 for x in model.student.parameters())
-    assert model.student_origins == [
-        f'init_cfg: {total} of {total} weights from '
-        f'{plain.work_dir}/epoch_1.pth'
-    ]
-    own = model.student.state_dict()
-    for key, value in plain.model.state_dict().items():
-        assert torch.equal(own[key], value), key
+
+
+@pytest.mark.parametrize(('factor', 'warns'), [(1.0, False), (1e3, True)])
+def test_features_of_another_size_are_told(build, batch, said, factor, warns):
+    """A student that explodes against its teacher at the first batch."""
+    model = build()
+    layer = model.student.roi_head.bbox_head.shared_fcs[-1]
+    with torch.no_grad():
+        layer.weight.mul_(factor)
+    features = {}
+    for which in ('student', 'teacher'):
+        getattr(model, which).roi_head.bbox_head.fc_cls.register_forward_hook(
+            lambda _, inputs, output, which=which: features.update(
+                {which: inputs[0].detach().double()}
+            )
+        )
+    losses_of(model, batch)
+    lines = [x for x in said if 'times as large' in x]
+    assert bool(lines) == warns
+    if warns:
+        sizes = {k: (v**2).mean().sqrt().item() for k, v in features.items()}
+        ratio = sizes['student'] / sizes['teacher']
+        assert lines[0].startswith(
+            f'taps.roi: the features of the student are {ratio:.3g} times'
+        )
 
 
 def test_a_pretrained_file_of_another_network_is_an_error(
@@ -510,6 +539,46 @@ def test_a_student_that_cannot_be_evaluated_is_an_error(
     with pytest.raises(error, match=message):
         runner.train()
     assert said[-1].startswith('val_dataloader: the model cannot be evaluat')
+
+
+def test_the_audit_alone_saves_nothing(make_config, tmp_path):
+    save = dict(type='CheckpointHook', save_best='auto', out_dir=str(tmp_path))
+    changes = {'default_hooks.checkpoint': dict(save, _delete_=True)}
+    runner = alone(make_config, changes=changes)
+    runner.train()
+    assert not list(tmp_path.rglob('*.pth'))
+    assert not list(Path(runner.work_dir).rglob('*.pth'))
+
+
+def test_the_audit_alone_lets_hooks_begin_an_epoch(make_config):
+    """What a hook does before a batch, such as YOLOX's, changes the batch."""
+    calls = []
+
+    class Noting(Hook):
+        def before_train_epoch(self, runner):
+            calls.append('epoch')
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            calls.append((batch_idx, len(data_batch['inputs'])))
+
+    runner = alone(make_config)
+    runner.register_hook(Noting())
+    runner.train()
+    assert calls == ['epoch', (0, 2)]
+
+
+def test_the_audit_alone_spares_what_needs_all_images(make_config, said):
+    """Panoptic quality of a part of the images is an error of mmdet's."""
+    runner = alone(make_config)
+
+    class CocoPanopticMetric(CocoMetric):
+        def compute_metrics(self, results):
+            raise RuntimeError('no prediction for the image with id 3')
+
+    (metric,) = runner.val_evaluator.metrics
+    metric.__class__ = CocoPanopticMetric
+    runner.train()
+    assert said[-1] == 'val_dataloader: one batch passed the model'
 
 
 def test_a_file_of_the_whole_comes_after_those_of_parts(make_config, tmp_path):

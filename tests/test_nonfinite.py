@@ -10,8 +10,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from lshfm_mm.distillers.level_pairs import Level, TapObservation
 from lshfm_mm.errors import ConfigError, NonFiniteError
 from lshfm_mm.hooks import NonFiniteHook
+from lshfm_mm.training.non_finite import describe_explosion, describe_nonfinite
 from lshfm_mm.utils.listener import Listener
 
 from .test_training import epochs
@@ -98,6 +100,22 @@ def test_it_stops_before_the_update_and_says_what_it_saw(spoiled):
     for key, value in before.items():
         if 'running_' not in key and 'num_batches' not in key:
             assert torch.equal(value, now[key]) or 'loss_roi_lsh' in key, key
+
+
+@pytest.mark.parametrize(
+    ('value', 'facts'),
+    [
+        (2.0, ''),
+        (5e8, '(RMS 5e+08, 0 NaN, 0 infinite; the teacher has RMS 1)'),
+        (torch.inf, '(RMS 0, 0 NaN, 6 infinite; the teacher has RMS 1)'),
+    ],
+)
+def test_an_explosion_is_no_fault_of_the_images(value, facts):
+    level = Level(torch.full((2, 3), value), torch.ones(2, 3), 0, 0)
+    seen = dict(roi=TapObservation([level], None))
+    said = describe_explosion(describe_nonfinite({}, seen, None))
+    start = '; the features of the student at taps.roi have exploded '
+    assert said == (start + facts if facts else '')
 
 
 def test_a_skipped_batch_leaves_no_trace_in_weights_or_momentum(spoiled):

@@ -56,8 +56,8 @@ def test_tiny_gradients_survive_half_precision():
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_the_gradients_of_one_loss_exist_at_a_time(dtype, monkeypatch):
-    """And no copies of them in another precision, but of one parameter."""
+def test_the_gradient_of_one_parameter_exists_at_a_time(dtype, monkeypatch):
+    """And no copies of it in another precision; autograd keeps a number."""
     parameters = [torch.ones(50, dtype=dtype).requires_grad_() for _ in 'abc']
     losses = {str(i): (i * sum(parameters)).sum().float() for i in range(1, 5)}
     grad, calls = torch.autograd.grad, []
@@ -66,6 +66,8 @@ def test_the_gradients_of_one_loss_exist_at_a_time(dtype, monkeypatch):
         assert all(x() is None for y in calls for x in y)
         found = grad(*args, **kwargs)
         assert {x.dtype for x in found} == {dtype}
+        numbers = [x.untyped_storage().nbytes() for x in found]
+        assert {*numbers} == {dtype.itemsize}
         calls.append([weakref.ref(x) for x in found])
         return found
 
@@ -87,6 +89,17 @@ def test_the_gradients_of_one_loss_exist_at_a_time(dtype, monkeypatch):
         ratios = gradient_ratios(losses.pop('1'), losses, parameters)
     assert ratios == pytest.approx({'2': 2, '3': 3, '4': 4}, rel=1e-5)
     assert len(calls) == 4 and copies.alive
+
+
+def test_a_weight_of_two_layers_counts_once_and_keeps_no_hook():
+    x, y = torch.randn(3, requires_grad=True), torch.randn(2)
+    task, mimic = (x * x * x).sum(), (5 * x).sum() + (x[:2] * y).sum()
+    ratio = gradient_ratios(task, dict(m=mimic), [x])['m']
+    slope = torch.full((3,), 5.0, dtype=torch.float64)
+    slope[:2] += y.double()
+    expected = slope.norm() / (3 * x.detach().double() ** 2).norm()
+    assert ratio == pytest.approx(expected.item(), rel=1e-6)
+    assert not x._backward_hooks and x.grad is None
 
 
 def test_an_infinite_square_is_no_infinite_norm():

@@ -17,23 +17,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False
     )
-    parser.add_argument(
+    ours = parser.add_argument_group('options of lshfm_mm')
+    ours.add_argument(
         '--check',
         action='store_true',
         help='audit a batch, evaluate one, stop before the first update; the '
         'gradients of losses are only compared in a training',
     )
-    parser.add_argument(
+    ours.add_argument(
         '--check-teacher',
         action='store_true',
         help='evaluate the teacher of a distillation on the validation set '
         'first',
     )
     flags, sys.argv[1:] = parser.parse_known_args()
-    if {'-h', '--help'} & {*sys.argv}:
-        parser.print_help()  # then upstream prints its own
     tool = cli.upstream_tool('train', sys.argv[1:])
-    args = tool.parse_args()
+    try:
+        args = tool.parse_args()
+    except SystemExit:
+        if {'-h', '--help'} & {*sys.argv}:  # upstream has printed its own
+            parser.print_help()
+        raise
     cfg = read_config('config', args.config, args.cfg_options)
     args.config = cfg.filename  # also of 'package::path'
     cli.fit_machine(args, cfg)

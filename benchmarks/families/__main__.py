@@ -112,7 +112,7 @@ def sweep(work: Path, only: list[str], minutes: float) -> dict[str, list[str]]:
 def try_family(name: str, work: Path) -> list[str]:
     """The best of a family's configs: its name, the outcome, what or why."""
     package, family = name.split('/')
-    data = work / ('shapes' if family not in FIXED else family)
+    data = work / 'data' / (family if family in FIXED else 'shapes')
     if not (data / 'maps').exists():
         shapes.generate(data, 8, 4, FIXED.get(family, LONGEST), seed=0)
         add_maps(data)
@@ -127,6 +127,9 @@ def try_family(name: str, work: Path) -> list[str]:
             tried.append([path.name, 'fails', reason(error)])
         else:
             return [path.name, 'passes', what]
+        finally:  # all families together would fill a disk
+            for weights in (work / family).rglob('*.pth'):
+                weights.unlink()
     none = ['', 'not counted', 'no config of one model']
     return min(tried, key=lambda x: ORDER[x[1]], default=none)
 

@@ -131,6 +131,10 @@ def _objects(data: Path) -> Change:
     """Detection data sets become shapes in COCO's format."""
 
     def change(node: dict[str, Any]) -> None:
+        if 'times' in node:  # RepeatDataset
+            node['times'] = 1
+        if 'poly2mask' in node:  # shapes have no polygons
+            node['poly2mask'] = True
         if 'ann_file' not in node and 'data_prefix' not in node:
             return
         split = 'val' if node.get('test_mode') else 'train'
@@ -171,6 +175,7 @@ def _crops(data: Path) -> Change:
             data_root=f'{data}/',
             ann_file=f'annotations/{split}_crops.json',
             data_prefix=f'crops/{split}/',
+            indices=8 if split == 'train' else 4,
             pipeline=pipeline,
         )
 

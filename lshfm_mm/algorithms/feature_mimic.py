@@ -28,7 +28,7 @@ from ..teachers.loading import build_teacher
 from ..teachers.settings import read_teachers
 from ..utils.configs import model_config
 from .student_proxy import STUDENT, StudentProxy
-from .student_weights import count_fitting, explained, start
+from .student_weights import count_fitting, explained, name_student, start
 from .trained_parts import check_parts, in_step, is_under
 
 
@@ -199,10 +199,14 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         )
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Load a checkpoint; one with (almost) nothing for it is wrong."""
+        """Load a checkpoint, or a plain file of the student.
+
+        One with (almost) nothing for it is wrong.
+        """
         if state_dict:
+            name_student(state_dict, prefix + STUDENT, self.student)
             line, given = count_fitting(
                 state_dict, prefix + STUDENT, self.student
             )

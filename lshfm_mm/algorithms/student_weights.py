@@ -42,9 +42,8 @@ def count_fitting(
         raise ConfigError(
             f'load_from: of its {len(state)} keys ({next(iter(state))}, ...) '
             f"{fitting} fit the student's {len(own)} ({next(iter(own))}, "
-            f"...), which would start from scratch; a plain model's file goes "
-            f'into the init_cfg of the student: architecture=dict(init_cfg='
-            f"dict(type='Pretrained', checkpoint='...'))"
+            f'...), which would start from scratch; give a checkpoint of this '
+            f'distillation, or of its student alone'
         )
     line = (
         f'checkpoint: {fitting} of {len(own)} keys of the student'
@@ -52,6 +51,23 @@ def count_fitting(
         + few(misshapen)
     )
     return line, {key.removeprefix(prefix) for key in fits}
+
+
+def name_student(
+    state: dict[str, Any], prefix: str, student: nn.Module
+) -> None:
+    """Give the keys of a plain model's file the prefix of the student.
+
+    Args:
+        state (dict): What is loaded; changed in place.
+        prefix (str): That of the student's keys.
+        student (nn.Module): The student.
+    """
+    if any(key.startswith(prefix) for key in state):
+        return
+    for key in student.state_dict():
+        if key in state:
+            state[prefix + key] = state.pop(key)
 
 
 def weights_from_files(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..distillers.level_pairs import TapObservation
 from ..errors import ConfigError, NonFiniteError, check_choice, check_int
-from ..training.non_finite import describe_nonfinite
+from ..training.non_finite import describe_explosion, describe_nonfinite
 from ..utils.files import atomic_write
 from ..utils.listener import Listener
 from .distillation import distillation_of
@@ -135,8 +135,9 @@ class NonFiniteHook(Hook):
             partial.write_text(json.dumps(report, indent=1), 'utf-8')
         wrong = ', '.join(report['not_finite']) or 'that of another rank'
         message = (
-            f'iteration {runner.iter}: not finite is {wrong}; its images, '
-            f'losses and features are in {path}'
+            f'iteration {runner.iter}: not finite is {wrong}'
+            f'{describe_explosion(report)}; its images, losses and features '
+            f'are in {path}'
         )
         spoiled = [
             name
@@ -146,8 +147,9 @@ class NonFiniteHook(Hook):
         if spoiled:
             raise NonFiniteError(
                 f'{message}; it has spoiled {spoiled[0]} and '
-                f'{len(spoiled) - 1} more: look at these images, and go on '
-                f'from the last checkpoint with --resume'
+                f'{len(spoiled) - 1} more: look at these images, or lower the '
+                f'learning rate, and go on from the last checkpoint with '
+                f'--resume'
             )
         skipped = runner.message_hub.get_info('nonfinite_skipped', 0) + 1
         runner.message_hub.update_info('nonfinite_skipped', skipped)

@@ -19,6 +19,7 @@ from ..distillers.level_pairs import TapObservation
 from ..errors import ConfigError
 from ..utils.listener import Listener
 from .audit_checks import (
+    LARGE,
     WAY_OUT,
     check_gradient,
     check_in_place,
@@ -27,6 +28,7 @@ from .audit_checks import (
     is_same,
     note_versions,
     share_of_equal_codes,
+    size_ratio,
 )
 
 PATIENCE = 50  # batches in which a loss may be without a sample
@@ -127,15 +129,7 @@ class Audit:
         weights = {k: getattr(v, 'loss_weight', 1) for k, v in modules.items()}
         self.is_off = not any(weights.values())
         if self.waiting is None:
-            self._taps = [
-                (f'tap {name}', describe_tap(distiller, name))
-                for name in distiller.taps
-            ]
-            if self.is_off:
-                _warn(
-                    'distill_losses: all weights are 0, so nothing mimics: '
-                    'this is plain training'
-                )
+            self._look(compared)
         taps = {x: tap for tap in compared for x in distiller.losses_of(tap)}
         waiting = set(values) if self.waiting is None else self.waiting
         self.waiting = set()
@@ -164,6 +158,27 @@ class Audit:
                         f'annotations, {WAY_OUT}'
                     )
             self.waiting.clear()
+
+    def _look(self, compared: Mapping[str, TapObservation]) -> None:
+        """Note the taps; warn of what may be meant, and is seldom."""
+        self._taps = [
+            (f'tap {name}', describe_tap(self._model.distiller, name))
+            for name in self._model.distiller.taps
+        ]
+        for name, observation in compared.items():
+            ratio = size_ratio(observation)
+            if ratio is not None and ratio > LARGE:
+                _warn(
+                    f'taps.{name}: the features of the student are '
+                    f'{ratio:.3g} times as large as those of the teacher, so '
+                    f'that an L2 sees nothing but their size; look at the '
+                    f'weights and at the normalisation of both'
+                )
+        if self.is_off:
+            _warn(
+                'distill_losses: all weights are 0, so nothing mimics: this '
+                'is plain training'
+            )
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

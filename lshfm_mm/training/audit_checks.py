@@ -1,5 +1,6 @@
 """What the audit looks at in a batch, one thing a function."""
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..errors import ConfigError
 from ..losses.lsh import LSHLoss
 from .gradient_balance import SCALE
 
+LARGE = 10  # times the teacher's: such a student's features have a fault
 WAY_OUT = 'or set FirstBatchAuditHook.strict=False to be warned alone'
 
 
@@ -73,6 +75,18 @@ def share_of_equal_codes(
     ]
     joined = torch.cat(shares) if shares else torch.zeros(0)
     return joined.mean().item() if len(joined) else None
+
+
+def size_ratio(compared: TapObservation) -> float | None:
+    """RMS of the student's features at a tap over that of the teacher's.
+
+    None where the teacher's are all 0, or there are none.
+    """
+    squares = [0.0, 0.0]
+    for level in compared.levels:
+        for side, feature in enumerate((level.student, level.teacher)):
+            squares[side] += feature.detach().double().square().sum().item()
+    return math.sqrt(squares[0] / squares[1]) if squares[1] else None
 
 
 def has_samples(compared: TapObservation | None) -> bool:

@@ -49,8 +49,12 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
     audit = next((x for x in hooks if isinstance(x, Audit)), None)
     if audit is None and isinstance(model, FeatureMimicDistill):
         audit = Audit(model)
+    loop.runner.call_hook('before_train_epoch')
     model.train()
-    for batch in islice(loop.dataloader, PATIENCE):
+    for index, batch in enumerate(islice(loop.dataloader, PATIENCE)):
+        loop.runner.call_hook(
+            'before_train_iter', batch_idx=index, data_batch=batch
+        )
         with loop.runner.optim_wrapper.optim_context(wrapped):
             losses = model(**model.data_preprocessor(batch, True), mode='loss')
         for name, value in losses.items():
@@ -77,15 +81,22 @@ def _run_audit(loop: BaseLoop) -> nn.Module:
 
 
 def _try_validation(loop: ValLoop) -> None:
-    """Do what the loop does, with its first batch alone."""
+    """Do what the loop does, with its first batch alone, and save nothing.
+
+    Panoptic quality needs all images, and is not computed.
+    """
     hook = loop.runner.call_hook
+    kinds = {type(x).__name__ for x in loop.evaluator.metrics}
+    evaluates = 'CocoPanopticMetric' not in kinds
+    loop.runner.save_checkpoint = lambda *_, **__: None
     try:
         hook('before_val')
         hook('before_val_epoch')
         loop.runner.model.eval()
         loop.run_iter(0, next(iter(loop.dataloader)))
-        metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
-        hook('after_val_epoch', metrics=metrics)
+        if evaluates:
+            metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
+            hook('after_val_epoch', metrics=metrics)
         hook('after_val')
     except Exception:
         print_log(
@@ -96,6 +107,7 @@ def _try_validation(loop: ValLoop) -> None:
         )
         raise
     print_log(
-        'val_dataloader: one batch passed the model and was evaluated',
+        'val_dataloader: one batch passed the model'
+        + ' and was evaluated' * evaluates,
         'current',
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import median
 
 import torch
@@ -17,9 +18,8 @@ def gradient_ratios(
     """Norms of the gradients of losses, over that of the task's loss.
 
     Both are taken on the parameters that the two losses share. Nothing is
-    accumulated, and the graph stays. The gradients of one loss exist at a
-    time, in the precision of the parameters; of all others only their norms
-    are kept.
+    accumulated, and the graph stays. The gradient of one parameter exists
+    at a time, in its precision; of all others only their norms are kept.
 
     Args:
         task (Tensor): The task's loss, ().
@@ -45,32 +45,42 @@ def _norms(loss: Tensor, parameters: Sequence[Tensor]) -> dict[int, float]:
     """Norms of the gradients of a loss, by index of the parameter.
 
     Of the scales it takes the greatest that float16, and the squares in
-    float32, can hold.
+    float32, can hold. A gradient is gone as soon as its square is summed:
+    what autograd keeps of it is one number, seen as often as it has entries.
     """
     if not loss.requires_grad:
         return {}
-    for scale in (SCALE, 1.0, 1 / SCALE):
-        gradients = torch.autograd.grad(
-            loss,
-            parameters,
-            torch.full_like(loss, scale),
-            retain_graph=True,
-            allow_unused=True,
-        )
-        squares = {
-            index: x.to(torch.promote_types(x.dtype, torch.float32))
-            .square()
-            .sum()
-            for index, x in enumerate(gradients)
-            if x is not None
-        }
-        del gradients
-        if not squares:
-            return {}
-        # One wait for the device, not one for each parameter.
-        values = torch.stack([*squares.values()]).double().sqrt() / scale
-        if values.isfinite().all():
-            break
+    squares: dict[int, Tensor] = {}
+
+    def note(index: int, gradient: Tensor) -> Tensor:
+        kind = torch.promote_types(gradient.dtype, torch.float32)
+        squares[index] = gradient.to(kind).square().sum()
+        return gradient.new_zeros(()).expand_as(gradient)
+
+    handles = [
+        x.register_hook(partial(note, index))
+        for index, x in enumerate(parameters)
+    ]
+    try:
+        for scale in (SCALE, 1.0, 1 / SCALE):
+            squares.clear()
+            torch.autograd.grad(
+                loss,
+                parameters,
+                torch.full_like(loss, scale),
+                retain_graph=True,
+                allow_unused=True,
+            )
+            if not squares:
+                return {}
+            # One wait for the device, not one for each parameter.
+            stacked = torch.stack([*squares.values()])
+            values = stacked.double().sqrt() / scale
+            if values.isfinite().all():
+                break
+    finally:
+        for handle in handles:
+            handle.remove()
     return dict(zip(squares, values.tolist(), strict=True))
 
 

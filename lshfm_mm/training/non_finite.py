@@ -10,6 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from ..distillers.level_pairs import TapObservation
 
+LARGE = 100  # times the teacher's RMS
+
 
 def describe_nonfinite(
     losses: Mapping[str, Any], seen: Mapping[str, TapObservation], batch: Any
@@ -55,6 +57,26 @@ def describe_nonfinite(
             if isinstance(x, BaseDataElement)
         ],
     )
+
+
+def describe_explosion(report: Mapping[str, Any]) -> str:
+    """Where the student's features have exploded, in words; '' if nowhere.
+
+    They have where one is not finite, or their RMS is a hundred times the
+    teacher's, ``report`` being that of :func:`describe_nonfinite`.
+    """
+    for name, levels in report['taps'].items():
+        for level in levels:
+            student, teacher = level['student'], level['teacher']
+            size, limit = student.get('rms', 0.0), teacher.get('rms', math.inf)
+            if student['nan'] or student['inf'] or size > LARGE * limit > 0:
+                return (
+                    f'; the features of the student at taps.{name} have '
+                    f'exploded (RMS {size:.2g}, {student["nan"]} NaN, '
+                    f'{student["inf"]} infinite; the teacher has RMS '
+                    f'{teacher.get("rms", 0.0):.2g})'
+                )
+    return ''
 
 
 def _statistics(feature: Tensor) -> dict[str, Any]:
