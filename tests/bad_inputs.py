@@ -86,7 +86,9 @@ class Bench:
             teacher=None,
             teacher_ckpt=None,
             teachers=dict(a=entry, b=entry),
-            distiller__taps__roi=dict(student=HEAD, teacher=tap),
+            distiller__taps__roi=dict(
+                student=HEAD, teacher=tap, _delete_=True
+            ),
             **changes,
         )
 
