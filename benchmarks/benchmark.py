@@ -277,6 +277,7 @@ class Parts:
 
     def __init__(self, arm: Arm, batch: dict[str, Any]) -> None:
         self.arm, self.model = arm, arm.model
+        self.teacher = arm.model.teachers['']
         model = arm.model
         data = model.data_preprocessor(batch, True)
         inputs, samples = data['inputs'], data['data_samples']
@@ -308,7 +309,7 @@ class Parts:
     def as_in_a_step(self) -> Iterator[torch.Tensor]:
         """Precision and memory format of the teacher in a step."""
         with self.arm.optimizer.optim_context(self.model), torch.no_grad():
-            with self.model._guest.execution(self.inputs) as images:
+            with self.teacher.execution(self.inputs) as images:
                 yield images
 
     def pyramid(self) -> Any:
@@ -320,8 +321,8 @@ class Parts:
         """What is tapped of the teacher's head."""
         if self.rois is not None:
             with self.arm.optimizer.optim_context(self.model):
-                self.model._teacher_head(self.features, self.rois)
-        elif self.model._guest.head_sources:
+                self.model._head_of('', self.features, self.rois)
+        elif self.teacher.head_sources:
             with self.as_in_a_step():
                 for feature in self.features:
                     for layer in self.model.teacher.bbox_head.cls_convs:
@@ -364,7 +365,7 @@ def checkpoint_sizes(arm: Arm, folder: Path) -> dict[str, int]:
         str(path),
     )
     sizes = {'checkpoint': path.stat().st_size}
-    if hasattr(arm.model, '_guest'):
+    if hasattr(arm.model, 'teachers'):
         export_student(str(path), str(out), force=True)
         sizes['student'] = out.stat().st_size
     elif not hasattr(arm.model, 'student'):
@@ -404,7 +405,7 @@ def time_detector(
     parts = {
         name: Parts(arm, batch)
         for name, arm in arms.items()
-        if hasattr(arm.model, '_guest')
+        if hasattr(arm.model, 'teachers')
     }
     names = ('pyramid', 'head', 'products', 'loss')
     runs: dict[str, dict[str, list[float]]] = {

@@ -78,6 +78,20 @@ class Bench:
         changes = dict(distiller__losses__roi=list(losses)) if losses else {}
         return self.build(distiller__taps__roi=tap, **changes)
 
+    def several(self, tap: str, **changes: Any) -> Any:
+        """Build with the teachers a and b, and this tap."""
+        config = str(self.teacher.with_suffix('.py'))
+        entry = dict(model=config, ckpt=str(self.teacher))
+        return self.build(
+            teacher=None,
+            teacher_ckpt=None,
+            teachers=dict(a=entry, b=entry),
+            distiller__taps__roi=dict(
+                student=HEAD, teacher=tap, _delete_=True
+            ),
+            **changes,
+        )
+
     def ckpt(self, content: Any) -> Any:
         """Build with this file as the teacher's checkpoint."""
         return self.build(teacher_ckpt=self.write('teacher.pth', content))
@@ -430,6 +444,22 @@ ROWS = [
         (
             'a list of teachers',
             lambda x: x.build(teacher=['teacher.py', 'other.py']),
+        ),
+        (
+            'a teacher beside several',
+            lambda x: x.build(teachers=dict(a=dict(model='teacher.py'))),
+        ),
+        (
+            'several teachers, and a tap that does not say whose',
+            lambda x: x.several(HEAD),
+        ),
+        (
+            'several teachers, one without a tap',
+            lambda x: x.several(f'a:{HEAD}'),
+        ),
+        (
+            'several teachers, and inherit that does not say whose',
+            lambda x: x.several(f'a:{HEAD}', inherit=True),
         ),
         (
             "a teacher's config that is absent",

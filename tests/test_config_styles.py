@@ -218,7 +218,7 @@ def test_the_student_of_a_distillation_teaches_the_next(make_config, tmp_path):
     given = first.student.state_dict()
     for key, value in second.teacher.state_dict().items():
         assert torch.equal(value, given[key]), key
-    assert 'architecture.* of ' in second.teacher_origin
+    assert 'architecture.* of ' in second.teachers[''].origin
 
 
 def test_make_config_takes_a_distillation_as_teacher_alone(

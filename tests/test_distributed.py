@@ -143,6 +143,24 @@ def dense(make, teacher, iterations, batch_size):
     )
 
 
+def several(make, teacher, iterations, batch_size):
+    """A second teacher, for the neck."""
+    cfg = roi(make, iterations, batch_size)
+    model, fc_cls = cfg.model, 'roi_head.bbox_head.fc_cls'
+    model.teachers = dict(
+        a=dict(model=model.pop('teacher'), ckpt=model.pop('teacher_ckpt')),
+        b=dict(model=str(teacher), ckpt=str(teacher.with_suffix('.pth'))),
+    )
+    model.distiller.taps = dict(
+        roi=dict(student=fc_cls, teacher=f'a:{fc_cls}'),
+        fpn=dict(student='neck', teacher='b:neck', record='output'),
+    )
+    model.distiller.losses = dict(
+        roi=[dict(type='LSHLoss')], fpn=[dict(type='FeatureL2Loss')]
+    )
+    return cfg
+
+
 @pytest.fixture(scope='module')
 def classifier(shapes_root, tmp_path_factory):
     """Make a config of a classifier whose bias is a median."""
@@ -260,6 +278,7 @@ def both(make, retina_teacher, empty_images, tmp_path_factory):
         dict(
             roi=roi(make, 1, 2),
             dense=dense(make, retina_teacher, 1, 2),
+            several=several(make, retina_teacher, 1, 2),
             no_rois=empty_rank(no_rois, empty_images),
             hooks=hooks,
         ),
@@ -288,6 +307,10 @@ def test_two_processes_are_one_with_twice_the_batch(both, make):
 
 def test_two_processes_are_one_for_a_dense_head(both, make, retina_teacher):
     assert_one(both['dense'], train(dense(make, retina_teacher, 1, 4)))
+
+
+def test_two_processes_are_one_with_two_teachers(both, make, retina_teacher):
+    assert_one(both['several'], train(several(make, retina_teacher, 1, 4)))
 
 
 @pytest.mark.cuda

@@ -92,6 +92,25 @@ def shrink(model) -> None:
     if neck.get('type') == 'FPN':
         backbone.base_channels = 4
         neck.in_channels = [16, 32, 64, 128]
+    elif neck.get('type') == 'CSPNeXtPAFPN':
+        backbone.update(widen_factor=0.125, deepen_factor=0.33)
+        neck.update(in_channels=[32, 64, 128], num_csp_blocks=1)
+
+
+def made(cfg, path, file):
+    """A small teacher from the config of a big one, and its weights."""
+    teacher = read_config('teacher', path).model
+    shrink(teacher)
+    teacher = model_config('teacher', teacher)
+    model = build_model('teacher', Config(dict(cfg, model=teacher)))
+    # Statistics, without which features fade from layer to layer.
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None
+    with torch.no_grad():
+        model.train().extract_feat(torch.randn(2, 3, 128, 128))
+    torch.save(model.state_dict(), file)
+    return teacher, str(file)
 
 
 def read(name, folder, shapes_root=None) -> Config:
@@ -99,12 +118,13 @@ def read(name, folder, shapes_root=None) -> Config:
     cfg = Config.fromfile(FOLDER / f'{name}.py')
     init_default_scope(cfg.default_scope)
     shrink(cfg.model.architecture)
-    teacher = read_config('teacher', cfg.model.teacher.cfg_path).model
-    shrink(teacher)
-    cfg.model.teacher = model_config('teacher', teacher)
-    made = build_model('teacher', Config(dict(cfg, model=cfg.model.teacher)))
-    cfg.model.teacher_ckpt = str(folder / 'teacher.pth')
-    torch.save(made.state_dict(), cfg.model.teacher_ckpt)
+    if 'teachers' in cfg.model:
+        for key, entry in cfg.model.teachers.items():
+            file = folder / f'{key}.pth'
+            entry.model, entry.ckpt = made(cfg, entry.model, file)
+    else:
+        path, file = cfg.model.teacher.cfg_path, folder / 'teacher.pth'
+        cfg.model.teacher, cfg.model.teacher_ckpt = made(cfg, path, file)
     cfg.work_dir = str(folder / 'work')
     cfg.default_hooks.logger.interval = 1
     loaders = ['train', 'val']
@@ -187,7 +207,22 @@ def test_own_data_trains_and_is_evaluated(kind, pets, tmp_path, monkeypatch):
     ],
 )
 def test_an_example_trains(name, losses, shapes_root, tmp_path):
-    runner = train(read(name, tmp_path, shapes_root))
+    assert_trains(name, losses, shapes_root, tmp_path)
+
+
+def test_several_teachers_train(shapes_root, tmp_path):
+    """The config on the page of several teachers."""
+    page = (REPO / 'docs/several_teachers.md').read_text('utf-8')
+    example = (FOLDER / 'several_teachers.py').read_text('utf-8')
+    assert f'```python\n{example}```' in page
+    losses = {'roi_lsh', 'roi_relativel2', 'neck_relativel2'}
+    assert_trains('several_teachers', losses, shapes_root, tmp_path, 4)
+
+
+def assert_trains(name, losses, shapes_root, tmp_path, images=None):
+    cfg = read(name, tmp_path, shapes_root)
+    cfg.train_dataloader.dataset.indices = images
+    runner = train(cfg)
     found = [
         x.split('distill.loss_')[1]
         for x in runner.message_hub.log_scalars

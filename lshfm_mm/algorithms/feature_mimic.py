@@ -1,31 +1,31 @@
 """The algorithms: the order of the steps of one training batch.
 
-1. The teacher computes what is tapped of its maps, and nothing else. It goes
+1. Each teacher computes what is tapped of its maps, and nothing else. It goes
    first: what its layers take of memory is free when the student needs it.
 2. The student computes its task losses; its features are recorded.
-3. The teacher's box head, if tapped, runs on the student's RoIs.
+3. A teacher's box head, if tapped, runs on the student's RoIs.
 4. The distiller compares the records.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from mmrazor.models.algorithms import SingleTeacherDistill
-from mmrazor.models.task_modules.recorder import RecorderManager
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..distillers.records import continued
 from ..distillers.taps import find_class
-from ..errors import ConfigError, check_arguments, check_bools
+from ..errors import ConfigError, check_arguments
 from ..teachers.host import TeacherHost
+from ..teachers.inherit import parent_of
 from ..teachers.loading import build_teacher
-from ..teachers.settings import TeacherSettings
+from ..teachers.settings import read_teachers
 from ..utils.configs import model_config
 from .student_proxy import STUDENT, StudentProxy
 from .student_weights import count_fitting, explained, name_student, start
@@ -34,23 +34,24 @@ from .trained_parts import check_parts, in_step, is_under
 
 @MODELS.register_module()
 class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
-    """Mimic features of any model that needs no RoIs for them.
+    """Mimic features of any models that need no RoIs for them.
 
-    The teacher gets the images in its own normalisation and channel order.
+    A teacher gets the images in its own normalisation and channel order.
     It runs its backbone and neck, and its head (``mode='tensor'``: no loss,
     no post-processing) only where a tap lies there.
 
     Args:
         architecture (dict | BaseModel): The student: a model config, or
             ``dict(cfg_path=...)``.
-        teacher (dict | BaseModel): The teacher, likewise.
         distiller (dict): Config of the distiller.
+        teacher (dict | BaseModel, optional): The teacher, likewise.
         teacher_ckpt (str, optional): File or URL of the teacher's weights.
         teacher_strict (bool): Whether missing or misshapen keys in it are an
             error. Defaults to True.
-        inherit (bool): Whether all of the student but its backbone starts
-            from the teacher's weights, where name and shape agree. Defaults
-            to False, as in the paper.
+        inherit (bool | str): Whether all of the student but its backbone
+            starts from the teacher's weights, where name and shape agree; of
+            several teachers the name of one. Defaults to False, as in the
+            paper.
         teacher_precision (str, optional): 'float32', 'bfloat16' or
             'float16': what the teacher computes in, under autocast. Defaults
             to the student's.
@@ -58,6 +59,10 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
             in channels-last memory format. Defaults to False.
         teacher_compile (bool): Whether the teacher's backbone is compiled by
             ``torch.compile``. Defaults to False.
+        teachers (dict, optional): Several teachers in place of the one above:
+            name -> dict with ``model``, ``ckpt``, ``strict``, ``precision``,
+            ``channels_last`` and ``compile``, each as it is for the one.
+            Layers of a teacher ``a`` are named as in ``'a:neck'``.
         student_trainable (bool | list[str]): The parts of the student that
             are trained, such as ``['neck']``; the rest is frozen and in eval
             mode. Defaults to True, all of it.
@@ -77,54 +82,58 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
     def __init__(
         self,
         architecture: Mapping[str, Any] | BaseModel,
-        teacher: Mapping[str, Any] | BaseModel,
         distiller: Mapping[str, Any],
+        teacher: Mapping[str, Any] | BaseModel | None = None,
         teacher_ckpt: str | None = None,
         teacher_strict: bool = True,
-        inherit: bool = False,
+        inherit: bool | str = False,
         teacher_precision: str | None = None,
         teacher_channels_last: bool = False,
         teacher_compile: bool = False,
+        teachers: Mapping[str, Any] | None = None,
         student_trainable: bool | Sequence[str] = True,
         **kwargs: Any,
     ) -> None:
         check_arguments('model', type(self), kwargs, architecture)
-        check_bools(dict(inherit=inherit))
         if kwargs.pop('teacher_trainable', False) is not False:
             raise ConfigError(
                 'teacher_trainable: must be False here; remove it, or use '
                 "MMRazor's SingleTeacherDistill"
             )
-        settings = TeacherSettings(
-            teacher,
-            teacher_ckpt,
-            teacher_strict,
-            teacher_precision,
-            teacher_channels_last,
-            teacher_compile,
+        settings = read_teachers(
+            dict(
+                teacher=teacher,
+                teacher_ckpt=teacher_ckpt,
+                teacher_strict=teacher_strict,
+                teacher_precision=teacher_precision,
+                teacher_channels_last=teacher_channels_last,
+                teacher_compile=teacher_compile,
+                teachers=teachers,
+            )
         )
         student = _build_student(architecture, kwargs)
         _check_distiller(distiller)
-        # The guest must be there before MMRazor asks for ``self.teacher``;
-        # what MMRazor then registers as a submodule is taken out again.
-        guest = build_teacher(settings)
-        object.__setattr__(self, '_guest', guest)
-        self._check_models(student, guest.model)
+        # Guests must be there before MMRazor asks for ``self.teacher``; what
+        # MMRazor then registers as a submodule is taken out again.
+        self._invite({k: build_teacher(x) for k, x in settings.items()})
+        parent_of(inherit, self.teachers)
+        self._check_models(student)
         super().__init__(
             architecture=student,
-            teacher=guest.model,
+            teacher=self.teacher,
             distiller={'_scope_': 'mmrazor', **distiller},
             **kwargs,
         )
         del self._modules['teacher']
         recorders = self.distiller.teacher_recorders.recorders
-        guest.prepare(self.data_preprocessor, recorders)
+        for guest in self.teachers.values():
+            guest.prepare(self.data_preprocessor, recorders)
         self.inherit = inherit
         self.student_origins: list[str] = []
         self.student_random: list[str] = []
         self.student_faults: list[str] = []
         self._freeze(student_trainable)
-        self._check_head_sources(guest.head_sources)
+        self._check_head_sources()
 
     def _freeze(self, trainable: bool | Sequence[str]) -> None:
         """Leave gradients to the parts of the student that are trained."""
@@ -164,7 +173,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         with recorders:
             maps = self._teacher_maps(batch_inputs, data_samples)
         losses = self._run_student(batch_inputs, data_samples)
-        with _continued(recorders):
+        with continued(recorders):
             rows = self._teacher_head(maps)
         del maps
         all_ran = self._all_ran()
@@ -186,7 +195,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         if not first_time:
             return
         self.student_origins, self.student_faults, self.student_random = start(
-            self.student, self.teacher if self.inherit else None
+            self.student, parent_of(self.inherit, self.teachers)
         )
 
     def _load_from_state_dict(
@@ -208,7 +217,8 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
     def train(self, mode: bool = True) -> 'FeatureMimicDistill':
         """Set the mode of all but what is frozen, which stays in eval."""
         super().train(mode)
-        self._guest.eval()
+        for teacher in self.teachers.values():
+            teacher.eval()
         for name, module in self.student.named_modules():
             if not is_under(name, self._trained):
                 module.training = module.training and any(
@@ -222,7 +232,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         data_samples: list[BaseDataElement] | None,
         rois: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Run what is tapped of the teacher, under its recorders.
+        """Run what is tapped of the teachers, under their recorders.
 
         Args:
             inputs (Tensor): Preprocessed images of the student, (N, C, H, W).
@@ -282,16 +292,22 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
 
     def _teacher_maps(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> Sequence[Tensor]:
-        """Run what is tapped of the teacher and needs no RoIs."""
-        self._guest.run(inputs, data_samples)
-        return ()
+    ) -> dict[str, Sequence[Tensor]]:
+        """Run what is tapped of the teachers and needs no RoIs.
+
+        Give the maps to pool RoIs from, by the name of their teacher.
+        """
+        for teacher in self.teachers.values():
+            teacher.run(inputs, data_samples)
+        return {}
 
     @torch.no_grad()
     def _teacher_head(
-        self, maps: Sequence[Tensor], rois: Tensor | None = None
+        self,
+        maps: Mapping[str, Sequence[Tensor]],
+        rois: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Run what is tapped of the teacher on RoIs, pooled from its maps."""
+        """Run what is tapped of the teachers on RoIs of their maps."""
         return {}
 
     def _all_ran(self) -> bool:
@@ -301,16 +317,17 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         """
         return not hasattr(self.student, 'roi_head')
 
-    def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
-        """Raise unless the algorithm serves these models."""
+    def _check_models(self, student: BaseModel) -> None:
+        """Raise unless the algorithm serves student and teachers."""
 
-    def _check_head_sources(self, sources: Mapping[str, str]) -> None:
-        """Raise unless what is tapped beyond the teacher's neck can run."""
-        if sources and hasattr(self.teacher, 'roi_head'):
-            raise ConfigError(
-                'type: FeatureMimicDistill cannot tap the head of a '
-                'two-stage detector; use RoIMimicDistill'
-            )
+    def _check_head_sources(self) -> None:
+        """Raise unless what is tapped beyond the teachers' necks can run."""
+        for teacher in self.teachers.values():
+            if teacher.head_sources and hasattr(teacher.model, 'roi_head'):
+                raise ConfigError(
+                    'type: FeatureMimicDistill cannot tap the head of a '
+                    'two-stage detector; use RoIMimicDistill'
+                )
 
 
 def _build_student(
@@ -333,14 +350,3 @@ def _check_distiller(distiller: Mapping[str, Any]) -> None:
             f'distiller.type: must be LSHFMDistiller, but got '
             f'{distiller.get("type")!r}; it takes the same arguments'
         )
-
-
-@contextmanager
-def _continued(manager: RecorderManager) -> Iterator[None]:
-    """Record on, beside what is recorded already."""
-    recorders = manager.recorders.values()
-    before = [list(recorder.data_buffer) for recorder in recorders]
-    with manager:
-        for recorder, records in zip(recorders, before, strict=True):
-            recorder.data_buffer.extend(records)
-        yield

@@ -26,6 +26,8 @@ ROI_LAYER = re.compile(
     r'roi_head\.(?:(?P<kind>bbox|mask)_(?:head|roi_extractor)|shared_head)'
     r'(?:\.(?P<stage>\d+))?(?:\.|$)'
 )
+# Where a teacher pools -> where the student pools those RoIs, and taps.
+Pools = dict[Pool, tuple[Pool, list[str]]]
 
 
 @MODELS.register_module()
@@ -36,7 +38,8 @@ class RoIMimicDistill(FeatureMimicDistill):
     on its own feature pyramid. Its RPN, assigner and NMS never run. In a
     cascade each stage has RoIs of its own: the teacher's stage gets those of
     the student's stage that it is tapped with. A mask head gets the student's
-    positive RoIs, by its own extractor.
+    positive RoIs, by its own extractor. Of several teachers one must be such
+    a detector; the others may be of any kind.
 
     Args:
         distiller (dict): Config of the distiller.
@@ -66,21 +69,36 @@ class RoIMimicDistill(FeatureMimicDistill):
 
     def _teacher_maps(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> Sequence[Tensor]:
-        """Maps to pool RoIs from."""
-        return self._guest.extract(inputs, data_samples)
+    ) -> dict[str, Sequence[Tensor]]:
+        maps = {}
+        for name, teacher in self.teachers.items():
+            if name in self._pools:
+                maps[name] = teacher.extract(inputs, data_samples)
+            else:
+                teacher.run(inputs, data_samples)
+        return maps
 
-    @torch.no_grad()
     def _teacher_head(
-        self, maps: Sequence[Tensor], rois: Tensor | None = None
+        self,
+        maps: Mapping[str, Sequence[Tensor]],
+        rois: Tensor | None = None,
     ) -> dict[str, Tensor]:
         rows: dict[str, Tensor] = {}
-        if not self._pools:
-            return rows
-        head = self.teacher.roi_head
-        with self._guest.execution.on_rois(head, maps) as maps:
+        for name, levels in maps.items():
+            rows |= self._head_of(name, levels, rois)
+        return rows
+
+    @torch.no_grad()
+    def _head_of(
+        self, name: str, maps: Sequence[Tensor], rois: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Run the head of one teacher; arguments as in the methods above."""
+        rows: dict[str, Tensor] = {}
+        teacher = self.teachers[name]
+        head, execution = teacher.model.roi_head, teacher.execution
+        with execution.on_rois(head, maps) as maps:
             context = _context(head, maps)
-            for pool, (students, taps) in self._pools.items():
+            for pool, (students, taps) in self._pools[name].items():
                 boxes = rois
                 if boxes is None:
                     boxes = self.distiller.records.rois(students)
@@ -107,7 +125,8 @@ class RoIMimicDistill(FeatureMimicDistill):
         maps = self.student.extract_feat(inputs)
         head = self.student.roi_head
         context = _context(head, maps)
-        for pool in {pool for pool, _ in self._pools.values()}:
+        pools = [x for y in self._pools.values() for x in y.values()]
+        for pool in {pool for pool, _ in pools}:
             _run_head(head, pool, maps, rois, context)
 
     def _all_ran(self) -> bool:
@@ -139,25 +158,31 @@ class RoIMimicDistill(FeatureMimicDistill):
         is_cascade = isinstance(extractor, nn.ModuleList)
         stages = range(len(extractor)) if is_cascade else [None]
         pools = [Pool('bbox', x) for x in stages]
-        pools += [pool for pool, _ in self._pools.values()]
+        tapped = [x for y in self._pools.values() for x in y.values()]
+        pools += [pool for pool, _ in tapped]
         for pool in dict.fromkeys(pools):
             self.distiller.records.record_rois(self.student, pool)
 
-    def _check_models(self, student: BaseModel, teacher: BaseModel) -> None:
-        models = {'architecture': student, 'teacher': teacher}
-        for field, model in models.items():
-            if not has_rois(model):
-                head = getattr(model, 'roi_head', None)
-                raise ConfigError(
-                    f'{field}: RoIMimicDistill needs a two-stage detector '
-                    f'whose boxes are RoIs of its neck, but got '
-                    f'{type(model).__name__} with the RoI head '
-                    f'{type(head).__name__}; use FeatureMimicDistill'
-                )
+    def _check_models(self, student: BaseModel) -> None:
+        _check_rois('architecture', student)
+        teachers = self.teachers.values()
+        if not any(has_rois(x.model) for x in teachers):
+            for teacher in teachers:
+                _check_rois(teacher.settings.field('model'), teacher.model)
 
-    def _check_head_sources(self, sources: Mapping[str, str]) -> None:
-        """Find which head of the teacher gets which RoIs, for which taps."""
-        self._pools: dict[Pool, tuple[Pool, list[str]]] = {}
+    def _check_head_sources(self) -> None:
+        """Find which head of a teacher gets which RoIs, for which taps."""
+        self._pools: dict[str, Pools] = {}
+        for name, teacher in self.teachers.items():
+            sources = teacher.head_sources
+            if sources and hasattr(teacher.model, 'roi_head'):
+                _check_rois(teacher.settings.field('model'), teacher.model)
+                self._pools[name] = self._pools_of(teacher.model, sources)
+
+    def _pools_of(
+        self, teacher: nn.Module, sources: Mapping[str, str]
+    ) -> Pools:
+        pools: Pools = {}
         records = self.distiller.records
         for name, source in sources.items():
             tap = records.tap_of(name)
@@ -172,8 +197,8 @@ class RoIMimicDistill(FeatureMimicDistill):
                 )
             if ours.kind == 'mask':
                 _check_masks(name, 'student', self.student, student)
-                _check_masks(name, 'teacher', self.teacher, source)
-            pool, taps = self._pools.setdefault(theirs, (ours, []))
+                _check_masks(name, 'teacher', teacher, source)
+            pool, taps = pools.setdefault(theirs, (ours, []))
             if pool != ours:
                 raise ConfigError(
                     f"taps.{name}: the teacher's {source!r} would run on the "
@@ -182,6 +207,7 @@ class RoIMimicDistill(FeatureMimicDistill):
             if name in records.taps:
                 taps.append(name)
                 records.on_rois.add(name)
+        return pools
 
 
 def has_rois(model: nn.Module) -> bool:
@@ -210,6 +236,16 @@ def _check_masks(name: str, owner: str, model: Any, layer: str) -> None:
         raise ConfigError(
             f'taps.{name}: the {owner} runs {layer!r} again for later '
             f'stages; tap conv_logits of this mask head'
+        )
+
+
+def _check_rois(field: str, model: nn.Module) -> None:
+    if not has_rois(model):
+        head = getattr(model, 'roi_head', None)
+        raise ConfigError(
+            f'{field}: RoIMimicDistill needs a two-stage detector whose boxes '
+            f'are RoIs of its neck, but got {type(model).__name__} with the '
+            f'RoI head {type(head).__name__}; use FeatureMimicDistill'
         )
 
 

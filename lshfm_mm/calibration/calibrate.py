@@ -85,7 +85,7 @@ def calibrate(
         if not middle.isfinite().all():
             raise ConfigError(
                 f"{name}.bias: the teacher's features are not finite, or "
-                f'there are none; look at teacher_ckpt and the images'
+                f"there are none; look at the teacher's weights and the images"
             )
         loss.set_bias(middle)
         print_log(

@@ -15,7 +15,7 @@ from mmrazor.registry import MODELS
 from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import ConfigError
 from ..teachers.loading import build_teacher
-from ..teachers.settings import TeacherSettings
+from ..teachers.settings import read_teachers
 from ..training.evaluation import validate
 from ..training.resuming import claim_folder, find_whole, read_resumable
 from ..utils.configs import stem
@@ -83,14 +83,14 @@ def audit_options(cfg: Config) -> dict[str, Any]:
 
 
 def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
-    """Evaluate the teacher of a distillation on the validation set.
+    """Evaluate each teacher of a distillation on the validation set.
 
     Returns:
-        dict[str, float]: Metrics.
+        dict[str, float]: Metrics; of several teachers as ``a:accuracy/top1``.
 
     Raises:
         ConfigError: If the config is of something else, or all metrics are
-            0: the teacher knows nothing of this task.
+            0: a teacher knows nothing of this task.
     """
     _check_distils(cfg, '--check-teacher')
     if cfg.get('val_dataloader') is None:
@@ -100,22 +100,19 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         )
     if launcher != 'none' and not dist.is_distributed():
         dist.init_dist(launcher, **cfg.env_cfg.dist_cfg)
-    settings = TeacherSettings(
-        cfg.model.teacher,
-        cfg.model.get('teacher_ckpt'),
-        cfg.model.get('teacher_strict', True),
-    )
-    teacher = build_teacher(settings)
-    metrics = validate(teacher.model, cfg)
-    scores = {k: v for k, v in metrics.items() if isinstance(v, float | int)}
-    if not any(score > 0 for score in scores.values()):
-        raise ConfigError(
-            f'teacher_ckpt: the teacher scores 0 on the validation set '
-            f'({", ".join(scores) or "it finds nothing"}); give weights that '
-            f'were trained for these classes'
-        )
-    line = ', '.join(f'{k} {v:.4g}' for k, v in scores.items())
-    print_log(f'teacher on the validation set: {line}', 'current')
+    metrics = {}
+    for name, settings in read_teachers(cfg.model).items():
+        found = validate(build_teacher(settings).model, cfg)
+        scores = {k: v for k, v in found.items() if isinstance(v, float | int)}
+        if not any(score > 0 for score in scores.values()):
+            raise ConfigError(
+                f'{settings.field("ckpt")}: the teacher scores 0 on the '
+                f'validation set ({", ".join(scores) or "it finds nothing"}); '
+                f'give weights that were trained for these classes'
+            )
+        line = ', '.join(f'{k} {v:.4g}' for k, v in scores.items())
+        print_log(f'{settings.label} on the validation set: {line}', 'current')
+        metrics.update({f'{name}:{k}'.lstrip(':'): found[k] for k in found})
     return metrics
 
 

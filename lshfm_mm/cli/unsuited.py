@@ -54,6 +54,12 @@ def check_suited(cfg: Config) -> None:
         if name in UNSUITED:
             raise ConfigError(f'{field}: {name} {UNSUITED[name]}')
     loop = 'SingleTeacherDistillValLoop'
+    if named.get('val_cfg.type') == loop and cfg.model.get('teachers'):
+        raise ConfigError(
+            f'val_cfg.type: {loop} evaluates one teacher, and there are '
+            f'{[*cfg.model.teachers]}; use ValLoop, and --check-teacher for '
+            f'the teachers'
+        )
     if named.get('val_cfg.type') == loop and 'EMAHook' in named.values():
         raise ConfigError(
             f'val_cfg.type: {loop} leaves the weights of EMAHook in the place '

@@ -9,6 +9,7 @@ from mmrazor.registry import MODELS
 from torch import nn
 
 from ..errors import ConfigError, check_arguments, check_choice, nearest
+from ..teachers.settings import split_source
 from ..utils.configs import stem
 
 KINDS = (
@@ -71,7 +72,7 @@ class Tap(NamedTuple):
                 is one layer, see :func:`layers_of`. Or a dict with
 
                 - ``layer``, or ``student`` and ``teacher`` where the names
-                  differ;
+                  differ; of several teachers as ``teacher='a:neck'``;
                 - ``record``: 'input' or 'output' of the layer;
                 - ``normalize``: whether both features are divided by the
                   root mean square of the teacher's, level by level, so that
@@ -271,7 +272,15 @@ def find_sources(owner: str, model: nn.Module, manager: Any) -> None:
     """
     layers = dict(model.named_modules(remove_duplicate=False))
     first = {layer: name for name, layer in model.named_modules()}
+    teachers = {split_source(x)[0] for x in layers}
     for name, recorder in manager.recorders.items():
+        whose = split_source(recorder.source)[0]
+        if '' not in teachers and whose not in teachers:
+            raise ConfigError(
+                f'taps.{name}: there are the teachers {sorted(teachers)}, and '
+                f'{recorder.source!r} is of none of them'
+                f'{nearest(recorder.source, layers)}'
+            )
         if not type(recorder).__name__.startswith('Module'):
             continue
         if recorder.source not in layers:

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from ..datasets.image_sizes import SizeCheck, add_size_checks
 from ..datasets.unused import warn
+from ..teachers.settings import split_source
 from ..training.num_classes import check_num_classes
 
 
@@ -38,9 +39,15 @@ class DataCheckHook(Hook):
         dataset = runner.train_dataloader.dataset
         student = getattr(model, 'student', model)
         learns = getattr(model, 'calculate_student_loss', True)
-        taps = getattr(getattr(model, 'distiller', None), 'taps', {})
-        if any(tap.weights == 'correct' for tap in taps.values()):
-            check_num_classes('teacher', model.teacher, dataset)
+        taps = getattr(getattr(model, 'distiller', None), 'taps', {}).values()
+        for name in {
+            split_source(tap.teacher)[0]
+            for tap in taps
+            if tap.weights == 'correct'
+        }:
+            teacher = model.teachers[name]
+            field = teacher.settings.field('model')
+            check_num_classes(field, teacher.model, dataset)
         check_num_classes('model', student, dataset, learns)
         evaluator = getattr(runner.val_loop, 'evaluator', None)
         for metric in getattr(evaluator, 'metrics', ()):

@@ -28,6 +28,7 @@ from ..compat import stacks
 from ..datasets.check_files import check_data
 from ..errors import ConfigError, check_int
 from ..export.student import check_weights
+from ..teachers.settings import read_teachers
 from ..training.evaluation import validate
 from ..utils.checkpoints import read_checkpoint
 from ..utils.configs import read_config
@@ -48,7 +49,6 @@ from .labels import IOU
 from .mimicked import mimicked_layers
 from .summarize import summarize_tap
 
-TEACHER = 'teacher'
 # Why a student is not compared.
 NO_CONNECTOR = 'its checkpoint has no connector; give its training checkpoint'
 NO_EMBEDDING = (
@@ -110,9 +110,11 @@ def analyze(
     values: dict[str, dict[str, Values]] = {}
     left_out: dict[str, str] = {}
     mimicked: dict[str, list[str] | None] = {}
-    for name in [TEACHER, *students]:
-        model = algorithm.teacher
-        if name != TEACHER:
+    teachers = {x.settings.label: x.model for x in algorithm.teachers.values()}
+    for name in [*teachers, *students]:
+        if name in teachers:
+            model = teachers[name]
+        else:
             content = read_checkpoint('checkpoint', students[name])
             mimicked[name] = mimicked_layers(content)
             model, lacking, why = _put_student(algorithm, cfg, students[name])
@@ -128,7 +130,7 @@ def analyze(
         model.eval()
         parameters = sum(x.numel() for x in model.parameters())
         metrics[name] = {'parameters': parameters}
-        if name != TEACHER or knows(model, len(classes)):
+        if name in students or knows(model, len(classes)):
             metrics[name].update(validate(model, cfg, 'WARNING'))
             predictions[name] = [
                 predict(model, dataset[index], classes) for index in shown
@@ -191,8 +193,9 @@ def _read(config: str, students: Mapping[str, str]) -> Config:
             )
     check_data(cfg, ('val_dataloader',))
     init_default_scope(cfg.get('default_scope') or 'mmdet')
+    teachers = {x.label for x in read_teachers(cfg.model).values()}
     for name, checkpoint in students.items():
-        if name == TEACHER:
+        if name in teachers:
             raise ConfigError(
                 f'{name}={checkpoint}: the teacher is there already, from '
                 f'{config}; give another name'
@@ -290,7 +293,8 @@ def _files(
 ) -> dict[str, dict[str, str | None]]:
     """All files that the numbers depend on, and their SHA-256."""
     dataset = cfg.val_dataloader.dataset
-    named = {'config': config, TEACHER: cfg.model.get('teacher_ckpt')}
+    teachers = read_teachers(cfg.model).values()
+    named = {'config': config, **{x.label: x.ckpt for x in teachers}}
     named.update(students)
     if dataset.get('ann_file'):
         root = dataset.get('data_root') or ''

@@ -71,6 +71,7 @@ def page(analysis: Mapping[str, Any], images: Sequence[np.ndarray]) -> str:
         curves=_curves(analysis),
         images=[_embedded(image) for image in images],
         models=evaluated,
+        foreign=[x for x in analysis['metrics'] if x not in evaluated],
         means=_means,
     )
 

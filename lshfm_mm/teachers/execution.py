@@ -166,7 +166,9 @@ class TeacherExecution:
 
 
 def unneeded_layers(
-    layers: Iterable[nn.Module], run: Callable[[], Iterable[Tensor]]
+    layers: Iterable[nn.Module],
+    run: Callable[[], Iterable[Tensor]],
+    label: str = 'teacher',
 ) -> list[nn.Conv2d]:
     """Convolutions that what is tapped does not depend on.
 
@@ -177,6 +179,7 @@ def unneeded_layers(
     Args:
         layers (Iterable[nn.Module]): Layers to choose from; frozen.
         run (Callable): Runs the model and gives what is tapped.
+        label (str): What the log calls the model.
     """
     idle = [
         x
@@ -199,7 +202,7 @@ def unneeded_layers(
     except RuntimeError as error:  # an operator without a gradient
         if 'DefaultCPUAllocator' in str(error):  # full memory, on the CPU
             raise
-        print_log(f'teacher: all of its head runs ({error})', 'current')
+        print_log(f'{label}: all of its head runs ({error})', 'current')
         return []
     finally:
         for weight in weights:
@@ -218,7 +221,7 @@ def unneeded_layers(
     if expected and same:
         return unneeded
     print_log(
-        f'teacher: all of its head runs, since what is tapped is not bit for '
+        f'{label}: all of its head runs, since what is tapped is not bit for '
         f'bit the same without {len(unneeded)} layers that get no gradient',
         'current',
     )

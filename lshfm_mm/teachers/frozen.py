@@ -10,8 +10,10 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..errors import ConfigError
 from .execution import TeacherExecution, skipped, unneeded_layers
 from .images import ImageConverter
+from .settings import split_source
 
 FEATURE_PARTS = ('backbone', 'neck')
 
@@ -39,6 +41,7 @@ class FrozenTeacher:
         self.data_preprocessor = model.data_preprocessor
         self.origin = origin
         self.execution = execution
+        self.settings = execution.settings
         self.owned = True
         # Layers that need not run; None where they have not been looked for.
         self._unneeded: list[nn.Conv2d] | None = None
@@ -50,15 +53,27 @@ class FrozenTeacher:
 
         Args:
             student (nn.Module): The student's data preprocessor.
-            recorders (dict): Those on the teacher, by name.
+            recorders (dict): Those on all teachers, by name.
 
         Raises:
-            ConfigError: If it cannot get such images, or compute so.
+            ConfigError: If it cannot get such images, or compute so, or is
+                one of several and has no recorder.
         """
-        self.images = ImageConverter(student, self.data_preprocessor)
+        name = self.settings.name
+        self.images = ImageConverter(
+            student, self.data_preprocessor, self.settings.field('model')
+        )
         self.execution.prepare(self.model)
-        self._recorders = recorders
-        sources = {k: x.source for k, x in recorders.items()}
+        split = {k: split_source(x.source) for k, x in recorders.items()}
+        sources = {
+            k: layer for k, (whose, layer) in split.items() if whose == name
+        }
+        self._recorders = [recorders[key] for key in sources]
+        if name and not sources:
+            raise ConfigError(
+                f'teachers.{name}: no tap is of it; add one, such as dict('
+                f"student='neck', teacher='{name}:neck'), or remove it"
+            )
         parts = {x.split('.')[0] for x in sources.values()}
         self._only_backbone = parts == {'backbone'}
         self.head_sources = {
@@ -120,7 +135,7 @@ class FrozenTeacher:
         self, images: Tensor, data_samples: list[BaseDataElement] | None
     ) -> list[nn.Conv2d]:
         """Layers of the head that no tap depends on."""
-        recorders = self._recorders.values()
+        recorders = self._recorders
 
         def run() -> list[Tensor]:
             self.model(images, data_samples, mode='tensor')
@@ -134,4 +149,4 @@ class FrozenTeacher:
             for name, layer in self.model.named_modules()
             if name.split('.')[0] not in FEATURE_PARTS
         )
-        return unneeded_layers(head, run)
+        return unneeded_layers(head, run, self.settings.label)

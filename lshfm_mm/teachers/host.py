@@ -1,6 +1,7 @@
-"""What a model does for the teacher that is its guest."""
+"""What a model does for the teachers that are its guests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
@@ -9,30 +10,77 @@ from torch import Tensor, nn
 from .frozen import FrozenTeacher
 
 
-class TeacherHost:
-    """Part of a module that moves and casts a guest with itself.
+class TeacherGroup(BaseModel):
+    """Several teachers as one: the layer ``neck`` of ``a`` is ``a:neck``.
 
-    The guest is no submodule, so that nothing else of it is the host's.
+    Args:
+        models (dict[str, BaseModel]): The teachers, by name.
     """
 
-    _guest: FrozenTeacher
+    def __init__(self, models: Mapping[str, BaseModel]) -> None:
+        super().__init__()
+        del self.data_preprocessor
+        for name, model in models.items():
+            self.add_module(name, model)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'TeacherGroup':
+        """Share all, as copies of a :class:`FrozenTeacher` do."""
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: images are preprocessed for one model."""
+        raise NotImplementedError('each teacher runs by itself')
+
+    def named_modules(
+        self,
+        memo: set[nn.Module] | None = None,
+        prefix: str = '',
+        remove_duplicate: bool = True,
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Name the layers of each teacher, for recorders and messages."""
+        memo = set() if memo is None else memo
+        for name, model in self.named_children():
+            for layer, module in model.named_modules(
+                memo, remove_duplicate=remove_duplicate
+            ):
+                yield f'{prefix}{name}:{layer}', module
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Give a layer by that name."""
+        return super().get_submodule(target.replace(':', '.'))
+
+
+class TeacherHost:
+    """Part of a module that moves and casts its guests with itself.
+
+    They are no submodules, so that nothing else of them is the host's.
+
+    Attributes:
+        teachers (dict[str, FrozenTeacher]): By name; the only one's is ''.
+        teacher (BaseModel): The only teacher, or all of them as one: no
+            submodule, always frozen and in eval mode.
+    """
+
+    teachers: dict[str, FrozenTeacher]
+    _group: TeacherGroup | None
+
+    def _invite(self, teachers: dict[str, FrozenTeacher]) -> None:
+        """Take guests in, before anything of the module is there."""
+        models = {name: x.model for name, x in teachers.items()}
+        group = None if '' in models else TeacherGroup(models)
+        vars(self).update(teachers=teachers, _group=group)
 
     @property
     def teacher(self) -> BaseModel:
-        """The teacher: no submodule, always frozen and in eval mode."""
-        return self._guest.model
-
-    @property
-    def teacher_origin(self) -> str:
-        """Where the teacher's weights come from."""
-        return self._guest.origin
+        """See the attributes of the class."""
+        return self._group or self.teachers[''].model
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> nn.Module:
-        """Move and cast the guest with its host.
+        """Move and cast guests with their host.
 
-        Its memory format is its own: that is ``teacher_channels_last``.
+        Their memory format is their own: that is ``teacher_channels_last``.
         """
 
         def in_its_format(x: Tensor) -> Tensor:
@@ -42,12 +90,16 @@ class TeacherHost:
             kept = torch.empty_like(x, dtype=new.dtype, device=new.device)
             return kept.copy_(new)
 
-        if self._guest.owned:
-            for module in (self._guest.model, self._guest.images):
+        for teacher in self._own():
+            for module in (teacher.model, teacher.images):
                 module._apply(in_its_format, recurse)
         return super()._apply(fn, recurse)  # type: ignore[misc]
 
     def _set_device(self, device: torch.device) -> None:
-        if self._guest.owned:
-            self.teacher._set_device(device)
+        for teacher in self._own():
+            teacher.model._set_device(device)
         super()._set_device(device)  # type: ignore[misc]
+
+    def _own(self) -> list[FrozenTeacher]:
+        """Those that move with this module."""
+        return [x for x in self.teachers.values() if x.owned]

@@ -21,6 +21,7 @@ class ImageConverter(nn.Module):
     Args:
         student (nn.Module): The data preprocessor that made the batch.
         teacher (nn.Module): The teacher's.
+        field (str): Where the teacher stands in the config, for messages.
 
     Attributes:
         scale (Tensor): Buffer, (3, 1, 1): the teacher's image is the
@@ -34,14 +35,16 @@ class ImageConverter(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module, field: str = 'teacher'
+    ) -> None:
         super().__init__()
         student, teacher = _inner(student), _inner(teacher)
         self.flip = _flips(student) != _flips(teacher)
         pads = [getattr(x, 'pad_value', 0) for x in (student, teacher)]
         self.pad_value = pads[1]
         s_mean, s_std = _statistics('architecture', student)
-        t_mean, t_std = _statistics('teacher', teacher)
+        t_mean, t_std = _statistics(field, teacher)
         self.same = (
             not self.flip
             and pads[0] == pads[1]

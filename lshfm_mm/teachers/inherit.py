@@ -1,9 +1,27 @@
 """A student that starts from weights of its teacher."""
 
+from collections.abc import Mapping
+
 from mmengine.logging import print_log
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, check_bools, check_choice
+from .frozen import FrozenTeacher
+
+
+def parent_of(
+    inherit: bool | str, teachers: Mapping[str, FrozenTeacher]
+) -> nn.Module | None:
+    """The teacher that a student inherits from, None if from none.
+
+    Raises:
+        ConfigError: If the setting does not tell which.
+    """
+    if '' in teachers:
+        check_bools(dict(inherit=inherit))
+        return teachers[''].model if inherit else None
+    check_choice('inherit', inherit, [False, *teachers])
+    return teachers[str(inherit)].model if inherit else None
 
 
 def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:

@@ -52,7 +52,7 @@ def build_teacher(settings: TeacherSettings) -> FrozenTeacher:
             model = MODELS.build(cfg)
     if settings.ckpt is not None:
         origin = load_teacher(model, settings.ckpt, settings.strict, field)
-        print_log(f'teacher: {origin}', 'current')
+        print_log(f'{settings.label}: {origin}', 'current')
     unmask(model)
     return FrozenTeacher(model, origin, execution)
 

@@ -219,7 +219,7 @@ class Audit:
             origins.append(describe_random(model.student, random))
         rows = [
             ('audit', 'what there is before the first update'),
-            ('teacher', model.teacher_origin),
+            *((x.settings.label, x.origin) for x in model.teachers.values()),
             ('student', '\n'.join(origins)),
             *self._taps,
             *((f'distill.{k}', v) for k, v in self._losses.items()),
