@@ -22,12 +22,11 @@ from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.records import continued
 from ..distillers.taps import find_class
 from ..errors import ConfigError, check_arguments
-from ..teachers.host import TeacherHost
+from ..teachers.host import Maps, TeacherHost
 from ..teachers.inherit import parent_of
 from ..teachers.loading import build_teacher
 from ..teachers.settings import read_teachers
-from ..utils.configs import model_config
-from .student_proxy import STUDENT, StudentProxy
+from .student_proxy import STUDENT, StudentProxy, build_student
 from .student_weights import count_fitting, explained, name_student, start
 from .trained_parts import check_parts, in_step, is_under
 
@@ -111,7 +110,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
                 teachers=teachers,
             )
         )
-        student = _build_student(architecture, kwargs)
+        student = build_student(architecture, kwargs)
         _check_distiller(distiller)
         # Guests must be there before MMRazor asks for ``self.teacher``; what
         # MMRazor then registers as a submodule is taken out again.
@@ -292,20 +291,15 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
 
     def _teacher_maps(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> dict[str, Sequence[Tensor]]:
-        """Run what is tapped of the teachers and needs no RoIs.
-
-        Give the maps to pool RoIs from, by the name of their teacher.
-        """
+    ) -> Maps:
+        """Run what is tapped of the teachers and needs no RoIs."""
         for teacher in self.teachers.values():
             teacher.run(inputs, data_samples)
         return {}
 
     @torch.no_grad()
     def _teacher_head(
-        self,
-        maps: Mapping[str, Sequence[Tensor]],
-        rois: Tensor | None = None,
+        self, maps: Maps, rois: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Run what is tapped of the teachers on RoIs of their maps."""
         return {}
@@ -328,19 +322,6 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
                     'type: FeatureMimicDistill cannot tap the head of a '
                     'two-stage detector; use RoIMimicDistill'
                 )
-
-
-def _build_student(
-    architecture: Mapping[str, Any] | BaseModel, kwargs: dict[str, Any]
-) -> BaseModel:
-    if isinstance(architecture, BaseModel):
-        return architecture
-    cfg = model_config('architecture', architecture)
-    # Where mmpretrain keeps it, and without the type that the student knows.
-    preprocessor = kwargs.pop('data_preprocessor', None)
-    if preprocessor is not None:
-        cfg.setdefault('data_preprocessor', preprocessor)
-    return MODELS.build(cfg)
 
 
 def _check_distiller(distiller: Mapping[str, Any]) -> None:

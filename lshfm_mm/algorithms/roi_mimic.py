@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..distillers.records import Pool
 from ..distillers.roi_sampling import pick_rois
 from ..errors import ConfigError, check_int
+from ..teachers.host import Maps
 from .feature_mimic import FeatureMimicDistill
 
 ROI_LAYER = re.compile(
@@ -69,7 +70,7 @@ class RoIMimicDistill(FeatureMimicDistill):
 
     def _teacher_maps(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None
-    ) -> dict[str, Sequence[Tensor]]:
+    ) -> Maps:
         maps = {}
         for name, teacher in self.teachers.items():
             if name in self._pools:
@@ -79,9 +80,7 @@ class RoIMimicDistill(FeatureMimicDistill):
         return maps
 
     def _teacher_head(
-        self,
-        maps: Mapping[str, Sequence[Tensor]],
-        rois: Tensor | None = None,
+        self, maps: Maps, rois: Tensor | None = None
     ) -> dict[str, Tensor]:
         rows: dict[str, Tensor] = {}
         for name, levels in maps.items():

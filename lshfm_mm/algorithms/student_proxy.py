@@ -1,10 +1,13 @@
 """What others take for the model: the student, inside its algorithm."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mmengine.model import BaseModel
+from mmrazor.registry import MODELS
 from torch import nn
+
+from ..utils.configs import model_config
 
 STUDENT = 'architecture.'
 
@@ -83,3 +86,17 @@ class StudentProxy:
             for key, value in self.architecture.state_dict(**kwargs).items():
                 state[start + key] = value
         return state
+
+
+def build_student(
+    architecture: Mapping[str, Any] | BaseModel, kwargs: dict[str, Any]
+) -> BaseModel:
+    """Build the student, with the preprocessor in the algorithm's kwargs."""
+    if isinstance(architecture, BaseModel):
+        return architecture
+    cfg = model_config('architecture', architecture)
+    # Where mmpretrain keeps it, and without the type that the student knows.
+    preprocessor = kwargs.pop('data_preprocessor', None)
+    if preprocessor is not None:
+        cfg.setdefault('data_preprocessor', preprocessor)
+    return MODELS.build(cfg)

@@ -1,6 +1,6 @@
 """What a model does for the teachers that are its guests."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,9 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from .frozen import FrozenTeacher
+
+# Name of a teacher -> its maps to pool RoIs from.
+Maps = Mapping[str, Sequence[Tensor]]
 
 
 class TeacherGroup(BaseModel):
