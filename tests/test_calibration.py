@@ -224,7 +224,7 @@ def test_codes_are_balanced_by_the_median():
     """Half of the teacher's codes of each hash function are 1."""
     feature = torch.randn(999, 8).exp()  # far from the origin
     loss = LSHLoss(feature_dim=8, std=1.0, bias='median', num_hashes=64)
-    loss.set_bias((feature @ loss.weight.T).median(dim=0).values)
+    loss.calibrate((feature @ loss.weight.T).median(dim=0).values)
     share = (feature @ loss.weight.T + loss.bias > 0).float().mean(dim=0)
     assert (share - 0.5).abs().max() < 1e-3
     assert loss(feature, feature).isfinite()
@@ -242,7 +242,7 @@ def test_what_is_not_calibrated_does_not_train(make_config):
 def make_loss(bias, middle=None):
     loss = LSHLoss(feature_dim=3, std=1.0, bias=bias)
     if middle is not None:
-        loss.set_bias(torch.full((12,), middle))
+        loss.calibrate(torch.full((12,), middle))
     return loss
 
 

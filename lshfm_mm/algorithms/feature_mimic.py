@@ -27,7 +27,7 @@ from ..teachers.execution import TeacherExecution
 from ..teachers.host import TeacherHost
 from ..teachers.images import ImageConverter
 from ..teachers.loading import build_teacher
-from ..teachers.maps import TeacherMaps
+from ..teachers.maps import TeacherMaps, head_sources
 from ..utils.configs import model_config
 from .student_proxy import STUDENT, StudentProxy
 from .student_weights import count_fitting, explained, start
@@ -125,6 +125,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         self._freeze(student_trainable)
         self._maps = TeacherMaps(guest, self.distiller.teacher_recorders)
         self._check_head_sources(self._maps.head_sources)
+        self._runs_head = bool(head_sources(self.distiller.student_recorders))
 
     def _freeze(self, trainable: bool | Sequence[str]) -> None:
         """Leave gradients to the parts of the student that are trained."""
@@ -260,7 +261,10 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         with self.distiller.student_recorders:
             needs_loss = self.distiller.records.need_loss
             if not (self.calculate_student_loss or needs_loss):
-                self.student(inputs, data_samples, mode='tensor')
+                if self._runs_head:
+                    self.student(inputs, data_samples, mode='tensor')
+                else:
+                    self.student.extract_feat(inputs)
                 return {}
             losses = self.student(inputs, data_samples, mode='loss')
         if not self.calculate_student_loss:

@@ -1,4 +1,4 @@
-"""The bias of hash functions, from the teacher's features.
+"""The bias and std of hash functions, from the teacher's features.
 
 Rows of RoI heads come from boxes drawn around the annotated objects, see
 :func:`~lshfm_mm.distillers.roi_sampling.jittered_rois`: before training the
@@ -23,11 +23,14 @@ from tqdm import tqdm
 from ..distillers.roi_sampling import jittered_rois
 from ..distillers.sample_weights import in_boxes
 from ..errors import ConfigError
+from ..losses.functional import SILENT
 from ..losses.hashing import full_float32
-from .sketches import MeanSketch, MedianSketch
+from ..losses.lsh import LSHLoss
+from .sketches import MeanSketch, MedianSketch, SpreadSketch
 
 CHUNK = 1024  # samples that are projected at a time
 SKETCHES = {'mean': MeanSketch, 'median': MedianSketch}
+Sketches = dict[str, MeanSketch | MedianSketch]
 
 
 def calibrate(
@@ -37,9 +40,9 @@ def calibrate(
     num_rois: int = 256,
     seed: int = 0,
 ) -> None:
-    """Set the bias of each LSH loss that asks for the teacher's features.
+    """Set bias and std of each LSH loss that asks for the teacher's features.
 
-    Each rank sees its batches; all ranks get the same bias.
+    Each rank sees its batches; all ranks get the same.
 
     Args:
         algorithm (BaseAlgorithm): A ``FeatureMimicDistill``.
@@ -56,10 +59,7 @@ def calibrate(
     # A copy: those that resize batches have a state.
     preprocess = copy.deepcopy(algorithm.data_preprocessor)
     losses = distiller.uncalibrated()
-    sketches = {
-        name: SKETCHES[loss.bias_kind](len(loss.weight))
-        for name, loss in losses.items()
-    }
+    sketches = {name: _sketches(loss) for name, loss in losses.items()}
     rank, ranks = dist.get_dist_info()
     generator = torch.Generator('cpu').manual_seed(1_000_003 * seed + rank)
     levels: dict[str, list[int]] | None = None
@@ -77,24 +77,50 @@ def calibrate(
             for rows in distiller.teacher_samples(
                 name, levels[name], CHUNK, inside
             ):
-                sketches[name].update(_project(rows, loss.weight))
+                projections = _project(rows, loss.weight)
+                for sketch in sketches[name].values():
+                    sketch.update(projections)
         distiller.records.empty()
     for name, loss in losses.items():
-        middle = _merged(sketches[name], len(loss.weight)).to(loss.bias)
-        dist.broadcast(middle)
-        if not middle.isfinite().all():
+        middle, spread = _merged(sketches[name], loss)
+        if not (middle.isfinite().all() and spread.isfinite()):
             raise ConfigError(
                 f"{name}.bias: the teacher's features are not finite, or "
                 f'there are none; look at teacher_ckpt and the images'
             )
-        loss.set_bias(middle)
-        print_log(
-            f'calibration: {name} has {loss.bias_kind} bias from '
-            f'{sketches[name].count} samples'
-            + (' of this and other ranks' if ranks > 1 else '')
-            + f', ranks off by at most {sketches[name].rank_error():.2%}',
-            'current',
-        )
+        if loss.std == 'features' and spread.square() < SILENT:
+            raise ConfigError(
+                f"{name}.std: the teacher's features are all the same, so "
+                f'that they have no scale; look at teacher_ckpt and the tap'
+            )
+        loss.calibrate(middle, spread)
+        print_log(_described(name, loss, sketches[name], ranks), 'current')
+
+
+def _sketches(loss: LSHLoss) -> Sketches:
+    """What a loss wants to know of its projections."""
+    count = len(loss.weight)
+    kinds = {}
+    if loss.bias_kind != 'zero':
+        kinds['bias'] = SKETCHES[loss.bias_kind](count)
+    if loss.std == 'features':
+        kinds['std'] = SpreadSketch(count)
+    return kinds
+
+
+def _described(
+    name: str, loss: LSHLoss, sketches: Sketches, ranks: int
+) -> str:
+    line = f'calibration: {name} has'
+    if 'bias' in sketches:
+        line += f' {loss.bias_kind} bias'
+    if 'std' in sketches:
+        line += f' std {loss.weight.std().item():.3g}'
+    sketch = next(iter(sketches.values()))
+    line += f' from {sketch.count} samples'
+    if ranks > 1:
+        line += ' of this and other ranks'
+    return line + f', ranks off by at most {sketch.rank_error():.2%}'
 
 
 def _levels(
@@ -154,14 +180,28 @@ def inside_images(
     return in_boxes(frames, size, image).view(-1, *size)
 
 
-def _merged(sketch: MeanSketch | MedianSketch, num_hashes: int) -> Tensor:
-    """The result over all ranks, on the first; else of no meaning."""
+def _merged(sketches: Sketches, loss: LSHLoss) -> tuple[Tensor, Tensor]:
+    """Middle, (K,), and spread, (), of a loss's projections on all ranks.
+
+    They are NaN where no rank has seen a sample.
+    """
     rank, ranks = dist.get_dist_info()
     for source in range(1, ranks):  # one after another, for the memory
-        parcel: list[Any] = [sketch if rank == source else None]
+        parcel: list[Any] = [sketches if rank == source else None]
         dist.broadcast_object_list(parcel, source)
         if rank == 0:
-            sketch.merge(parcel[0])
-    if rank or not sketch.count:
-        return torch.full((num_hashes,), torch.nan)
-    return sketch.result()
+            for key, sketch in sketches.items():
+                sketch.merge(parcel[0][key])
+    middle = torch.zeros_like(loss.bias)
+    spread = middle.new_ones(())
+    if rank == 0:
+        if not next(iter(sketches.values())).count:
+            spread.fill_(torch.nan)
+        else:
+            if 'bias' in sketches:
+                middle.copy_(sketches['bias'].result())
+            if 'std' in sketches:
+                spread.copy_(sketches['std'].spread(middle.cpu()))
+    dist.broadcast(middle)
+    dist.broadcast(spread)
+    return middle, spread

@@ -62,6 +62,11 @@ class ConvConnector(BaseConnector):
         return hasattr(self, 'convs')
 
     @property
+    def out_width(self) -> int | None:
+        """Channels of the teacher; None where levels differ."""
+        return None if self.per_level else self.convs[0].out_channels
+
+    @property
     def own(self) -> list[int]:
         """Indices of the levels with a convolution of their own."""
         convs = self.convs if self.per_level else ()

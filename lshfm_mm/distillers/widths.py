@@ -118,26 +118,35 @@ def check_widths(
 
 
 def set_projection(
-    name: str, loss: LSHLoss, layer: nn.Module, record: str
+    name: str,
+    loss: LSHLoss,
+    layer: nn.Module,
+    record: str,
+    connector: nn.Module | None = None,
 ) -> None:
     """Draw the hash functions of a loss for what it gets of the teacher.
 
     Raises:
-        ConfigError: If neither the layer nor the config tells width and std.
+        ConfigError: If neither layer nor config, of a connector of ours to it
+            as well, tell width and std.
     """
     dim = loss.feature_dim or feature_dim(layer, record)
+    if dim is None and isinstance(connector, OURS):
+        dim = connector.out_width
     if dim is None:
         raise ConfigError(
             f'{name}.feature_dim: cannot be read off the teacher there; give '
             f'it'
         )
     std = loss.std
-    if not isinstance(std, int | float):
+    if std == 'features':
+        std = 1.0  # until it is calibrated
+    elif not isinstance(std, int | float):
         weight = getattr(layer, 'weight', None)
         if record != 'input' or weight is None or weight.dim() < 2:
             raise ConfigError(
                 f"{name}.std: 'teacher' needs a tap on the input of a class "
-                f'layer; give a number'
+                f"layer; take 'features'"
             )
         std = float(weight.detach().float().std())
     loss.set_projection(dim, std)

@@ -14,6 +14,16 @@ from .loading import FrozenTeacher
 FEATURE_PARTS = ('backbone', 'neck')
 
 
+def head_sources(manager: RecorderManager) -> dict[str, str]:
+    """Name of a recorder beyond the neck -> the layer that it records."""
+    recorders: Mapping[str, Any] = manager.recorders
+    return {
+        name: x.source
+        for name, x in recorders.items()
+        if x.source.split('.')[0] not in FEATURE_PARTS
+    }
+
+
 class TeacherMaps:
     """Runs backbone and neck of a teacher, and of its head what is tapped.
 
@@ -29,14 +39,10 @@ class TeacherMaps:
     def __init__(self, guest: FrozenTeacher, manager: RecorderManager) -> None:
         self._guest = guest
         self._recorders: Mapping[str, Any] = manager.recorders
-        sources = {k: x.source for k, x in self._recorders.items()}
-        parts = {x.split('.')[0] for x in sources.values()}
+        sources = [x.source for x in self._recorders.values()]
+        parts = {x.split('.')[0] for x in sources}
         self._only_backbone = parts == {'backbone'}
-        self.head_sources = {
-            name: source
-            for name, source in sources.items()
-            if source.split('.')[0] not in FEATURE_PARTS
-        }
+        self.head_sources = head_sources(manager)
 
     def run(
         self, images: Tensor, data_samples: list[BaseDataElement] | None

@@ -1,0 +1,307 @@
+"""Foundation models as teachers: no class layer, and no labels."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmrazor.registry import MODELS
+
+from lshfm_mm.calibration.calibrate import calibrate
+from lshfm_mm.calibration.sketches import SpreadSketch
+from lshfm_mm.errors import ConfigError
+from lshfm_mm.losses import LSHLoss
+from lshfm_mm.utils.configs import model_config
+
+from .processes import run_python, run_tool
+from .test_tools import UNMODIFIED
+
+REPO = Path(__file__).parent.parent
+EXAMPLE = REPO / 'configs/examples/foundation_teacher.py'
+# DINOv2's shape, small: class token, patches of 14, made for 518 px.
+VIT = dict(
+    type='mmpretrain.VisionTransformer',
+    arch=dict(
+        embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48
+    ),
+    img_size=518,
+    patch_size=14,
+    layer_scale_init_value=1e-5,
+)
+STATISTICS = dict(
+    type='mmpretrain.ClsDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+)
+CNN = dict(
+    type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4
+)
+
+
+def headless(backbone, **parts):
+    return dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=backbone,
+        data_preprocessor=STATISTICS,
+        **parts,
+    )
+
+
+def random_teacher(backbone, scale=1.0):
+    """A teacher with random weights, its features multiplied by a number."""
+    torch.manual_seed(1)
+    model = MODELS.build(model_config('teacher', headless(backbone)))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    norm = getattr(model.backbone, 'ln1', None)
+    if norm is not None:
+        torch.nn.init.normal_(norm.weight, 1, 0.2)
+        torch.nn.init.normal_(norm.bias)  # off the origin, as real ones
+        for parameter in norm.parameters():
+            parameter.data *= scale
+    return model
+
+
+def distillation(teacher, losses, width=24):
+    pool = dict(type='mmpretrain.GlobalAveragePooling')
+    return MODELS.build(
+        dict(
+            _scope_='mmrazor',
+            type='FeatureMimicDistill',
+            architecture=headless(CNN, neck=pool),
+            teacher=teacher,
+            calculate_student_loss=False,
+            student_trainable=['backbone'],
+            distiller=dict(
+                type='LSHFMDistiller',
+                taps=dict(
+                    pooled=dict(
+                        student='neck', teacher='backbone', record='output'
+                    )
+                ),
+                connectors=dict(
+                    pooled=dict(
+                        type='LinearConnector',
+                        in_features=32,
+                        out_features=width,
+                    )
+                ),
+                losses=dict(pooled=losses),
+            ),
+        )
+    )
+
+
+@pytest.mark.parametrize('bias', ['zero', 'mean', 'median'])
+def test_spread_equals_an_explicit_loop(bias):
+    generator = torch.Generator().manual_seed(0)
+    rows = 3 + torch.randn(5, 40, generator=generator).double()
+    first, second = SpreadSketch(5), SpreadSketch(5)
+    first.update(rows[:, :7])
+    first.update(rows[:, 7:20])
+    second.update(rows[:, 20:])
+    first.merge(second)
+    middle = dict(
+        zero=torch.zeros(5),
+        mean=rows.mean(dim=1),
+        median=rows.median(dim=1).values,
+    )[bias]
+    total = 0.0
+    for stream, center in zip(rows.tolist(), middle.tolist(), strict=True):
+        for value in stream:
+            total += (value - center) ** 2
+    expected = (total / rows.numel()) ** 0.5
+    assert float(first.spread(middle)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize('bias', ['zero', 'mean', 'median'])
+@pytest.mark.parametrize('scale', [1e-2, 1.0, 1e2])
+def test_hash_functions_of_any_scale(scale, bias):
+    """Projections of mean square 1; balanced; gradients of middle size."""
+    loss = dict(type='LSHLoss', std='features', bias=bias)
+    teacher = random_teacher(VIT, scale)
+    model = distillation(teacher, [loss])
+    (loss,) = model.distiller.distill_losses.values()
+    assert loss.needs_calibration
+    torch.manual_seed(0)
+    batches = [dict(inputs=255 * torch.rand(20, 3, 56, 56)) for _ in range(2)]
+    calibrate(model, batches, 2)
+    assert not loss.needs_calibration
+    with torch.no_grad():
+        rows = torch.cat(
+            [
+                teacher.backbone(model.data_preprocessor(x)['inputs'])[-1]
+                for x in batches
+            ]
+        )
+    assert 0.3 * scale < rows.square().mean().sqrt() < 3 * scale
+    weight, shift = loss.weight.double(), loss.bias.double()
+    values = rows.double() @ weight.T + shift
+    assert float(values.square().mean()) == pytest.approx(1, rel=1e-3)
+    if bias == 'median':
+        assert ((values > 0).double().mean(dim=0) - 0.5).abs().max() < 0.026
+    # The student's first features are as far off as the teacher's differ.
+    student = rows[torch.randperm(len(rows))].double().requires_grad_()
+    projections = student @ weight.T + shift
+    slope = (projections.sigmoid() - (values > 0).double()).abs()
+    saturated = (slope < 0.05).double().mean()
+    flat = ((slope - 0.5).abs() < 0.01).double().mean()
+    assert saturated < 0.05 and flat < 0.05
+    value = loss(student, rows.double())
+    assert 0.2 < float(value.detach()) < 2
+    value.backward()
+    # In units of the feature the gradient is that of all scales.
+    relative = student.grad.norm() * student.detach().norm() / value.detach()
+    assert 0.2 < float(relative) < 5
+
+
+def test_a_number_as_std_serves_one_scale():
+    """What 'features' is for: with a std of 1 the loss saturates."""
+    rows = 100 * torch.randn(50, 24)
+    loss = LSHLoss(feature_dim=24, std=1.0)
+    slope = (rows @ loss.weight.T).sigmoid().sub(
+        (rows @ loss.weight.T > 0).float()
+    )
+    assert (slope.abs() < 0.05).float().mean() > 0.9
+
+
+@pytest.fixture(scope='module')
+def photos(shapes_root, tmp_path_factory) -> Path:
+    """A folder of images, some in a folder of their own, and no labels."""
+    folder = tmp_path_factory.mktemp('photos')
+    (folder / 'more').mkdir()
+    for index, image in enumerate(sorted((shapes_root / 'train').iterdir())):
+        shutil.copy(image, folder / ('more' if index % 2 else '.'))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory) -> Path:
+    """Config of a headless ViT; its weights lie beside it."""
+    path = tmp_path_factory.mktemp('vit') / 'vit.py'
+    parts = headless(VIT)
+    statistics = parts.pop('data_preprocessor')
+    Config(dict(model=parts, data_preprocessor=statistics)).dump(path)
+    model = random_teacher(VIT)
+    torch.save(model.state_dict(), path.with_suffix('.pth'))
+    return path
+
+
+def shrink(teacher, photos, epochs):
+    """Overrides that make seconds of the example."""
+    return (
+        f'model.teacher.cfg_path={teacher}',
+        f'model.teacher_ckpt={teacher.with_suffix(".pth")}',
+        'model.architecture.backbone.base_channels=4',
+        'model.architecture.backbone.stem_channels=4',
+        'model.architecture.head.in_channels=32',
+        'model.distiller.connectors.pooled.in_features=32',
+        'model.distiller.connectors.pooled.out_features=24',
+        f'train_dataloader.dataset.data_root={photos}',
+        'train_dataloader.dataset.pipeline.1.scale=56',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'param_scheduler.milestones=[9]',
+        'optim_wrapper.optimizer.lr=0.01',
+        'default_hooks.checkpoint.interval=1',
+        f'train_cfg.max_epochs={epochs}',
+    )
+
+
+PLAIN = """
+import sys
+import torch
+import mmdet.models, mmpretrain.models
+from mmdet.registry import MODELS as MMDET
+from mmpretrain.registry import MODELS as MMPRETRAIN
+from mmengine.registry import DefaultScope
+
+init_cfg = dict(type='Pretrained', checkpoint=sys.argv[1], prefix='backbone.')
+backbone = dict(type='ResNet', depth=18, base_channels=4, init_cfg=init_cfg)
+if sys.argv[2] == 'mmdet':
+    DefaultScope.get_instance('plain', scope_name='mmdet')
+    fpn = dict(type='FPN', in_channels=[4, 8, 16, 32], out_channels=8,
+               num_outs=5)
+    head = dict(type='RetinaHead', num_classes=3, in_channels=8)
+    model = MMDET.build(dict(type='RetinaNet', backbone=dict(
+        backbone, stem_channels=4, frozen_stages=1), neck=fpn, bbox_head=head))
+else:
+    DefaultScope.get_instance('plain', scope_name='mmpretrain')
+    head = dict(type='LinearClsHead', num_classes=3, in_channels=32)
+    model = MMPRETRAIN.build(dict(type='ImageClassifier', backbone=dict(
+        backbone, stem_channels=4), neck=dict(type='GlobalAveragePooling'),
+        head=head))
+model.init_weights()
+given = torch.load(sys.argv[1], weights_only=True)['state_dict']
+own = {f'backbone.{k}': v for k, v in model.backbone.state_dict().items()}
+assert len(own) == 122 and own.keys() <= given.keys()
+assert all(torch.equal(v, given[k]) for k, v in own.items())
+assert not any(x.startswith(('lshfm_mm', 'mmrazor')) for x in sys.modules)
+print('PLAIN', len(own))
+"""
+
+
+def test_no_labels_to_a_backbone_of_plain_mmdet_and_mmpretrain(
+    teacher, photos, tmp_path
+):
+    """Train, resume, export by the tools; start plain models from the file."""
+    work = tmp_path / 'work'
+    args = ('--work-dir', work, '--cfg-options')
+    said = run_tool(
+        'tools/train.py', EXAMPLE, *args, *shrink(teacher, photos, 1)
+    )
+    assert 'loss_pooled_lsh has median bias std' in said
+    first = torch.load(work / 'epoch_1.pth', weights_only=False)['state_dict']
+    args = ('--resume', *args)
+    said = run_tool(
+        'tools/train.py', EXAMPLE, *args, *shrink(teacher, photos, 2)
+    )
+    assert 'calibration: no loss waits' in said
+    second = torch.load(work / 'epoch_2.pth', weights_only=False)['state_dict']
+    hashes = [x for x in first if 'loss_pooled_lsh.' in x]
+    assert {x.rpartition('.')[2] for x in hashes} == {
+        *('weight', 'bias', 'bias_is', 'std_is')
+    }
+    for name in hashes:
+        assert torch.equal(first[name], second[name]), name
+    out = tmp_path / 'backbone.pth'
+    run_tool('tools/export_student.py', work / 'epoch_2.pth', '-o', out)
+    moved = [
+        not torch.equal(value, second[name])
+        for name, value in first.items()
+        if name.startswith('architecture.backbone.') and value.dim() > 1
+    ]
+    assert moved and all(moved)
+    for package in ('mmdet', 'mmpretrain'):
+        said = run_python('-c', PLAIN, out, package, cwd=tmp_path)
+        assert 'PLAIN 122' in said
+        assert 'missing keys' not in said
+
+
+def test_the_teacher_runs_in_bfloat16_on_images_of_other_sizes(
+    teacher, photos
+):
+    """Position embeddings of 518 px interpolate to 56."""
+    cfg = Config.fromfile(EXAMPLE)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = distillation(
+            random_teacher(VIT), [dict(type='RelativeL2Loss')]
+        )
+    assert cfg.model.teacher_precision == 'bfloat16'
+    images = torch.rand(2, 3, 56, 56)
+    seen = {}
+    layer = model.teacher.backbone.layers[0]
+    layer.register_forward_hook(
+        lambda _, given, got: seen.update(tokens=given[0], out=got)
+    )
+    model._execution.precision = 'bfloat16'
+    losses = model.loss(images)
+    assert seen['tokens'].shape == (2, 1 + 4 * 4, 24)
+    assert losses['distill.loss_pooled_relativel2'].isfinite()
