@@ -26,6 +26,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmpretrain.datasets import CustomDataset
+from mmrazor.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -50,7 +51,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
             ),
             img_size=518,
             patch_size=14,
-            layer_scale_init_value=1e-5,
+            layer_scale_init_value=1.0,
         ),
         width=96,
     ),
@@ -66,13 +67,18 @@ LOSSES = {
 PENALTIES = [10.0**x for x in range(-5, 3)]
 
 
+def pools(backbone: dict[str, Any]) -> bool:
+    """Whether it gives maps, to be pooled, and no class token."""
+    return backbone['type'] != 'VisionTransformer'
+
+
 def classifier(backbone: dict[str, Any]) -> dict[str, Any]:
     """A headless model of mmpretrain, with ImageNet's statistics."""
-    pools = backbone['type'] != 'VisionTransformer'
+    neck = dict(type='GlobalAveragePooling') if pools(backbone) else None
     return dict(
         type='mmpretrain.ImageClassifier',
         backbone=backbone,
-        neck=dict(type='GlobalAveragePooling') if pools else None,
+        neck=neck,
         data_preprocessor=dict(
             type='ClsDataPreprocessor',
             mean=[123.675, 116.28, 103.53],
@@ -85,16 +91,9 @@ def classifier(backbone: dict[str, Any]) -> dict[str, Any]:
 def build(backbone: dict[str, Any], seed: int = 0) -> nn.Module:
     """Build such a model and initialise it."""
     torch.manual_seed(seed)
-    model = lshfm_mm_build(classifier(backbone))
+    model = MODELS.build(model_config('model', classifier(backbone)))
     model.init_weights()
     return model.eval()
-
-
-def lshfm_mm_build(cfg: dict[str, Any]) -> nn.Module:
-    """Build a model in its scope."""
-    from mmrazor.registry import MODELS
-
-    return MODELS.build(model_config('model', cfg))
 
 
 def train(args: argparse.Namespace, seed: int, folder: Path) -> Path:
@@ -106,9 +105,7 @@ def train(args: argparse.Namespace, seed: int, folder: Path) -> Path:
     cfg.model.teacher_ckpt = str(args.teacher_ckpt)
     cfg.model.teacher_precision = None
     cfg.model.teacher_channels_last = args.teacher != 'vit'
-    where = 'neck' if teacher['backbone']['type'] != 'VisionTransformer' else (
-        'backbone'
-    )
+    where = 'neck' if pools(teacher['backbone']) else 'backbone'
     cfg.model.distiller.taps.pooled.teacher = where
     cfg.model.distiller.connectors.pooled.update(
         in_features=WIDTH, out_features=teacher['width']
@@ -122,7 +119,8 @@ def train(args: argparse.Namespace, seed: int, folder: Path) -> Path:
     crop['crop_ratio_range'] = (0.3, 1.0)
     loader.dataset.pipeline[1] = crop
     cfg.optim_wrapper = dict(
-        optimizer=dict(type='AdamW', lr=args.lr, weight_decay=0.05)
+        type='mmrazor.BFloat16OptimWrapper',
+        optimizer=dict(type='AdamW', lr=args.lr, weight_decay=0.05),
     )
     steps = args.epochs * (count(args.data / 'train') // args.batch)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=args.epochs)

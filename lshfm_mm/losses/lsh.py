@@ -125,9 +125,7 @@ class LSHLoss(nn.Module):
                 self.register_buffer(name, kind)
                 self.needs_calibration = True
 
-    def calibrate(
-        self, middle: Tensor, spread: Tensor | float = 1.0
-    ) -> None:
+    def calibrate(self, middle: Tensor, spread: Tensor | float = 1.0) -> None:
         """Move and scale the hash functions to the teacher's projections.
 
         Args:
@@ -173,9 +171,9 @@ class LSHLoss(nn.Module):
         if self.needs_calibration:
             raise ConfigError(
                 f'LSHLoss: has bias={self.bias_kind!r} and std={self.std!r}, '
-                f'and is not calibrated; add dict(type='
-                f"'LSHCalibrationHook') to the custom_hooks of the config, or "
-                f"take bias='zero' and a number as std"
+                f"and is not calibrated; add dict(type='LSHCalibrationHook') "
+                f"to the custom_hooks of the config, or take bias='zero' and "
+                f"a std other than 'features'"
             )
         loss = lsh_loss(
             s_feature,
