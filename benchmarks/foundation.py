@@ -133,6 +133,7 @@ def train(args: argparse.Namespace, seed: int, folder: Path) -> Path:
     ]
     cfg.default_hooks.checkpoint.interval = args.epochs
     cfg.default_hooks.logger.interval = 20
+    cfg.custom_hooks = [dict(type='LSHCalibrationHook', num_batches=20)]
     cfg.randomness = dict(seed=seed)
     cfg.pop('auto_scale_lr', None)
     folder.mkdir(parents=True, exist_ok=True)
