@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmrazor.registry import MODELS
 
 from lshfm_mm.calibration.calibrate import calibrate
@@ -66,7 +65,7 @@ def random_teacher(backbone=VIT, scale=1.0):
     return model
 
 
-def distillation(teacher, losses, width=24):
+def distillation(teacher, losses, **settings):
     pool = dict(type='mmpretrain.GlobalAveragePooling')
     return MODELS.build(
         dict(
@@ -76,6 +75,7 @@ def distillation(teacher, losses, width=24):
             teacher=teacher,
             calculate_student_loss=False,
             student_trainable=['backbone'],
+            **settings,
             distiller=dict(
                 type='LSHFMDistiller',
                 taps=dict(
@@ -87,7 +87,7 @@ def distillation(teacher, losses, width=24):
                     pooled=dict(
                         type='LinearConnector',
                         in_features=32,
-                        out_features=width,
+                        out_features=24,
                     )
                 ),
                 losses=dict(pooled=losses),
@@ -257,7 +257,7 @@ def test_no_labels_to_a_backbone_of_plain_mmdet_and_mmpretrain(
     said = run_tool(
         'tools/train.py', EXAMPLE, *args, *shrink(teacher, photos, 1)
     )
-    assert 'loss_pooled_lsh has median bias std' in said
+    assert 'loss_pooled_lsh has median bias and std' in said
     first = torch.load(work / 'epoch_1.pth', weights_only=False)['state_dict']
     args = ('--resume', *args)
     said = run_tool(
@@ -285,24 +285,21 @@ def test_no_labels_to_a_backbone_of_plain_mmdet_and_mmpretrain(
         assert 'missing keys' not in said
 
 
-def test_the_teacher_runs_in_bfloat16_on_images_of_other_sizes(
-    teacher, photos
-):
-    """Position embeddings of 518 px interpolate to 56."""
-    cfg = Config.fromfile(EXAMPLE)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = distillation(random_teacher(), [dict(type='RelativeL2Loss')])
-    assert cfg.model.teacher_precision == 'bfloat16'
-    images = torch.rand(2, 3, 56, 56)
-    seen = {}
-    layer = model.teacher.backbone.layers[0]
-    layer.register_forward_hook(
-        lambda _, given, got: seen.update(tokens=given[0], out=got)
+def test_the_teacher_runs_in_bfloat16_on_images_of_other_sizes():
+    """Position embeddings of 518 px interpolate to 56; the loss is float32."""
+    teacher = random_teacher()
+    model = distillation(
+        teacher, [dict(type='RelativeL2Loss')], teacher_precision='bfloat16'
     )
-    model._execution.precision = 'bfloat16'
-    losses = model.loss(images)
-    assert seen['tokens'].shape == (2, 1 + 4 * 4, 24)
-    assert losses['distill.loss_pooled_relativel2'].isfinite()
+    seen = []
+    teacher.backbone.layers[0].attn.qkv.register_forward_hook(
+        lambda layer, given, got: seen.append(got)
+    )
+    losses = model.loss(torch.rand(2, 3, 56, 56))
+    (projected,) = seen
+    assert projected.shape == (2, 1 + 4 * 4, 3 * 24)
+    assert projected.dtype == torch.bfloat16
+    assert losses['distill.loss_pooled_relativel2'].dtype == torch.float32
 
 
 def test_a_detectors_backbone_learns_without_labels(

@@ -30,7 +30,6 @@ from .sketches import MeanSketch, MedianSketch, SpreadSketch
 CHUNK = 1024  # samples that are projected at a time
 ALIKE = 1e-4  # spread of features, in their size, that is no information
 SKETCHES = {'mean': MeanSketch, 'median': MedianSketch}
-Sketches = dict[str, MeanSketch | MedianSketch]
 
 
 def calibrate(
@@ -59,8 +58,8 @@ def calibrate(
     # A copy: those that resize batches have a state.
     preprocess = copy.deepcopy(algorithm.data_preprocessor)
     losses = distiller.uncalibrated()
-    sketches = {name: _sketches(loss) for name, loss in losses.items()}
-    rank, ranks = dist.get_dist_info()
+    sketches = {name: Sketches(loss) for name, loss in losses.items()}
+    rank = dist.get_rank()
     generator = torch.Generator('cpu').manual_seed(1_000_003 * seed + rank)
     levels: dict[str, list[int]] | None = None
     for batch in tqdm(batches, 'calibration', total, disable=rank > 0):
@@ -78,7 +77,7 @@ def calibrate(
                 name, levels[name], CHUNK, inside
             ):
                 projections = _project(rows, loss.weight)
-                for sketch in sketches[name].values():
+                for sketch in sketches[name].all:
                     sketch.update(projections)
         distiller.records.empty()
     for name, loss in losses.items():
@@ -97,33 +96,34 @@ def calibrate(
                 f'teacher_ckpt and the tap'
             )
         loss.calibrate(middle, spread)
-        print_log(_described(name, loss, sketches[name], ranks), 'current')
+        print_log(sketches[name].describe(name, loss), 'current')
 
 
-def _sketches(loss: LSHLoss) -> Sketches:
+class Sketches:
     """What a loss wants to know of its projections."""
-    count = len(loss.weight)
-    kinds = {}
-    if loss.bias_kind != 'zero':
-        kinds['bias'] = SKETCHES[loss.bias_kind](count)
-    if loss.std == 'features':
-        kinds['std'] = SpreadSketch(count)
-    return kinds
 
+    def __init__(self, loss: LSHLoss) -> None:
+        self.middle: Any = None
+        self.spread: SpreadSketch | None = None
+        if loss.bias_kind != 'zero':
+            self.middle = SKETCHES[loss.bias_kind](len(loss.weight))
+        if loss.std == 'features':
+            self.spread = SpreadSketch(len(loss.weight))
+        both = self.middle, self.spread
+        self.all: list[Any] = [x for x in both if x is not None]
 
-def _described(
-    name: str, loss: LSHLoss, sketches: Sketches, ranks: int
-) -> str:
-    line = f'calibration: {name} has'
-    if 'bias' in sketches:
-        line += f' {loss.bias_kind} bias'
-    if 'std' in sketches:
-        line += f' std {loss.weight.std().item():.3g}'
-    sketch = next(iter(sketches.values()))
-    line += f' from {sketch.count} samples'
-    if ranks > 1:
-        line += ' of this and other ranks'
-    return line + f', ranks off by at most {sketch.rank_error():.2%}'
+    def describe(self, name: str, loss: LSHLoss) -> str:
+        """What a loss, by its name, has got, in a line."""
+        ranks = dist.get_world_size()
+        has = [f'{loss.bias_kind} bias'] if self.middle else []
+        if self.spread:
+            has.append(f'std {loss.weight.std().item():.3g}')
+        return (
+            f'calibration: {name} has {" and ".join(has)} from '
+            f'{self.all[0].count} samples'
+            + (' of this and other ranks' if ranks > 1 else '')
+            + f', ranks off by at most {self.all[0].rank_error():.2%}'
+        )
 
 
 def _levels(
@@ -190,21 +190,21 @@ def _merged(sketches: Sketches, loss: LSHLoss) -> tuple[Tensor, Tensor]:
     """
     rank, ranks = dist.get_dist_info()
     for source in range(1, ranks):  # one after another, for the memory
-        parcel: list[Any] = [sketches if rank == source else None]
+        parcel: list[Any] = [sketches.all if rank == source else None]
         dist.broadcast_object_list(parcel, source)
         if rank == 0:
-            for key, sketch in sketches.items():
-                sketch.merge(parcel[0][key])
+            for sketch, other in zip(sketches.all, parcel[0], strict=True):
+                sketch.merge(other)
     middle = torch.zeros_like(loss.bias)
     spread = middle.new_ones(())
     if rank == 0:
-        if not next(iter(sketches.values())).count:
+        if not sketches.all[0].count:
             spread.fill_(torch.nan)
         else:
-            if 'bias' in sketches:
-                middle.copy_(sketches['bias'].result())
-            if 'std' in sketches:
-                spread.copy_(sketches['std'].spread(middle.cpu()))
+            if sketches.middle:
+                middle.copy_(sketches.middle.result())
+            if sketches.spread:
+                spread.copy_(sketches.spread.spread(middle.cpu()))
     dist.broadcast(middle)
     dist.broadcast(spread)
     return middle, spread
