@@ -379,6 +379,9 @@ def test_two_processes_share_the_images(make_config, tmp_path):
     cfg.model.distiller.losses.roi = [
         dict(type='LSHLoss', bias=bias, num_hashes=16) for bias in BOTH
     ]
+    cfg.model.distiller.losses.roi.append(
+        dict(type='LSHLoss', std='features', num_hashes=16)
+    )
     cfg.work_dir = str(tmp_path / 'work')
     cfg.dump(tmp_path / 'config.py')
     processes = [
@@ -402,8 +405,12 @@ def test_two_processes_share_the_images(make_config, tmp_path):
         assert torch.equal(one.bias, other.bias)
     assert all(len(x['rows']) == 3 for x in seen)
     rows = torch.cat([row for x in seen for row in x['rows']])
-    for loss in seen[0]['losses']:
+    *middles, scaled = seen[0]['losses']
+    for loss in middles:
         assert middle_error(rows, loss) < 1e-5
+    assert torch.equal(scaled.weight, seen[1]['losses'][-1].weight)
+    square = (rows.double() @ scaled.weight.double().T).square().mean()
+    assert float(square) == pytest.approx(1, rel=1e-4)
 
 
 ONE_OF_TWO = """

@@ -1,5 +1,6 @@
 """Foundation models as teachers: no class layer, and no labels."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -283,6 +284,13 @@ def test_no_labels_to_a_backbone_of_plain_mmdet_and_mmpretrain(
         said = run_python('-c', PLAIN, out, package, cwd=tmp_path)
         assert 'PLAIN 120' in said
         assert 'missing keys' not in said
+
+
+def test_the_page_has_the_example():
+    page = (REPO / 'docs/foundation.md').read_text('utf-8')
+    code, *_ = re.findall(r'```python\n(.*?)```', page, re.S)
+    assert len(code.splitlines()) > 20
+    assert code in EXAMPLE.read_text('utf-8').replace('  # noqa: E501', '')
 
 
 def test_the_teacher_runs_in_bfloat16_on_images_of_other_sizes():
