@@ -1,5 +1,6 @@
 """Foundation models as teachers: no class layer, and no labels."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -420,3 +421,27 @@ def test_a_checkpoint_of_another_std_is_calibrated_again():
     again.load_state_dict(target.state_dict())
     assert not again.needs_calibration
     assert torch.equal(again.weight, target.weight)
+
+
+def test_the_experiment_runs_on_any_folder_of_classes(photos, tmp_path):
+    """A ViT of DINOv2's shape, the tools, plain backbones and the probe."""
+    images = sorted(photos.rglob('*.*'))
+    for split in ('train', 'val', 'test'):
+        for label, part in (('a', images[:6]), ('b', images[6:])):
+            (tmp_path / split / label).mkdir(parents=True)
+            for image in part:
+                shutil.copy(image, tmp_path / split / label)
+    out = tmp_path / 'record.json'
+    said = run_python(
+        *('benchmarks/foundation.py', tmp_path, '--teacher', 'vit'),
+        *('--seeds', 0, '--epochs', 1, '--batch', 4, '--size', 64),
+        *('--work-dir', tmp_path / 'work', '--out', out),
+    )
+    assert 'of the gap closed' in said
+    record = json.loads(out.read_text())['vit lshl2']
+    assert record['photographs'] == 12
+    first = record['seed 0']
+    assert {*first} == {'random', 'mimicking'}
+    # The probe sees its training images again, which 256 numbers tell apart.
+    assert first['mimicking']['train'] == first['mimicking']['test']
+    assert first['mimicking']['train'] > 80

@@ -155,7 +155,8 @@ def _draw_rois(
     if not all('gt_instances' in x for x in samples):
         raise ConfigError(
             'train_dataloader: gives images without gt_instances, around '
-            "which boxes are drawn for the bias; use bias='zero'"
+            "which the calibration draws boxes; use bias='zero', and a std "
+            "other than 'features'"
         )
     boxes = [get_box_tensor(x.gt_instances.bboxes) for x in samples]
     sizes = [tuple(x.img_shape[:2]) for x in samples]
