@@ -40,6 +40,7 @@ STATISTICS = dict(
 CNN = dict(
     type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4
 )
+POOL = dict(type='mmpretrain.GlobalAveragePooling')
 
 
 def headless(backbone, **parts):
@@ -68,12 +69,11 @@ def random_teacher(backbone=VIT, scale=1.0):
 
 
 def distillation(teacher, losses, **settings):
-    pool = dict(type='mmpretrain.GlobalAveragePooling')
+    settings.setdefault('architecture', headless(CNN, neck=POOL))
     return MODELS.build(
         dict(
             _scope_='mmrazor',
             type='FeatureMimicDistill',
-            architecture=headless(CNN, neck=pool),
             teacher=teacher,
             calculate_student_loss=False,
             student_trainable=['backbone'],
@@ -309,6 +309,21 @@ def test_the_teacher_runs_in_bfloat16_on_images_of_other_sizes():
     assert projected.shape == (2, 1 + 4 * 4, 3 * 24)
     assert projected.dtype == torch.bfloat16
     assert losses['distill.loss_pooled_relativel2'].dtype == torch.float32
+
+
+def test_nothing_behind_the_taps_runs():
+    """Without a task the head of the student would only take time."""
+    head = dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=32)
+    model = distillation(
+        random_teacher(),
+        [dict(type='RelativeL2Loss')],
+        architecture=headless(CNN, neck=POOL, head=head),
+    )
+    ran = []
+    for part in (model.student.neck, model.student.head):
+        part.register_forward_hook(lambda layer, *_: ran.append(layer))
+    model.loss(torch.rand(2, 3, 56, 56))
+    assert ran == [model.student.neck]
 
 
 def test_a_detectors_backbone_learns_without_labels(
