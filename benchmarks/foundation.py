@@ -97,7 +97,10 @@ def build(backbone: dict[str, Any], seed: int = 0) -> nn.Module:
 
 
 def train(args: argparse.Namespace, seed: int, folder: Path) -> Path:
-    """Distil by the tools; give the exported student."""
+    """Distil by the tools; give the exported student, or one of before."""
+    out = folder / 'student.pth'
+    if out.exists():
+        return out
     teacher = TEACHERS[args.teacher]
     cfg = Config.fromfile(EXAMPLE)
     cfg.model.architecture = classifier(STUDENT)
@@ -138,10 +141,9 @@ def train(args: argparse.Namespace, seed: int, folder: Path) -> Path:
     cfg.pop('auto_scale_lr', None)
     folder.mkdir(parents=True, exist_ok=True)
     cfg.dump(folder / 'distil.py')
-    out = folder / 'student.pth'
     run('train', folder / 'distil.py', '--work-dir', folder / 'work')
     last = folder / f'work/epoch_{args.epochs}.pth'
-    run('export_student', last, '-o', out, '--force')
+    run('export_student', last, '-o', out)
     return out
 
 
