@@ -326,10 +326,9 @@ def test_nothing_behind_the_taps_runs():
     assert ran == [model.student.neck]
 
 
-def test_a_detectors_backbone_learns_without_labels(
-    make_config, photos, tmp_path
-):
-    """Maps of patch 16 meet those of stride 16; no head runs."""
+@pytest.mark.parametrize('labels', [True, False])
+def test_a_detectors_backbone_learns(labels, make_config, photos, tmp_path):
+    """Beside its task or without one: patches of 16 meet strides of 16."""
     cfg = make_config('retinanet_student')
     student = cfg.model
     student.backbone.pop('init_cfg', None)
@@ -343,8 +342,8 @@ def test_a_detectors_backbone_learns_without_labels(
         architecture=student,
         teacher=headless(backbone),
         teacher_ckpt=str(checkpoint),
-        calculate_student_loss=False,
-        student_trainable=['backbone'],
+        calculate_student_loss=labels,
+        student_trainable=labels or ['backbone'],
         distiller=dict(
             type='LSHFMDistiller',
             taps=dict(
@@ -365,11 +364,11 @@ def test_a_detectors_backbone_learns_without_labels(
             ),
         ),
     )
-    cfg.train_dataloader = dict(
-        batch_size=4,
-        num_workers=0,
-        sampler=dict(type='DefaultSampler', shuffle=True),
-        dataset=dict(
+    loader = cfg.train_dataloader
+    loader.batch_size = 4
+    if not labels:
+        loader.pop('batch_sampler', None)
+        loader.dataset = dict(
             type='mmpretrain.CustomDataset',
             data_root=str(photos),
             with_label=False,
@@ -379,8 +378,7 @@ def test_a_detectors_backbone_learns_without_labels(
                 dict(type='mmdet.RandomFlip', prob=0.5),
                 dict(type='mmdet.PackDetInputs'),
             ],
-        ),
-    )
+        )
     for split in ('val', 'test'):
         for part in ('cfg', 'dataloader', 'evaluator'):
             cfg[f'{split}_{part}'] = None
@@ -392,6 +390,7 @@ def test_a_detectors_backbone_learns_without_labels(
     )
     assert 'output of backbone, (4, 24, 4, 4)' in said
     assert 'loss_c4_lsh has median bias' in said
+    assert ('student.loss_cls' in said) == labels
     state = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)
     assert all(x.isfinite().all() for x in state['state_dict'].values())
 
