@@ -81,22 +81,27 @@ def calibrate(
                     sketch.update(projections)
         distiller.records.empty()
     for name, loss in losses.items():
-        middle, spread = _merged(sketches[name], loss)
-        if not (middle.isfinite().all() and spread.isfinite()):
-            raise ConfigError(
-                f"{name}.bias: the teacher's features are not finite, or "
-                f'there are none; look at teacher_ckpt and the images'
-            )
-        size = middle.square().mean().sqrt()
-        if loss.std == 'features' and spread <= ALIKE * size:
-            raise ConfigError(
-                f"{name}.std: the teacher's features differ by only "
-                f'{spread.item():.1g} where they are {size.item():.1g}, so '
-                f'that nothing of the images is in them; look at '
-                f'teacher_ckpt and the tap'
-            )
-        loss.calibrate(middle, spread)
-        print_log(sketches[name].describe(name, loss), 'current')
+        _settle(name, loss, sketches[name])
+
+
+def _settle(name: str, loss: LSHLoss, sketches: 'Sketches') -> None:
+    """Set what a loss, by its name, takes from what all ranks have seen."""
+    middle, spread = _merged(sketches, loss)
+    if not (middle.isfinite().all() and spread.isfinite()):
+        raise ConfigError(
+            f"{name}.bias: the teacher's features are not finite, or there "
+            f'are none; look at teacher_ckpt and the images'
+        )
+    size = middle.square().mean().sqrt()
+    if loss.std == 'features' and spread <= ALIKE * size:
+        raise ConfigError(
+            f"{name}.std: the teacher's features differ by only "
+            f'{spread.item():.1g} where they are {size.item():.1g}, so that '
+            f'nothing of the images is in them; look at teacher_ckpt and the '
+            f'tap'
+        )
+    loss.calibrate(middle, spread)
+    print_log(sketches.describe(name, loss), 'current')
 
 
 class Sketches:

@@ -201,7 +201,7 @@ class LSHFMDistiller(ConfigurableDistiller):
                 if isinstance(loss, FeatureL2Loss) and loss.window is None:
                     loss.window = window_of_layer(layer, tap.record)
                 if isinstance(loss, LSHLoss) and not loss.is_ready:
-                    connector = dict(self.connectors.items()).get(name)
+                    connector = self.connectors[name] if connected else None
                     set_projection(
                         loss_name, loss, layer, tap.record, connector
                     )
