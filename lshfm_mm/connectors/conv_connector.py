@@ -1,6 +1,7 @@
 """A connector of maps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmrazor.models.architectures.connectors.base_connector import (
     BaseConnector,
@@ -64,7 +65,8 @@ class ConvConnector(BaseConnector):
     @property
     def out_width(self) -> int | None:
         """Channels of the teacher; None where levels differ."""
-        return None if self.per_level else self.convs[0].out_channels
+        first: Any = self.convs[0]
+        return None if self.per_level else first.out_channels
 
     @property
     def own(self) -> list[int]:
