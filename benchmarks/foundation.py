@@ -268,8 +268,10 @@ def main() -> None:
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         summary[arm] = dict(mean=statistics.mean(values), deviation=spread)
     low, high = summary['random']['mean'], results['teacher']['test']
-    closed = (summary['mimicking']['mean'] - low) / (high - low)
-    print(summary, f'{closed:.0%} of the gap closed', flush=True)
+    closed = None  # where a random student is no worse than the teacher
+    if high > low:
+        closed = (summary['mimicking']['mean'] - low) / (high - low)
+    print(summary, f'share of the gap that is closed: {closed}', flush=True)
     if args.out:
         record = json.loads(args.out.read_text()) if args.out.exists() else {}
         record[f'{args.teacher} {args.losses}'] = dict(

@@ -451,7 +451,7 @@ def test_the_experiment_runs_on_any_folder_of_classes(photos, tmp_path):
         *('--seeds', 0, '--epochs', 1, '--batch', 4, '--size', 64),
         *('--work-dir', tmp_path / 'work', '--out', out),
     )
-    assert 'of the gap closed' in said
+    assert 'share of the gap that is closed' in said
     record = json.loads(out.read_text())['vit lshl2']
     assert record['photographs'] == 12
     first = record['seed 0']
