@@ -610,7 +610,7 @@ def retinanet():
                 'distiller.losses.fpn': [dict(type='LSHLoss')],
             },
             "loss_fpn_lsh.std: 'teacher' needs a tap on the input of a class "
-            'layer; give a number',
+            "layer; take 'features'",
         ),
         (
             {'distiller.losses.roi': [dict(type='LSHLoss', num_hashes=0)]},

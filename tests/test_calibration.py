@@ -224,7 +224,7 @@ def test_codes_are_balanced_by_the_median():
     """Half of the teacher's codes of each hash function are 1."""
     feature = torch.randn(999, 8).exp()  # far from the origin
     loss = LSHLoss(feature_dim=8, std=1.0, bias='median', num_hashes=64)
-    loss.set_bias((feature @ loss.weight.T).median(dim=0).values)
+    loss.calibrate((feature @ loss.weight.T).median(dim=0).values)
     share = (feature @ loss.weight.T + loss.bias > 0).float().mean(dim=0)
     assert (share - 0.5).abs().max() < 1e-3
     assert loss(feature, feature).isfinite()
@@ -235,14 +235,14 @@ def test_what_is_not_calibrated_does_not_train(make_config):
     cfg.merge_from_dict(roi_losses('median'))
     cfg.custom_hooks = []
     cfg.experiment_name = 'no_hook'
-    with pytest.raises(ConfigError, match=r"bias: is 'median' and not cali"):
+    with pytest.raises(ConfigError, match="bias='median' and std='teacher',"):
         Runner.from_cfg(cfg).train()
 
 
 def make_loss(bias, middle=None):
     loss = LSHLoss(feature_dim=3, std=1.0, bias=bias)
     if middle is not None:
-        loss.set_bias(torch.full((12,), middle))
+        loss.calibrate(torch.full((12,), middle))
     return loss
 
 
@@ -379,6 +379,9 @@ def test_two_processes_share_the_images(make_config, tmp_path):
     cfg.model.distiller.losses.roi = [
         dict(type='LSHLoss', bias=bias, num_hashes=16) for bias in BOTH
     ]
+    cfg.model.distiller.losses.roi.append(
+        dict(type='LSHLoss', std='features', num_hashes=16)
+    )
     cfg.work_dir = str(tmp_path / 'work')
     cfg.dump(tmp_path / 'config.py')
     processes = [
@@ -402,8 +405,12 @@ def test_two_processes_share_the_images(make_config, tmp_path):
         assert torch.equal(one.bias, other.bias)
     assert all(len(x['rows']) == 3 for x in seen)
     rows = torch.cat([row for x in seen for row in x['rows']])
-    for loss in seen[0]['losses']:
+    *middles, scaled = seen[0]['losses']
+    for loss in middles:
         assert middle_error(rows, loss) < 1e-5
+    assert torch.equal(scaled.weight, seen[1]['losses'][-1].weight)
+    square = (rows.double() @ scaled.weight.double().T).square().mean()
+    assert float(square) == pytest.approx(1, rel=1e-4)
 
 
 ONE_OF_TWO = """

@@ -222,6 +222,9 @@ ALIKE = {
     r'(\w+=\d+ )?tools/(dist|slurm)_(train|test)\.sh .*': (
         'test_launchers.test_scripts_start_what_those_of_mmdet_start'
     ),
+    r'python benchmarks/foundation\.py .*': (
+        'test_foundation.test_the_experiment_runs_on_any_folder_of_classes'
+    ),
     r'python benchmarks/study .*': (
         'test_study.test_stopped_it_goes_on_where_it_was'
     ),

@@ -62,7 +62,7 @@ def test_losses_under_autocast(name, dtype, kind, weighted, fake_mode):
     for window in (1, 3) if kind == 'maps' else (1,):
         loss = LOSSES[name](window)
         if getattr(loss, 'needs_calibration', False):
-            loss.set_bias(torch.zeros(HASHES))
+            loss.calibrate(torch.zeros(HASHES))
         loss = loss._apply(lambda x: to_fake_cuda(x, fake_mode))
         shape = SHAPES[kind]
         with fake_mode, torch.autocast('cuda', dtype):
@@ -105,7 +105,7 @@ def test_hash_functions_are_drawn_on_a_default_device(fake_mode):
     with fake_mode, CUDA:
         loss = lsh(bias='mean')
         assert {x.device.type for x in loss.buffers()} == {'cuda'}
-        loss.set_bias(torch.zeros(HASHES))
+        loss.calibrate(torch.zeros(HASHES))
         assert is_on_gpu(loss(torch.rand(6, D), torch.rand(6, D)))
 
 
@@ -344,7 +344,7 @@ def test_calibration_up_to_the_look_at_the_bias(bias, fake_mode):
         (at,) = (x for x in error.traceback if x.name == 'calibrate')
         assert 'middle.isfinite()' in str(at.statement)
         (loss,) = model.distiller.uncalibrated().values()
-        loss.set_bias(torch.zeros(HASHES))
+        loss.calibrate(torch.zeros(HASHES))
         model.record_teacher(images_on_gpu(), None)
         model.record_student(images_on_gpu(), None)
         losses = model.distiller.compute_distill_losses()

@@ -238,8 +238,8 @@ def test_runs_in_float32_under_autocast(tensors, dtype):
         (dict(num_hashes=0), 'num_hashes: must be an int >= 1, but got 0'),
         (dict(num_hashes=1.5), 'num_hashes: must be an int >= 1'),
         (dict(feature_dim=-3), 'feature_dim: must be an int >= 1'),
-        (dict(std=0), "std: must be a finite number > 0 or 'teacher'"),
-        (dict(std='techer'), "'teacher', but got 'techer'"),
+        (dict(std=0), 'std: must be a finite number > 0 or one of'),
+        (dict(std='techer'), "'features'), but got 'techer'"),
         (dict(std=math.nan), 'std: must be a finite number > 0'),
         (
             dict(bias='mode'),

@@ -793,7 +793,7 @@ def test_samples_of_classifiers_have_labels_and_scores():
 # torch
 
 
-@used_by('teachers.maps (_unneeded)')
+@used_by('teachers.frozen (_find_unneeded)')
 def test_tree_leaves_flattens_what_recorders_hold():
     from torch.utils._pytree import tree_leaves
 

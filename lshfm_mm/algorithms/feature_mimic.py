@@ -22,6 +22,7 @@ from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.records import continued
 from ..distillers.taps import find_class
 from ..errors import ConfigError, check_arguments
+from ..teachers.frozen import head_sources
 from ..teachers.host import Maps, TeacherHost
 from ..teachers.inherit import parent_of
 from ..teachers.loading import build_teacher
@@ -133,6 +134,9 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         self.student_faults: list[str] = []
         self._freeze(student_trainable)
         self._check_head_sources()
+        self._runs_head = bool(
+            head_sources(self.distiller.student_recorders.recorders)
+        )
 
     def _freeze(self, trainable: bool | Sequence[str]) -> None:
         """Leave gradients to the parts of the student that are trained."""
@@ -273,7 +277,10 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         with self.distiller.student_recorders:
             needs_loss = self.distiller.records.need_loss
             if not (self.calculate_student_loss or needs_loss):
-                self.student(inputs, data_samples, mode='tensor')
+                if self._runs_head:
+                    self.student(inputs, data_samples, mode='tensor')
+                else:
+                    self.student.extract_feat(inputs)
                 return {}
             losses = self.student(inputs, data_samples, mode='loss')
         if not self.calculate_student_loss:

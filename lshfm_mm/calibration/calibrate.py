@@ -1,4 +1,4 @@
-"""The bias of hash functions, from the teacher's features.
+"""The bias and std of hash functions, from the teacher's features.
 
 Rows of RoI heads come from boxes drawn around the annotated objects, see
 :func:`~lshfm_mm.distillers.roi_sampling.jittered_rois`: before training the
@@ -24,9 +24,11 @@ from ..distillers.roi_sampling import jittered_rois
 from ..distillers.sample_weights import in_boxes
 from ..errors import ConfigError
 from ..losses.hashing import full_float32
-from .sketches import MeanSketch, MedianSketch
+from ..losses.lsh import LSHLoss
+from .sketches import MeanSketch, MedianSketch, SpreadSketch
 
 CHUNK = 1024  # samples that are projected at a time
+ALIKE = 1e-4  # spread of features, in their size, that is no information
 SKETCHES = {'mean': MeanSketch, 'median': MedianSketch}
 
 
@@ -37,9 +39,9 @@ def calibrate(
     num_rois: int = 256,
     seed: int = 0,
 ) -> None:
-    """Set the bias of each LSH loss that asks for the teacher's features.
+    """Set bias and std of each LSH loss that asks for the teacher's features.
 
-    Each rank sees its batches; all ranks get the same bias.
+    Each rank sees its batches; all ranks get the same.
 
     Args:
         algorithm (BaseAlgorithm): A ``FeatureMimicDistill``.
@@ -56,11 +58,8 @@ def calibrate(
     # A copy: those that resize batches have a state.
     preprocess = copy.deepcopy(algorithm.data_preprocessor)
     losses = distiller.uncalibrated()
-    sketches = {
-        name: SKETCHES[loss.bias_kind](len(loss.weight))
-        for name, loss in losses.items()
-    }
-    rank, ranks = dist.get_dist_info()
+    sketches = {name: Sketches(loss) for name, loss in losses.items()}
+    rank = dist.get_rank()
     generator = torch.Generator('cpu').manual_seed(1_000_003 * seed + rank)
     levels: dict[str, list[int]] | None = None
     for batch in tqdm(batches, 'calibration', total, disable=rank > 0):
@@ -77,23 +76,58 @@ def calibrate(
             for rows in distiller.teacher_samples(
                 name, levels[name], CHUNK, inside
             ):
-                sketches[name].update(_project(rows, loss.weight))
+                projections = _project(rows, loss.weight)
+                for sketch in sketches[name].all:
+                    sketch.update(projections)
         distiller.records.empty()
     for name, loss in losses.items():
-        middle = _merged(sketches[name], len(loss.weight)).to(loss.bias)
-        dist.broadcast(middle)
-        if not middle.isfinite().all():
-            raise ConfigError(
-                f"{name}.bias: the teacher's features are not finite, or "
-                f"there are none; look at the teacher's weights and the images"
-            )
-        loss.set_bias(middle)
-        print_log(
-            f'calibration: {name} has {loss.bias_kind} bias from '
-            f'{sketches[name].count} samples'
+        _settle(name, loss, sketches[name])
+
+
+def _settle(name: str, loss: LSHLoss, sketches: 'Sketches') -> None:
+    """Set what a loss, by its name, takes from what all ranks have seen."""
+    middle, spread = _merged(sketches, loss)
+    if not (middle.isfinite().all() and spread.isfinite()):
+        raise ConfigError(
+            f"{name}.bias: the teacher's features are not finite, or there "
+            f"are none; look at the teacher's weights and the images"
+        )
+    size = middle.square().mean().sqrt()
+    if loss.std == 'features' and spread <= ALIKE * size:
+        raise ConfigError(
+            f"{name}.std: the teacher's features differ by only "
+            f'{spread.item():.1g} where they are {size.item():.1g}, so that '
+            f"nothing of the images is in them; look at the teacher's "
+            f'weights and the tap'
+        )
+    loss.calibrate(middle, spread)
+    print_log(sketches.describe(name, loss), 'current')
+
+
+class Sketches:
+    """What a loss wants to know of its projections."""
+
+    def __init__(self, loss: LSHLoss) -> None:
+        self.middle: Any = None
+        self.spread: SpreadSketch | None = None
+        if loss.bias_kind != 'zero':
+            self.middle = SKETCHES[loss.bias_kind](len(loss.weight))
+        if loss.std == 'features':
+            self.spread = SpreadSketch(len(loss.weight))
+        both = self.middle, self.spread
+        self.all: list[Any] = [x for x in both if x is not None]
+
+    def describe(self, name: str, loss: LSHLoss) -> str:
+        """What a loss, by its name, has got, in a line."""
+        ranks = dist.get_world_size()
+        has = [f'{loss.bias_kind} bias'] if self.middle else []
+        if self.spread:
+            has.append(f'std {loss.weight.std().item():.3g}')
+        return (
+            f'calibration: {name} has {" and ".join(has)} from '
+            f'{self.all[0].count} samples'
             + (' of this and other ranks' if ranks > 1 else '')
-            + f', ranks off by at most {sketches[name].rank_error():.2%}',
-            'current',
+            + f', ranks off by at most {self.all[0].rank_error():.2%}'
         )
 
 
@@ -126,7 +160,8 @@ def _draw_rois(
     if not all('gt_instances' in x for x in samples):
         raise ConfigError(
             'train_dataloader: gives images without gt_instances, around '
-            "which boxes are drawn for the bias; use bias='zero'"
+            "which the calibration draws boxes; use bias='zero', and a std "
+            "other than 'features'"
         )
     boxes = [get_box_tensor(x.gt_instances.bboxes) for x in samples]
     sizes = [tuple(x.img_shape[:2]) for x in samples]
@@ -154,14 +189,28 @@ def inside_images(
     return in_boxes(frames, size, image).view(-1, *size)
 
 
-def _merged(sketch: MeanSketch | MedianSketch, num_hashes: int) -> Tensor:
-    """The result over all ranks, on the first; else of no meaning."""
+def _merged(sketches: Sketches, loss: LSHLoss) -> tuple[Tensor, Tensor]:
+    """Middle, (K,), and spread, (), of a loss's projections on all ranks.
+
+    They are NaN where no rank has seen a sample.
+    """
     rank, ranks = dist.get_dist_info()
     for source in range(1, ranks):  # one after another, for the memory
-        parcel: list[Any] = [sketch if rank == source else None]
+        parcel: list[Any] = [sketches.all if rank == source else None]
         dist.broadcast_object_list(parcel, source)
         if rank == 0:
-            sketch.merge(parcel[0])
-    if rank or not sketch.count:
-        return torch.full((num_hashes,), torch.nan)
-    return sketch.result()
+            for sketch, other in zip(sketches.all, parcel[0], strict=True):
+                sketch.merge(other)
+    middle = torch.zeros_like(loss.bias)
+    spread = middle.new_ones(())
+    if rank == 0:
+        if not sketches.all[0].count:
+            spread.fill_(torch.nan)
+        else:
+            if sketches.middle:
+                middle.copy_(sketches.middle.result())
+            if sketches.spread:
+                spread.copy_(sketches.spread.spread(middle.cpu()))
+    dist.broadcast(middle)
+    dist.broadcast(spread)
+    return middle, spread

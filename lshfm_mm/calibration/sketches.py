@@ -40,6 +40,35 @@ class MeanSketch:
         return 0.0
 
 
+class SpreadSketch(MeanSketch):
+    """How far K streams lie from what is taken for their middles."""
+
+    def __init__(self, num_streams: int) -> None:
+        super().__init__(num_streams)
+        self.squares = torch.zeros_like(self.total)
+
+    def update(self, values: Tensor) -> None:
+        """Take in a batch of values, (K, n)."""
+        super().update(values)
+        self.squares += values.double().square().sum(dim=1).cpu()
+
+    def merge(self, other: 'MeanSketch') -> None:
+        """Take in all that another sketch has seen."""
+        super().merge(other)
+        assert isinstance(other, SpreadSketch)
+        self.squares += other.squares
+
+    def spread(self, middle: Tensor) -> Tensor:
+        """Root of the mean square distance of all values from middles, (K,).
+
+        Returns:
+            Tensor: float64, ().
+        """
+        middle = middle.double()
+        mean, square = self.result(), self.squares / self.count
+        return (square - 2 * middle * mean + middle.square()).mean().sqrt()
+
+
 class MedianSketch:
     """Quantile sketch of Munro and Paterson for K streams in lockstep.
 

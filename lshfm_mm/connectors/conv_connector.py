@@ -1,6 +1,7 @@
 """A connector of maps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmrazor.models.architectures.connectors.base_connector import (
     BaseConnector,
@@ -60,6 +61,12 @@ class ConvConnector(BaseConnector):
     def is_ready(self) -> bool:
         """Whether all widths are known."""
         return hasattr(self, 'convs')
+
+    @property
+    def out_width(self) -> int | None:
+        """Channels of the teacher; None where levels differ."""
+        first: Any = self.convs[0]
+        return None if self.per_level else first.out_channels
 
     @property
     def own(self) -> list[int]:

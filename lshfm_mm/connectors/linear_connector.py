@@ -47,6 +47,11 @@ class LinearConnector(BaseConnector):
         """Whether both widths are known."""
         return hasattr(self, 'linear')
 
+    @property
+    def out_width(self) -> int:
+        """Width of the teacher, where both are known."""
+        return self.linear.out_features
+
     def set_widths(
         self, student: list[int] | None, teacher: list[int] | None
     ) -> None:

@@ -204,7 +204,10 @@ class LSHFMDistiller(ConfigurableDistiller):
                 if isinstance(loss, FeatureL2Loss) and loss.window is None:
                     loss.window = window_of_layer(layer, tap.record)
                 if isinstance(loss, LSHLoss) and not loss.is_ready:
-                    set_projection(loss_name, loss, layer, tap.record)
+                    connector = self.connectors[name] if connected else None
+                    set_projection(
+                        loss_name, loss, layer, tap.record, connector
+                    )
         for name, loss in self.distill_losses.items():
             if isinstance(loss, LSHLoss) and not loss.is_ready:
                 entries = self.loss_forward_mappings.get(name, {}).values()
@@ -263,7 +266,7 @@ class LSHFMDistiller(ConfigurableDistiller):
             del logged[key]
 
     def uncalibrated(self) -> dict[str, LSHLoss]:
-        """Losses whose bias waits for the teacher's features, by name."""
+        """Losses that wait for the teacher's features, by name."""
         return {
             name: loss
             for name, loss in self.distill_losses.items()
@@ -318,8 +321,8 @@ class LSHFMDistiller(ConfigurableDistiller):
             if loss in losses:
                 return tap
         raise ConfigError(
-            f'{loss}.bias: only that of a loss at a tap can be calibrated; '
-            f"use taps, or bias='zero'"
+            f'{loss}: only a loss at a tap can be calibrated; use taps, or '
+            f"bias='zero' and a std other than 'features'"
         )
 
     def weight_keys(self) -> dict[str, str]:

@@ -127,12 +127,17 @@ def check_widths(
 
 
 def set_projection(
-    name: str, loss: LSHLoss, layer: nn.Module, record: str
+    name: str,
+    loss: LSHLoss,
+    layer: nn.Module,
+    record: str,
+    connector: nn.Module | None = None,
 ) -> None:
     """Draw the hash functions of a loss for what it gets of the teacher.
 
     Raises:
-        ConfigError: If neither the layer nor the config tells width and std.
+        ConfigError: If neither layer nor config, of a connector of ours to it
+            as well, tell width and std.
     """
     widths = widths_of(layer, record)
     if loss.feature_dim is None and widths and the_one(widths) is None:
@@ -142,13 +147,17 @@ def set_projection(
             f'for each level'
         )
     dim = loss.feature_dim or feature_dim(layer, record)
+    if dim is None and isinstance(connector, OURS):
+        dim = connector.out_width
     if dim is None:
         raise ConfigError(
             f'{name}.feature_dim: cannot be read off the teacher there; give '
             f'it'
         )
     std = loss.std
-    if not isinstance(std, int | float):
+    if std == 'features':
+        std = 1.0  # until it is calibrated
+    elif not isinstance(std, int | float):
         weights: list[Any] = [
             getattr(x, 'weight', None) for x in dict.fromkeys(layers_of(layer))
         ]
@@ -157,7 +166,7 @@ def set_projection(
         ):
             raise ConfigError(
                 f"{name}.std: 'teacher' needs a tap on the input of a class "
-                f'layer; give a number'
+                f"layer; take 'features'"
             )
         joined = torch.cat([x.detach().float().flatten() for x in weights])
         std = float(joined.std())

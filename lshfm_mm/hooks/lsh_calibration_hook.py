@@ -18,12 +18,13 @@ from .distillation import distillation_of
 
 @HOOKS.register_module()
 class LSHCalibrationHook(Hook):
-    """Sets the bias of LSH losses with ``bias='mean'`` or ``'median'``.
+    """Sets what LSH losses take from the teacher's features.
 
-    Before training the teacher sees the training images, in a dataloader of
-    its own: the random states and the order of the training data are as
-    without this hook. A run that is resumed keeps the bias of its
-    checkpoint.
+    That is the bias with ``bias='mean'`` or ``'median'``, and the std with
+    ``std='features'``. Before training the teacher sees the training images,
+    in a dataloader of its own: the random states and the order of the
+    training data are as without this hook. A run that is resumed keeps what
+    its checkpoint has.
 
     Args:
         num_batches (int, optional): How many batches the teacher sees, all
@@ -51,9 +52,7 @@ class LSHCalibrationHook(Hook):
         """Calibrate what is not calibrated yet."""
         model = distillation_of(self, runner)
         if not model.distiller.uncalibrated():
-            runner.logger.info(
-                'calibration: no loss waits for a bias, it is loaded or zero'
-            )
+            runner.logger.info('calibration: no loss waits for one')
             return
         if not isinstance(runner.cfg.get('train_dataloader'), Mapping):
             raise ConfigError(

@@ -17,6 +17,7 @@ from .functional import MODES, lsh_loss
 from .hashing import random_projection
 
 BIASES = ('zero', 'mean', 'median')
+STDS = ('teacher', 'features')
 
 
 @MODELS.register_module()
@@ -30,14 +31,16 @@ class LSHLoss(nn.Module):
     Args:
         feature_dim (int, optional): D. Defaults to the teacher's.
         num_hashes (int, optional): K. Defaults to ``4 * feature_dim``.
-        std (float | str): Standard deviation of the hash weights, or
-            'teacher' for that of the weights of the teacher's class layer.
+        std (float | str): Standard deviation of the hash weights;
+            'teacher': that of the weights of the teacher's class layer;
+            'features', for teachers without one: that at which the mean
+            square of the projections of the teacher's features is 1.
             Defaults to 'teacher'.
         bias (str): 'zero': the hyperplanes pass through the origin; 'mean'
             or 'median': through the middle of the teacher's features, so
-            that the codes of each hash function are balanced. For these
-            :class:`LSHCalibrationHook` must be among the ``custom_hooks``.
-            Defaults to 'zero'.
+            that the codes of each hash function are balanced. For these, as
+            for the std of 'features', :class:`LSHCalibrationHook` must be
+            among the ``custom_hooks``. Defaults to 'zero'.
         mode (str): 'bce', 'l1' or 'l2'. Defaults to 'bce'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
         seed (int): Seed of the hash weights. Defaults to 0.
@@ -58,6 +61,7 @@ class LSHLoss(nn.Module):
     weight: Tensor
     bias: Tensor
     bias_is: Tensor
+    std_is: Tensor
 
     def __init__(
         self,
@@ -74,8 +78,8 @@ class LSHLoss(nn.Module):
         for field, value in dims.items():
             if value is not None:
                 check_int(field, value)
-        if std != 'teacher':
-            check_positive('std', std, " or 'teacher'")
+        if std not in STDS:
+            check_positive('std', std, f' or one of {STDS}')
         check_choice('bias', bias, BIASES)
         check_choice('mode', mode, MODES)
         if bias != 'zero' and mode != 'bce':
@@ -94,8 +98,8 @@ class LSHLoss(nn.Module):
         self.mode = mode
         self.loss_weight = loss_weight
         self.seed = seed
-        if feature_dim is not None and isinstance(std, int | float):
-            self.set_projection(feature_dim, std)
+        if feature_dim is not None and std != 'teacher':
+            self.set_projection(feature_dim, 1)
 
     @property
     def is_ready(self) -> bool:
@@ -105,26 +109,37 @@ class LSHLoss(nn.Module):
     def set_projection(self, feature_dim: int, std: float) -> None:
         """Draw the hash functions, for D and std that the user left open."""
         dim = self.feature_dim or feature_dim
-        std = std if self.std == 'teacher' else float(self.std)
+        std = float(std if self.std in STDS else self.std)
         check_positive('std', std)
         num_hashes = self.num_hashes or 4 * dim
         weight = random_projection(num_hashes, dim, std, self.seed)
         self.register_buffer('weight', weight)
         self.register_buffer('bias', weight.new_zeros(num_hashes))
-        if self.bias_kind != 'zero':
-            # Saved, so that a checkpoint tells what its bias is.
-            kind = weight.new_zeros((), dtype=torch.int64)
-            self.register_buffer('bias_is', kind)
-            self.needs_calibration = True
+        # Saved, so that a checkpoint tells what its bias and std are.
+        for name, asked in (
+            ('bias_is', self.bias_kind != 'zero'),
+            ('std_is', self.std == 'features'),
+        ):
+            if asked:
+                kind = weight.new_zeros((), dtype=torch.int64)
+                self.register_buffer(name, kind)
+                self.needs_calibration = True
 
-    def set_bias(self, middle: Tensor) -> None:
-        """Move the hyperplanes to the middle of the teacher's projections.
+    def calibrate(self, middle: Tensor, spread: Tensor | float = 1.0) -> None:
+        """Move and scale the hash functions to the teacher's projections.
 
         Args:
-            middle (Tensor): Their mean or median, (K,).
+            middle (Tensor): Mean or median of the projections, (K,).
+            spread (Tensor): Root of their mean square distance from it, over
+                all samples and hash functions, (). For std='features' alone.
         """
         self.bias.copy_(-middle)
-        self.bias_is.fill_(BIASES.index(self.bias_kind))
+        if self.bias_kind != 'zero':
+            self.bias_is.fill_(BIASES.index(self.bias_kind))
+        if self.std == 'features':
+            self.weight /= spread
+            self.bias /= spread
+            self.std_is.fill_(STDS.index('features'))
         self.needs_calibration = False
 
     def _load_from_state_dict(
@@ -136,7 +151,10 @@ class LSHLoss(nn.Module):
             kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
             if kind != self.bias_kind:
                 self.bias.zero_()
-            self.needs_calibration = self.bias_kind not in ('zero', kind)
+            scaled = int(state_dict.get(f'{prefix}std_is', 0))
+            self.needs_calibration = self.bias_kind not in ('zero', kind) or (
+                self.std == 'features' and not scaled
+            )
 
     def forward(
         self,
@@ -152,9 +170,10 @@ class LSHLoss(nn.Module):
             )
         if self.needs_calibration:
             raise ConfigError(
-                f'LSHLoss.bias: is {self.bias_kind!r} and not calibrated; add '
-                f"dict(type='LSHCalibrationHook') to the custom_hooks of the "
-                f"config, or take bias='zero'"
+                f'LSHLoss: has bias={self.bias_kind!r} and std={self.std!r}, '
+                f"and is not calibrated; add dict(type='LSHCalibrationHook') "
+                f"to the custom_hooks of the config, or take bias='zero' and "
+                f"a std other than 'features'"
             )
         loss = lsh_loss(
             s_feature,

@@ -18,6 +18,19 @@ from .settings import split_source
 FEATURE_PARTS = ('backbone', 'neck')
 
 
+def head_sources(recorders: Mapping[str, Any]) -> dict[str, str]:
+    """Name of a recorder beyond the neck -> the layer that it records."""
+    return _beyond_neck({k: x.source for k, x in recorders.items()})
+
+
+def _beyond_neck(sources: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: source
+        for name, source in sources.items()
+        if source.split('.')[0] not in FEATURE_PARTS
+    }
+
+
 class FrozenTeacher:
     """A teacher, its images, how it computes and what of it runs.
 
@@ -76,11 +89,7 @@ class FrozenTeacher:
             )
         parts = {x.split('.')[0] for x in sources.values()}
         self._only_backbone = parts == {'backbone'}
-        self.head_sources = {
-            name: source
-            for name, source in sources.items()
-            if source.split('.')[0] not in FEATURE_PARTS
-        }
+        self.head_sources = _beyond_neck(sources)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
         """Share all: a copy of the host needs no second teacher."""

@@ -94,6 +94,9 @@ def load_teacher(
     state = weights_below(prefix, state)
     if prefix:
         checkpoint = f'{prefix}* of {checkpoint}'
+    if not own.keys() & state.keys():  # of a part, as timm's of a backbone
+        part = prefix_of(state, own)
+        state = {f'{part}{key}': value for key, value in state.items()}
     check_finite(field, checkpoint, state)
     fits = {
         key: value
