@@ -25,7 +25,7 @@ from ..distillers.taps import find_class
 from ..errors import ConfigError, check_arguments, check_bools
 from ..teachers.execution import TeacherExecution
 from ..teachers.host import TeacherHost
-from ..teachers.images import ImageConverter
+from ..teachers.images import ImageConverter, patch_of_teacher
 from ..teachers.loading import build_teacher
 from ..teachers.maps import TeacherMaps
 from ..utils.configs import model_config
@@ -53,6 +53,10 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         inherit (bool): Whether all of the student but its backbone starts
             from the teacher's weights, where name and shape agree. Defaults
             to False, as in the paper.
+        teacher_size (int | tuple, optional): To what the teacher's images
+            are resized: height and width; or an int, such as the patch of a
+            ViT, to the nearest multiple of which both go. Defaults to the
+            size that the student gets.
         teacher_precision (str, optional): 'float32', 'bfloat16' or
             'float16': what the teacher computes in, under autocast. Defaults
             to the student's.
@@ -84,6 +88,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         teacher_ckpt: str | None = None,
         teacher_strict: bool = True,
         inherit: bool = False,
+        teacher_size: int | Sequence[int] | None = None,
         teacher_precision: str | None = None,
         teacher_channels_last: bool = False,
         teacher_compile: bool = False,
@@ -115,7 +120,8 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         )
         del self._modules['teacher']
         preprocessors = self.data_preprocessor, self.teacher.data_preprocessor
-        self._images = ImageConverter(*preprocessors)
+        patch = patch_of_teacher(student, guest.model)
+        self._images = ImageConverter(*preprocessors, teacher_size, patch)
         self._execution = execution
         self._execution.prepare(self.teacher)
         self.inherit = inherit

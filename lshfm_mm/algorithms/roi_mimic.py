@@ -60,6 +60,11 @@ class RoIMimicDistill(FeatureMimicDistill):
         super().__init__(distiller=distiller, **kwargs)
         self.max_rois = max_rois
         self.seed = seed
+        if self._images.sides:
+            raise ConfigError(
+                'teacher_size: RoIMimicDistill gives the teacher boxes in '
+                "pixels of the student's images; remove it"
+            )
         self._record_rois()
 
     @torch.no_grad()

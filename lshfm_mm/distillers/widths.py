@@ -7,36 +7,69 @@ from typing import Any
 from mmrazor.models.task_modules import RecorderManager
 from torch import nn
 
-from ..connectors import ConvConnector, LinearConnector
+from ..connectors import (
+    ConvConnector,
+    LinearConnector,
+    ResampleConnector,
+    TokensToMap,
+)
 from ..errors import ConfigError, nearest
 from ..losses.lsh import LSHLoss
+from .connected import steps_at
 from .taps import RECORDS, Tap, the_one, width_of, widths_of, window_of_layer
 
 OURS = LinearConnector, ConvConnector
+KEEP_WIDTH = ResampleConnector, TokensToMap
 # 'input' and 'output' of a layer -> widths of its levels, if it tells.
 Widths = Mapping[str, list[int] | None]
 
 
 def check_connectors(
     connectors: Mapping[str, Any],
+    teacher_connectors: Mapping[str, Any],
     taps: Mapping[str, Any],
     long_form: Mapping[str, Any],
 ) -> None:
     """Raise ConfigError at a connector that no tap or long form uses."""
     mappings = (long_form.get('loss_forward_mappings') or {}).values()
     used = {x.get('connector') for y in mappings for x in y.values()}
-    for name in connectors:
-        if name not in taps and name not in used:
+    for field, given, known in (
+        ('connectors', connectors, {*taps, *used}),
+        ('teacher_connectors', teacher_connectors, {*taps}),
+    ):
+        for name in given:
+            if name not in known:
+                raise ConfigError(
+                    f'{field}: has {name!r}, which is none of the taps '
+                    f'{sorted(taps)}{nearest(name, taps)}'
+                )
+
+
+def check_teacher_connectors(
+    student: Mapping[str, nn.Module], teacher: Mapping[str, nn.Module]
+) -> None:
+    """Raise ConfigError at one that learns, or where both grids move."""
+    for name, connector in teacher.items():
+        if next(connector.parameters(), None) is not None:
             raise ConfigError(
-                f'connectors: has {name!r}, which is none of the taps '
-                f'{sorted(taps)}{nearest(name, taps)}'
+                f'teacher_connectors.{name}: has parameters, and a teacher '
+                f'that learns could make itself easy to mimic; put it into '
+                f'connectors'
+            )
+    for name in {*student, *teacher}:
+        steps = steps_at(student, name) + steps_at(teacher, name)
+        if sum(isinstance(x, ResampleConnector) for x in steps) > 1:
+            raise ConfigError(
+                f'connectors.{name}: has more than one ResampleConnector, '
+                f'with that of teacher_connectors; keep one, on the side '
+                f'whose maps shall move'
             )
 
 
-def set_connector(
+def set_connectors(
     name: str,
     tap: Tap,
-    connector: nn.Module,
+    steps: Sequence[nn.Module],
     student: Widths,
     teacher: nn.Module,
 ) -> None:
@@ -45,7 +78,13 @@ def set_connector(
     Raises:
         ConfigError: If the layers do not tell.
     """
-    if isinstance(connector, OURS) and not connector.is_ready:
+    waiting = [x for x in steps if isinstance(x, OURS) and not x.is_ready]
+    if len(waiting) > 1:
+        raise ConfigError(
+            f'connectors.{name}: the width between its connectors is not '
+            f'known; give all of their widths'
+        )
+    for connector in waiting:
         try:
             connector.set_widths(
                 student[tap.record],
@@ -81,7 +120,7 @@ def connector_config(
 def check_widths(
     name: str,
     tap: Tap,
-    connected: bool,
+    steps: Sequence[nn.Module],
     losses: Mapping[str, nn.Module],
     student: Widths,
     teacher: nn.Module,
@@ -93,7 +132,8 @@ def check_widths(
     """
     layer = teacher.get_submodule(tap.teacher)
     ours, theirs = student[tap.record], widths_of(layer, tap.record)
-    if not connected and ours and theirs and _differ(ours, theirs):
+    maps_width = not all(isinstance(x, KEEP_WIDTH) for x in steps)
+    if not maps_width and ours and theirs and _differ(ours, theirs):
         connector = connector_config(layer, ours, theirs)
         raise ConfigError(
             f'taps.{name}: the student is {_told(ours)} wide and the teacher '
@@ -101,7 +141,7 @@ def check_widths(
             f'{connector})'
         )
     classes = student['output'], widths_of(layer, 'output')
-    if tap.weights == 'correct' and classes[0] != classes[1]:
+    if 'correct' in tap.weights and classes[0] != classes[1]:
         raise ConfigError(
             f"taps.{name}.weights: 'correct' needs the same classes, but the "
             f'student has {_told(classes[0])} and the teacher '

@@ -39,7 +39,7 @@ class DataCheckHook(Hook):
         student = getattr(model, 'student', model)
         learns = getattr(model, 'calculate_student_loss', True)
         taps = getattr(getattr(model, 'distiller', None), 'taps', {})
-        if any(tap.weights == 'correct' for tap in taps.values()):
+        if any('correct' in tap.weights for tap in taps.values()):
             check_num_classes('teacher', model.teacher, dataset)
         check_num_classes('model', student, dataset, learns)
         evaluator = getattr(runner.val_loop, 'evaluator', None)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmdet.models import DetectionTransformer
 from mmengine.structures import BaseDataElement
 from mmrazor.models.task_modules.recorder import RecorderManager
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from .execution import skipped, unneeded_layers
 from .loading import FrozenTeacher
 
 FEATURE_PARTS = ('backbone', 'neck')
+ENCODER_PARTS = ('encoder', 'positional_encoding')  # of mmdet's DETRs
 
 
 class TeacherMaps:
@@ -32,6 +34,9 @@ class TeacherMaps:
         sources = {k: x.source for k, x in self._recorders.items()}
         parts = {x.split('.')[0] for x in sources.values()}
         self._only_backbone = parts == {'backbone'}
+        self._only_encoder = isinstance(
+            guest.model, DetectionTransformer
+        ) and parts <= {*FEATURE_PARTS, *ENCODER_PARTS}
         self.head_sources = {
             name: source
             for name, source in sources.items()
@@ -47,6 +52,13 @@ class TeacherMaps:
         """
         if not self.head_sources:
             self.extract(images)
+            return
+        if self._only_encoder:
+            teacher: Any = self._guest.model
+            inputs, _ = teacher.pre_transformer(
+                teacher.extract_feat(images), data_samples
+            )
+            teacher.forward_encoder(**inputs)
             return
         if self._guest.unneeded is None:
             self._guest.unneeded = self._unneeded(images, data_samples)
