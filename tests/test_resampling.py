@@ -1,0 +1,261 @@
+"""Maps of other strides and tokens, against explicit loops in float64."""
+
+import math
+from itertools import product
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmrazor.registry import MODELS
+from torch import nn
+
+from lshfm_mm.connectors import ResampleConnector, TokensToMap
+from lshfm_mm.distillers.connected import pair_by_size
+from lshfm_mm.errors import ConfigError
+
+from .test_detectors import PLAIN_L2
+from .test_properties import examples
+
+SIDE = st.integers(1, 9)
+OUT = dict(record='output')
+RESAMPLE = dict(type='ResampleConnector')
+TOKENS = dict(type='TokensToMap')
+
+
+def axis(old, new, mode):
+    """Weights of the old locations in each new one, row by row."""
+    rows = []
+    for i in range(new):
+        if mode == 'area':
+            first, last = i * old // new, -(-(i + 1) * old // new)
+            row = [float(first <= j < last) for j in range(old)]
+        else:  # a triangle as wide as the coarser of the two grids
+            centre, reach = (i + 0.5) * old / new, max(old / new, 1.0)
+            row = [
+                max(0.0, 1 - abs(j + 0.5 - centre) / reach) for j in range(old)
+            ]
+        rows.append([x / sum(row) for x in row])
+    return rows
+
+
+def resampled(maps, size, mode):
+    """Location by location, in Python's own floats; (B, C, *size)."""
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    height, width = (
+        axis(old, new, mode)
+        for old, new in zip(maps.shape[2:], size, strict=True)
+    )
+    out = []
+    for y, x in product(range(size[0]), range(size[1])):
+        terms = [
+            maps[:, :, j, i] * (height[y][j] * width[x][i])
+            for j, i in product(range(maps.shape[2]), range(maps.shape[3]))
+            if height[y][j] * width[x][i]
+        ]
+        out.append(sum(terms))
+    return torch.stack(out, dim=2).unflatten(2, tuple(size))
+
+
+@given(SIDE, SIDE, SIDE, SIDE, st.sampled_from(['bilinear', 'area']))
+@examples(60)
+def test_a_resampled_map_is_its_definition(h, w, height, width, mode):
+    x = torch.randn(2, 3, h, w, dtype=torch.float64, requires_grad=True)
+    found = ResampleConnector(mode).resample(x, (height, width))
+    expected = resampled(x, (height, width), mode)
+    close = dict(rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found, expected, **close)
+    way = torch.randn_like(found)
+    gradients = [
+        torch.autograd.grad((y * way).sum(), x, retain_graph=True)[0]
+        for y in (found, expected)
+    ]
+    torch.testing.assert_close(*gradients, **close)
+
+
+@given(
+    st.lists(st.integers(2, 40), min_size=1, max_size=5, unique=True),
+    st.lists(st.integers(2, 40), min_size=1, max_size=5, unique=True),
+)
+@examples(60)
+def test_pairs_are_in_order_and_each_level_has_one_at_most(ours, theirs):
+    ours, theirs = (sorted(x, reverse=True) for x in (ours, theirs))
+    pairs = pair_by_size(*([(x, x + 1) for x in y] for y in (ours, theirs)))
+    assert len(pairs) == min(len(ours), len(theirs))
+    for column in zip(*pairs, strict=True):
+        assert [*column] == sorted({*column})
+    for i, (s, t) in enumerate(pairs):  # no single move comes nearer
+        def apart(s, t):
+            return abs(math.log(ours[s] * (ours[s] + 1))
+                       - math.log(theirs[t] * (theirs[t] + 1)))
+        free_s = {*range(len(ours))} - {x for x, _ in pairs}
+        free_t = {*range(len(theirs))} - {x for _, x in pairs}
+        others = pairs[:i] + pairs[i + 1 :]
+        for other in [(x, t) for x in free_s] + [(s, x) for x in free_t]:
+            moved = sorted([*others, other])
+            if all(b > a for (_, a), (_, b) in zip(moved, moved[1:])):
+                assert apart(s, t) <= apart(*other) + 1e-12
+
+
+def test_a_stride_of_14_meets_that_of_16():
+    image = (800, 1344)
+    levels = [tuple(-(-x // s) for x in image) for s in (8, 16, 32, 64)]
+    patches = [tuple(x // 14 for x in image)]
+    assert pair_by_size(levels, patches) == [(1, 0)]
+    assert pair_by_size(patches, levels) == [(0, 1)]
+    assert pair_by_size(levels, levels[1:]) == [(1, 0), (2, 1), (3, 2)]
+
+
+class Neck(nn.Module):
+    """Gives the maps that it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.neck = nn.Identity()
+
+    def forward(self, maps):
+        return self.neck(maps)
+
+
+class Patches(nn.Module):
+    """A ViT without layers: patches, behind some tokens of no place."""
+
+    def __init__(self, patch, width, extra):
+        super().__init__()
+        self.extra = extra
+        self.projection = nn.Conv2d(3, width, patch, patch)
+        self.norm = nn.Identity()
+
+    def forward(self, image):
+        tokens = self.projection(image).flatten(2).transpose(1, 2)
+        front = tokens.mean(dim=1, keepdim=True).expand(-1, self.extra, -1)
+        return self.norm(torch.cat([front, tokens], dim=1))
+
+
+def distiller_of(student, teacher, tap, losses=(PLAIN_L2,), **more):
+    distiller = MODELS.build(
+        dict(
+            _scope_='mmrazor',
+            type='LSHFMDistiller',
+            taps=dict(fpn=dict(tap, **OUT)),
+            losses=dict(fpn=[*losses]),
+            **{k: v and dict(fpn=v) for k, v in more.items()},
+        )
+    ).double()
+    distiller.prepare_from_student(student)
+    distiller.prepare_from_teacher(teacher)
+    return distiller
+
+
+def annotated(shapes):
+    return [
+        SimpleNamespace(metainfo=dict(img_shape=x), img_shape=x)
+        for x in shapes
+    ]
+
+
+def run(distiller, student, teacher, image, shapes):
+    with distiller.student_recorders, distiller.teacher_recorders:
+        student[0](*student[1:])
+        teacher[0](*teacher[1:])
+    return distiller.compute_distill_losses(annotated(shapes), image)
+
+
+def loop(pairs, image, shapes, inside):
+    """L2 of pairs of maps, location by location."""
+    total = 0.0
+    for ours, theirs in pairs:
+        images, _, height, width = ours.shape
+        means = []
+        for i in range(images):
+            places = [
+                (y, x)
+                for y, x in product(range(height), range(width))
+                if not inside
+                or (
+                    (y + 0.5) * image[0] / height < shapes[i][0]
+                    and (x + 0.5) * image[1] / width < shapes[i][1]
+                )
+            ]
+            if places:
+                each = [
+                    (ours[i, :, y, x] - theirs[i, :, y, x]).square().mean()
+                    for y, x in places
+                ]
+                means.append(sum(each) / len(each))
+        total = total + sum(means) / max(len(means), 1)
+    return total
+
+
+@st.composite
+def batches(draw):
+    """An image, what of it each of two images fills, and seeded numbers."""
+    image = draw(st.sampled_from([(28, 28), (56, 42), (14, 70)]))
+    shapes = [
+        (draw(st.integers(1, image[0])), draw(st.integers(1, image[1])))
+        for _ in range(2)
+    ]
+    torch.manual_seed(draw(st.integers(0, 999)))
+    return image, shapes
+
+
+@given(
+    batches(),
+    st.integers(0, 5),
+    st.sampled_from(['student', 'teacher']),
+    st.sampled_from(['bilinear', 'area']),
+    st.booleans(),
+)
+@examples(40)
+def test_tokens_of_a_vit_beside_a_pyramid(batch, extra, moved, mode, inside):
+    """Values and gradients; padding counts unless it must not."""
+    image, shapes = batch
+    maps = [
+        torch.randn(2, 5, -(-image[0] // s), -(-image[1] // s)).double()
+        for s in (7, 20)
+    ]
+    maps = [x.requires_grad_() for x in maps]
+    student, teacher = Neck(), Patches(14, 5, extra).double()
+    resampler = dict(RESAMPLE, mode=mode)
+    distiller = distiller_of(
+        student,
+        teacher,
+        dict(
+            student='neck',
+            teacher='norm',
+            weights='inside' if inside else 'uniform',
+        ),
+        connectors=resampler if moved == 'student' else None,
+        teacher_connectors=[TOKENS]
+        + ([resampler] if moved == 'teacher' else []),
+    )
+    pixels = torch.randn(2, 3, *image).double()
+    found = run(distiller, (student, maps), (teacher, pixels), image, shapes)
+    (found,) = found.values()
+    grid = teacher.projection(pixels).detach()
+    place = 0  # of the level with the nearest size
+    places = [math.prod(x.shape[2:]) for x in (*maps, grid)]
+    if abs(math.log(places[1] / places[2])) < abs(
+        math.log(places[0] / places[2])
+    ):
+        place = 1
+    if moved == 'student':
+        pair = resampled(maps[place], grid.shape[2:], mode), grid
+    else:
+        pair = maps[place], resampled(grid, maps[place].shape[2:], mode)
+    expected = loop([pair], image, shapes, inside)
+    if not isinstance(expected, torch.Tensor):  # no centre lies inside
+        assert found == 0
+        return
+    close = dict(rtol=1e-6, atol=1e-9)  # weights are float32
+    torch.testing.assert_close(found, expected, **close)
+    gradients = [
+        torch.autograd.grad(x, maps, retain_graph=True, allow_unused=True)
+        for x in (found, expected)
+    ]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, **close)
