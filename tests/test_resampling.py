@@ -1,7 +1,7 @@
 """Maps of other strides and tokens, against explicit loops in float64."""
 
 import math
-from itertools import product
+from itertools import combinations, product
 from types import SimpleNamespace
 
 import pytest
@@ -86,17 +86,16 @@ def test_pairs_are_in_order_and_each_level_has_one_at_most(ours, theirs):
     assert len(pairs) == min(len(ours), len(theirs))
     for column in zip(*pairs, strict=True):
         assert [*column] == sorted({*column})
-    for i, (s, t) in enumerate(pairs):  # no single move comes nearer
-        def apart(s, t):
-            return abs(math.log(ours[s] * (ours[s] + 1))
-                       - math.log(theirs[t] * (theirs[t] + 1)))
-        free_s = {*range(len(ours))} - {x for x, _ in pairs}
-        free_t = {*range(len(theirs))} - {x for _, x in pairs}
-        others = pairs[:i] + pairs[i + 1 :]
-        for other in [(x, t) for x in free_s] + [(s, x) for x in free_t]:
-            moved = sorted([*others, other])
-            if all(b > a for (_, a), (_, b) in zip(moved, moved[1:])):
-                assert apart(s, t) <= apart(*other) + 1e-12
+
+    def apart(s, t):
+        areas = [x * (x + 1) for x in (ours[s], theirs[t])]
+        return abs(math.log(areas[0]) - math.log(areas[1]))
+
+    ways = product(
+        *(combinations(range(len(x)), len(pairs)) for x in (ours, theirs))
+    )
+    least = min(sum(map(apart, *way)) for way in ways)
+    assert sum(apart(*x) for x in pairs) == pytest.approx(least, abs=1e-12)
 
 
 def test_a_stride_of_14_meets_that_of_16():
@@ -259,3 +258,256 @@ def test_tokens_of_a_vit_beside_a_pyramid(batch, extra, moved, mode, inside):
         assert (ours is None) == (theirs is None)
         if ours is not None:
             torch.testing.assert_close(ours, theirs, **close)
+
+
+@given(batches(), st.integers(1, 6), st.integers(1, 6), st.booleans())
+@examples(25)
+def test_connectors_one_after_another(batch, ours, theirs, first):
+    """A convolution before or behind, and a linear layer before tokens."""
+    image, shapes = batch
+    maps = [torch.randn(2, ours, 4, 3).double().requires_grad_()]
+    teacher = Patches(14, theirs, 2).double()
+    pixels = torch.randn(2, 3, *image).double()
+    grid = teacher.projection(pixels).detach()
+    conv = dict(type='ConvConnector', in_channels=ours, out_channels=theirs)
+    steps = [conv, RESAMPLE] if first else [RESAMPLE, conv]
+    student = Neck()
+    distiller = distiller_of(
+        student,
+        teacher,
+        dict(student='neck', teacher='norm'),
+        connectors=steps,
+        teacher_connectors=TOKENS,
+    )
+    (layer,) = distiller.connectors['fpn'][0 if first else 1].convs
+    found = run(distiller, (student, maps), (teacher, pixels), image, shapes)
+    moved = resampled(maps[0], grid.shape[2:], 'bilinear')
+    mapped = torch.einsum('oi,nihw->nohw', layer.weight[..., 0, 0], moved)
+    mapped = mapped + layer.bias[:, None, None]
+    expected = loop([(mapped, grid)], image, shapes, False)
+    torch.testing.assert_close(
+        found['loss_fpn_featurel2'], expected, rtol=1e-6, atol=1e-9
+    )
+    expected.backward()
+    assert layer.weight.grad.any()
+
+
+def test_a_student_of_tokens_behind_a_linear_layer():
+    torch.manual_seed(0)
+    student, teacher = Patches(14, 4, 1).double(), Neck()
+    pixels = torch.randn(2, 3, 28, 42).double()
+    maps = [torch.randn(2, 6, 2, 3).double()]
+    linear = dict(type='LinearConnector', in_features=4, out_features=6)
+    distiller = distiller_of(
+        student,
+        teacher,
+        dict(student='norm', teacher='neck', weights='inside'),
+        losses=[dict(type='LSHLoss', feature_dim=6, std=0.5), PLAIN_L2],
+        connectors=[linear, TOKENS],
+    )
+    shapes = [(28, 42), (28, 20)]  # of the second, two columns of centres
+    found = run(
+        distiller, (student, pixels), (teacher, maps), (28, 42), shapes
+    )
+    layer = distiller.connectors['fpn'][0].linear
+    grid = student.projection(pixels)
+    mapped = torch.einsum('oi,nihw->nohw', layer.weight, grid)
+    mapped = mapped + layer.bias[:, None, None]
+    expected = loop([(mapped, maps[0])], (28, 42), shapes, True)
+    close = dict(rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found['loss_fpn_featurel2'], expected, **close)
+    lsh = distiller.distill_losses['loss_fpn_lsh']
+    total = 0.0
+    for i, columns in enumerate((3, 1)):
+        each = []
+        for y, x in product(range(2), range(columns)):
+            sides = [
+                lsh.weight @ z[i, :, y, x] + lsh.bias
+                for z in (mapped, maps[0])
+            ]
+            sign = torch.where(sides[1] > 0, 1.0, -1.0)
+            each.append((1 + (-sign * sides[0]).exp()).log().mean())
+        total = total + sum(each) / len(each) / 2
+    torch.testing.assert_close(found['loss_fpn_lsh'], total, **close)
+
+
+def test_tokens_without_a_grid_are_samples():
+    torch.manual_seed(0)
+    student, teacher = (Patches(14, 4, x).double() for x in (2, 2))
+    distiller = distiller_of(
+        student,
+        teacher,
+        dict(layer='norm'),
+        losses=[dict(type='LSHLoss', feature_dim=4, std=0.5), PLAIN_L2],
+    )
+    pixels = torch.randn(2, 3, 28, 28).double()
+    image = (28, 28)
+    found = run(
+        distiller, (student, pixels), (teacher, pixels), image, [image] * 2
+    )
+    ours, theirs = student(pixels), teacher(pixels)
+    assert ours.shape == (2, 2 + 4, 4)
+    expected = (ours - theirs).square().mean()
+    torch.testing.assert_close(found['loss_fpn_featurel2'], expected)
+    assert found['loss_fpn_lsh'].isfinite()
+
+
+def at_tap(student, teacher, tap, maps, **more):
+    """Losses of what two models without layers get."""
+    distiller = distiller_of(student, teacher, tap, **more)
+    image = (28, 28)
+    return run(
+        distiller, (student, maps[0]), (teacher, maps[1]), image, [image] * 2
+    )
+
+
+MAPS = [torch.randn(2, 4, 4, 4).double()]
+ROWS = [torch.randn(2, 4).double()]
+PIXELS = torch.randn(2, 3, 28, 28).double()
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (
+            lambda: ResampleConnector('cubic'),
+            "ResampleConnector.mode: must be one of ('bilinear', 'area'), but",
+        ),
+        (
+            lambda: TokensToMap(-1),
+            'TokensToMap.num_extra_tokens: must be an int >= 0, but got -1',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Neck(),
+                dict(layer='neck'),
+                (MAPS, ROWS),
+                connectors=RESAMPLE,
+            ),
+            'taps.fpn: ResampleConnector takes maps (B, C, H, W), but got (2, '
+            '4); put TokensToMap before it',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Patches(14, 4, 3).double(),
+                dict(student='neck', teacher='norm'),
+                (MAPS, PIXELS),
+                teacher_connectors=dict(TOKENS, num_extra_tokens=1),
+            ),
+            'TokensToMap: the layer gives 7 tokens, its model has 2 x 2 '
+            'places, and num_extra_tokens is 1; leave that out, or set grid',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Patches(14, 4, 3).double(),
+                dict(student='neck', teacher='projection'),
+                (MAPS, PIXELS),
+                teacher_connectors=TOKENS,
+            ),
+            'TokensToMap: takes tokens, (B, L, C), but the layer gives (2, 4, '
+            '2, 2); remove it',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Neck(),
+                dict(layer='neck'),
+                (MAPS, MAPS),
+                connectors=TOKENS,
+            ),
+            'TokensToMap.grid: cannot be found for the tap fpn, Neck cuts no '
+            'image into patches; give the layer',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Patches(14, 4, 3).double(),
+                dict(student='neck', teacher='norm'),
+                (MAPS, PIXELS),
+                teacher_connectors=dict(TOKENS, grid='projektion'),
+            ),
+            "taps.grid of fpn: the teacher has no layer 'projektion'; did you "
+            "mean 'projection'?",
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Neck(),
+                dict(layer='neck'),
+                (MAPS, MAPS),
+                teacher_connectors=dict(type='LinearConnector'),
+            ),
+            'teacher_connectors.fpn: has parameters, and a teacher that',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Neck(),
+                dict(layer='neck'),
+                (MAPS, MAPS),
+                teacher_connectors=dict(
+                    type='ConvConnector', in_channels=4, out_channels=4
+                ),
+            ),
+            'teacher_connectors.fpn: has parameters, and a teacher that '
+            'learns could make itself easy to mimic; put it into connectors',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Neck(),
+                dict(layer='neck'),
+                (MAPS, MAPS),
+                connectors=RESAMPLE,
+                teacher_connectors=[RESAMPLE],
+            ),
+            'connectors.fpn: has more than one ResampleConnector, with that '
+            'of teacher_connectors; keep one',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Neck(),
+                dict(layer='neck'),
+                (MAPS, MAPS),
+                connectors=[
+                    dict(type='LinearConnector'),
+                    dict(type='ConvConnector'),
+                ],
+            ),
+            'connectors.fpn: the width between its connectors is not known; '
+            'give all of their widths',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Neck(),
+                dict(layer='neck', weights='inside'),
+                (ROWS, ROWS),
+            ),
+            "taps.fpn.weights: 'inside' weighs locations of maps, but the "
+            'features are (2, 4); put TokensToMap on both sides',
+        ),
+        (
+            lambda: at_tap(
+                Neck(),
+                Neck(),
+                dict(layer='neck'),
+                ([torch.randn(2, 4, 4).double()], MAPS),
+                connectors=dict(
+                    type='ConvConnector', in_channels=4, out_channels=4
+                ),
+            ),
+            'ConvConnector: takes maps, (B, C, H, W), but got (2, 4, 4); take '
+            'LinearConnector',
+        ),
+    ],
+)
+def test_what_cannot_be_connected_is_one_line(make, message):
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert str(error.value).startswith(message)
+    assert '\n' not in str(error.value)

@@ -83,9 +83,11 @@ class LevelPairs:
         students, teachers, pairs = self.connected.of(
             name, (students, teachers)
         )
+        how = 'are of the nearest size'
         if pairs is None:
+            how = 'have the same stride in both models'
             pairs = self._pair(name, students, teachers)
-        self._check_pairs(name, students, teachers, pairs)
+        self._check_pairs(name, students, teachers, pairs, how)
         levels = []
         for s_index, t_index in pairs:
             s_feature, t_feature = (
@@ -136,6 +138,7 @@ class LevelPairs:
         students: list[Tensor],
         teachers: list[Tensor],
         pairs: Pairs,
+        how: str,
     ) -> None:
         """Raise at a convolution without a partner; tell what is left out."""
         shapes = [[tuple(x.shape) for x in y] for y in (students, teachers)]
@@ -162,9 +165,8 @@ class LevelPairs:
             ]
             if lost:
                 print_log(
-                    f'taps.{name}: {len(pairs)} levels have the same stride '
-                    f'in both models; without a partner, and not mimicked: '
-                    f'{"; ".join(lost)}',
+                    f'taps.{name}: {len(pairs)} levels {how}; without a '
+                    f'partner, and not mimicked: {"; ".join(lost)}',
                     'current',
                     level=30,
                 )

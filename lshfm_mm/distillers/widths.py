@@ -50,7 +50,8 @@ def check_teacher_connectors(
 ) -> None:
     """Raise ConfigError at one that learns, or where both grids move."""
     for name, connector in teacher.items():
-        if next(connector.parameters(), None) is not None:
+        ours = any(isinstance(x, OURS) for x in steps_at(teacher, name))
+        if ours or next(connector.parameters(), None) is not None:
             raise ConfigError(
                 f'teacher_connectors.{name}: has parameters, and a teacher '
                 f'that learns could make itself easy to mimic; put it into '
