@@ -271,7 +271,7 @@ def check_sources(owner: str, model: nn.Module, manager: Any) -> None:
     layers = dict(model.named_modules(remove_duplicate=False))
     first = {layer: name for name, layer in model.named_modules()}
     for name, recorder in manager.recorders.items():
-        if not type(recorder).__name__.startswith('Module'):
+        if not isinstance(recorder, ModuleOutputsRecorder):
             continue
         if recorder.source not in layers:
             raise ConfigError(
