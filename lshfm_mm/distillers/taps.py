@@ -301,6 +301,6 @@ def check_matched(taps: Mapping[str, Tap], owner: str, model: Any) -> None:
             raise ConfigError(
                 f'taps.{name}: {source!r} of the {owner}, a '
                 f'{type(model).__name__}, sees queries, and those of two '
-                f'models do not match one by one; tap its backbone, neck'
-                + ('' if 'encoder' not in placed else ' or encoder')
+                f'models do not match one by one; tap its '
+                f'{", ".join(placed[:-1])} or {placed[-1]}'
             )
