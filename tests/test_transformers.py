@@ -1,6 +1,7 @@
 """Vision transformers and DETRs as teachers, in whole trainings on shapes."""
 
 import copy
+import re
 from itertools import product
 from pathlib import Path
 
@@ -474,3 +475,32 @@ def test_make_config_pairs_the_encoders_of_detrs(tmp_path):
     assert distiller.taps == dict(memory=dict(MEMORY, normalize=True))
     tokens = dict(memory=TOKENS)
     assert distiller.connectors == distiller.teacher_connectors == tokens
+
+
+def test_the_config_on_the_page_mimics(tmp_path, monkeypatch, batch):
+    """A ViT of DINOv2's own width and patch; shallow, to be quick."""
+    page = Path(__file__).parent.parent / 'docs/connectors.md'
+    blocks = re.findall(r'```python\n(.*?)```', page.read_text('utf-8'), re.S)
+    monkeypatch.chdir(tmp_path)
+    Path('from_dinov2.py').write_text(blocks[0], 'utf-8')
+    cfg = Config.fromfile('from_dinov2.py').model
+    small = dict(VisionTransformer.arch_zoo['dinov2-small'], num_layers=1)
+    monkeypatch.setitem(VisionTransformer.arch_zoo, 'dinov2-small', small)
+    cfg.architecture.backbone.init_cfg = None
+    state = built(cfg.teacher).state_dict()
+    torch.save(dict(state_dict=state), 'dinov2.pth')
+    model = MODELS.build(cfg)
+    loss = losses_of(model, batch)['distill.loss_fpn_relativel2']
+    assert loss.isfinite() and loss > 0
+    # The other block, on two DETRs.
+    scope = {}
+    exec(blocks[1], scope)
+    config = dict(
+        _scope_='mmrazor',
+        type='FeatureMimicDistill',
+        architecture=detr('detr', 4),
+        teacher=built(detr('detr', 8)),
+        distiller=scope['distiller'],
+    )
+    losses = losses_of(MODELS.build(config), batch)
+    assert losses['distill.loss_memory_relativel2'] > 0
