@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mmdet.registry import MODELS as MMDET_MODELS
 from mmrazor.registry import MODELS
 from torch import nn
 
@@ -15,7 +16,7 @@ from lshfm_mm.connectors import ResampleConnector, TokensToMap
 from lshfm_mm.distillers.connected import pair_by_size
 from lshfm_mm.errors import ConfigError
 
-from .test_detectors import PLAIN_L2
+from .test_detectors import PLAIN_L2, losses_of, retinanet
 from .test_properties import examples
 
 SIDE = st.integers(1, 9)
@@ -511,3 +512,73 @@ def test_what_cannot_be_connected_is_one_line(make, message):
         make()
     assert str(error.value).startswith(message)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('moved', ['student', 'teacher'])
+def test_what_counts_follows_its_place_to_the_other_grid(batch, moved):
+    """Locations that the student ignores, and the teacher's confidence."""
+    field = 'connectors' if moved == 'student' else 'teacher_connectors'
+    teacher = MMDET_MODELS.build(retinanet(4))
+    student = retinanet(4)
+    student.train_cfg.assigner.update(neg_iou_thr=0.02, pos_iou_thr=0.3)
+    model = MODELS.build(
+        dict(
+            _scope_='mmrazor',
+            type='FeatureMimicDistill',
+            architecture=student,
+            teacher=teacher,
+            teacher_size=(96, 128),
+            distiller=dict(
+                type='LSHFMDistiller',
+                taps=dict(
+                    cls=dict(
+                        layer='bbox_head.retina_cls',
+                        weights=['inside', 'confidence'],
+                    )
+                ),
+                losses=dict(cls=[PLAIN_L2]),
+                **{field: dict(cls=RESAMPLE)},
+            ),
+        )
+    )
+    seen = []
+
+    def look(values, compared):
+        records = model.distiller.records
+        seen.append((compared['cls'], records.labels('cls')))
+        seen.append(records.logits('cls'))
+
+    model.distiller.observers.append(look)
+    losses_of(model.train(), batch)
+    (observed, labels), logits = seen
+    own = [8, 4, 2, 1, 1]
+    raw = []
+    for level, (_, counts), scores, size in zip(
+        observed.levels, labels, logits, own, strict=True
+    ):
+        shape = level.student.shape[2:]
+        if size > 1:  # of 1 px are both
+            assert (tuple(shape) == (size, size)) == (moved == 'teacher')
+        valid = counts.view(2, size, size, -1).amax(dim=3) > 0
+        best = scores.sigmoid().amax(dim=1)
+        weights = torch.zeros(2, *shape, dtype=torch.float64)
+        for y, x in product(*map(range, shape)):
+            places = [
+                (
+                    int((y + 0.5) * z.shape[1] / shape[0]),
+                    int((x + 0.5) * z.shape[2] / shape[1]),
+                )
+                for z in (valid, best)
+            ]
+            for i in range(2):
+                weights[i, y, x] = float(valid[(i, *places[0])]) * float(
+                    best[(i, *places[1])]
+                )
+        raw.append(weights)
+    assert any((x == 0).any() for x in raw)  # something is ignored
+    for i in range(2):
+        total = sum(x[i].sum() for x in raw)
+        for found, expected in zip(observed.weights, raw, strict=True):
+            torch.testing.assert_close(
+                found[i].double(), expected[i] / total / 2
+            )
