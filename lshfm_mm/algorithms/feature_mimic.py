@@ -7,20 +7,19 @@
 4. The distiller compares the records.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from mmrazor.models.algorithms import SingleTeacherDistill
-from mmrazor.models.task_modules.recorder import RecorderManager
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..distillers.lshfm_distiller import LSHFMDistiller
+from ..distillers.records import continued
 from ..distillers.taps import find_class
 from ..errors import ConfigError, check_arguments, check_bools
 from ..teachers.execution import TeacherExecution
@@ -170,7 +169,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         with recorders:
             maps = self._teacher_maps(batch_inputs, data_samples)
         losses = self._run_student(batch_inputs, data_samples)
-        with _continued(recorders):
+        with continued(recorders):
             rows = self._teacher_head(maps)
         del maps
         all_ran = self._all_ran()
@@ -342,14 +341,3 @@ def _check_distiller(distiller: Mapping[str, Any]) -> None:
             f'distiller.type: must be LSHFMDistiller, but got '
             f'{distiller.get("type")!r}; it takes the same arguments'
         )
-
-
-@contextmanager
-def _continued(manager: RecorderManager) -> Iterator[None]:
-    """Record on, beside what is recorded already."""
-    recorders = manager.recorders.values()
-    before = [list(recorder.data_buffer) for recorder in recorders]
-    with manager:
-        for recorder, records in zip(recorders, before, strict=True):
-            recorder.data_buffer.extend(records)
-        yield

@@ -97,12 +97,8 @@ class LSHFMDistiller(ConfigurableDistiller):
         **kwargs: Any,
     ) -> None:
         check_arguments('distiller', type(self), kwargs)
-        given = dict(
-            taps=taps,
-            losses=losses,
-            connectors=connectors,
-            teacher_connectors=teacher_connectors,
-        )
+        given = dict(taps=taps, losses=losses, connectors=connectors)
+        given['teacher_connectors'] = teacher_connectors
         for field, value in given.items():
             if not isinstance(value or {}, Mapping):
                 raise ConfigError(

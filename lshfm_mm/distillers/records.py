@@ -5,7 +5,8 @@ labels that the student's own loss gets there, of the teacher's logits, of the
 places of tokens, and of the student's RoIs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mmrazor.models.task_modules import RecorderManager
@@ -171,6 +172,17 @@ class Records:
             self.calls(x['recorder']) for x in entries if x['from_student']
         ]
         return [x for x in tree_leaves(calls) if isinstance(x, Tensor)]
+
+
+@contextmanager
+def continued(manager: RecorderManager) -> Iterator[None]:
+    """Record on, beside what is recorded already."""
+    recorders = manager.recorders.values()
+    before = [list(recorder.data_buffer) for recorder in recorders]
+    with manager:
+        for recorder, records in zip(recorders, before, strict=True):
+            recorder.data_buffer.extend(records)
+        yield
 
 
 def logits_recorder(tap: str) -> str:
