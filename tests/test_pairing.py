@@ -335,7 +335,10 @@ def test_the_papers_loss_of_classifiers_is_correct_only(tmp_path):
     ('kwargs', 'message'),
     [
         (dict(tap='roi'), 'RetinaNet has no class layer that reads RoIs'),
-        (dict(tap='rio'), "tap: must be one of ('roi', 'dense', 'memory', 'fpn'"),
+        (
+            dict(tap='rio'),
+            "tap: must be one of ('roi', 'dense', 'memory', 'fpn'",
+        ),
         (dict(loss='kd'), "loss: must be one of ('recommended', "),
         (dict(teacher_ckpt=None), 'teacher_ckpt: is not given, and'),
         (dict(beta=float('nan')), 'loss_weight: must be a finite number'),
