@@ -335,7 +335,10 @@ def test_the_papers_loss_of_classifiers_is_correct_only(tmp_path):
     ('kwargs', 'message'),
     [
         (dict(tap='roi'), 'RetinaNet has no class layer that reads RoIs'),
-        (dict(tap='rio'), "tap: must be one of ('roi', 'dense', 'fpn', 'poo"),
+        (
+            dict(tap='rio'),
+            "tap: must be one of ('roi', 'dense', 'memory', 'fpn'",
+        ),
         (dict(loss='kd'), "loss: must be one of ('recommended', "),
         (dict(teacher_ckpt=None), 'teacher_ckpt: is not given, and'),
         (dict(beta=float('nan')), 'loss_weight: must be a finite number'),
@@ -444,14 +447,32 @@ def test_a_config_that_cannot_be_read_is_one_line(tmp_path):
         assert '\n' not in message
 
 
-def test_models_without_anything_in_common_are_refused(write):
+def stride4():
+    """A teacher whose neck gives the finest map alone."""
     teacher = faster(8)
     teacher.neck.update(num_outs=1, end_level=0)
+    return teacher
+
+
+def test_models_without_anything_in_common_are_refused(write):
+    teacher = stride4()
+    teacher.neck.out_channels = [16]
+    del teacher.neck
     with pytest.raises(ConfigError) as error:
         write(teacher, retinanet(4))
-    assert 'fpn: strides differ, [8, 16, 32, 64, 128] and [4]' in str(
-        error.value
-    )
+    assert 'fpn: FasterRCNN has no neck that gives maps' in str(error.value)
+
+
+def test_necks_without_a_common_stride_meet_on_the_coarser_grid(write, batch):
+    resample = dict(type='ResampleConnector')
+    distiller = write(stride4(), retinanet(4)).model.distiller
+    assert distiller.teacher_connectors == dict(fpn=resample)
+    assert 'connectors' not in distiller
+    cfg = write(retinanet(4, neck=8), stride4(), force=True)
+    assert cfg.model.distiller.connectors.fpn == [
+        resample,
+        dict(type='ConvConnector', in_channels=16, out_channels=8),
+    ]
 
 
 def test_a_config_is_not_overwritten_unless_forced(write):

@@ -52,6 +52,10 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
             starts from the teacher's weights, where name and shape agree; of
             several teachers the name of one. Defaults to False, as in the
             paper.
+        teacher_size (int | tuple, optional): To what the teacher's images
+            are resized: height and width; or an int, such as the patch of a
+            ViT, to the nearest multiple of which both go. Defaults to the
+            size that the student gets.
         teacher_precision (str, optional): 'float32', 'bfloat16' or
             'float16': what the teacher computes in, under autocast. Defaults
             to the student's.
@@ -60,8 +64,9 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         teacher_compile (bool): Whether the teacher's backbone is compiled by
             ``torch.compile``. Defaults to False.
         teachers (dict, optional): Several teachers in place of the one above:
-            name -> dict with ``model``, ``ckpt``, ``strict``, ``precision``,
-            ``channels_last`` and ``compile``, each as it is for the one.
+            name -> dict with ``model``, ``ckpt``, ``strict``, ``size``,
+            ``precision``, ``channels_last`` and ``compile``, each as it is
+            for the one.
             Layers of a teacher ``a`` are named as in ``'a:neck'``.
         student_trainable (bool | list[str]): The parts of the student that
             are trained, such as ``['neck']``; the rest is frozen and in eval
@@ -87,6 +92,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         teacher_ckpt: str | None = None,
         teacher_strict: bool = True,
         inherit: bool | str = False,
+        teacher_size: int | Sequence[int] | None = None,
         teacher_precision: str | None = None,
         teacher_channels_last: bool = False,
         teacher_compile: bool = False,
@@ -105,6 +111,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
                 teacher=teacher,
                 teacher_ckpt=teacher_ckpt,
                 teacher_strict=teacher_strict,
+                teacher_size=teacher_size,
                 teacher_precision=teacher_precision,
                 teacher_channels_last=teacher_channels_last,
                 teacher_compile=teacher_compile,
@@ -127,7 +134,7 @@ class FeatureMimicDistill(StudentProxy, TeacherHost, SingleTeacherDistill):
         del self._modules['teacher']
         recorders = self.distiller.teacher_recorders.recorders
         for guest in self.teachers.values():
-            guest.prepare(self.data_preprocessor, recorders)
+            guest.prepare(student, self.data_preprocessor, recorders)
         self.inherit = inherit
         self.student_origins: list[str] = []
         self.student_random: list[str] = []

@@ -176,6 +176,12 @@ class RoIMimicDistill(FeatureMimicDistill):
             sources = teacher.head_sources
             if sources and hasattr(teacher.model, 'roi_head'):
                 _check_rois(teacher.settings.field('model'), teacher.model)
+                if teacher.settings.size is not None:
+                    raise ConfigError(
+                        f'{teacher.settings.field("size")}: '
+                        f'RoIMimicDistill gives the teacher boxes in pixels '
+                        f"of the student's images; remove it"
+                    )
                 self._pools[name] = self._pools_of(teacher.model, sources)
 
     def _pools_of(

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..distillers.roi_sampling import jittered_rois
-from ..distillers.sample_weights import in_boxes
+from ..distillers.sample_weights import inside_images
 from ..errors import ConfigError
 from ..losses.hashing import full_float32
 from ..losses.lsh import LSHLoss
@@ -166,27 +166,6 @@ def _draw_rois(
     boxes = [get_box_tensor(x.gt_instances.bboxes) for x in samples]
     sizes = [tuple(x.img_shape[:2]) for x in samples]
     return jittered_rois(boxes, sizes, num_rois, generator)
-
-
-def inside_images(
-    samples: list[Any] | None, image: tuple[int, int], feature: Tensor
-) -> Tensor | None:
-    """Find the locations of maps (B, C, H, W) that lie inside their image.
-
-    The network's input has height and width ``image``.
-
-    Returns:
-        Tensor: bool, (B, H, W); None if all do, and for features, (N, D).
-    """
-    if feature.dim() == 2 or len(samples or ()) != len(feature):
-        return None
-    shapes = [x.metainfo.get('img_shape', image) for x in samples or ()]
-    frames = [
-        feature.new_tensor([[0, 0, width, height]])
-        for height, width, *_ in shapes
-    ]
-    size = feature.shape[2:]
-    return in_boxes(frames, size, image).view(-1, *size)
 
 
 def _merged(sketches: Sketches, loss: LSHLoss) -> tuple[Tensor, Tensor]:

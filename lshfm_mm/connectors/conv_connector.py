@@ -126,9 +126,16 @@ class ConvConnector(BaseConnector):
         """Map levels, (N, in_channels, H, W) -> (N, out_channels, H, W).
 
         Raises:
-            ConfigError: If each level has a convolution of its own, and
-                there are more or fewer of them.
+            ConfigError: If a feature is no map, or each level has a
+                convolution of its own, and there are more or fewer of them.
         """
+        for feature in features:
+            if feature.dim() != 4:  # of 3, torch makes one image
+                raise ConfigError(
+                    f'ConvConnector: takes maps, (B, C, H, W), but got '
+                    f'{tuple(feature.shape)}; take LinearConnector, or put '
+                    f'TokensToMap before it'
+                )
         convs = [*self.convs] * (1 if self.per_level else len(features))
         if len(convs) != len(features):
             raise ConfigError(

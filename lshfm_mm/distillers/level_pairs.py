@@ -1,15 +1,16 @@
 """Which levels of the student are compared with which of the teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..connectors import ConvConnector
 from ..errors import ConfigError
 from ..losses.functional import scale_or_one
+from .connected import ConnectedFeatures, Pairs
 from .records import Records
 
 
@@ -43,24 +44,22 @@ class LevelPairs:
 
     Args:
         records (Records): What both models have left.
-        connectors (dict[str, nn.Module]): Name of a tap -> its connector.
+        connected (ConnectedFeatures): Passes it through connectors.
     """
 
-    def __init__(
-        self, records: Records, connectors: Mapping[str, nn.Module]
-    ) -> None:
+    def __init__(self, records: Records, connected: ConnectedFeatures) -> None:
         self.records = records
-        self.connectors = connectors
+        self.connected = connected
         self._warned: set[str] = set()
         # Of taps whose pairs were certain once: strides do not change.
-        self._pairs: dict[str, list[tuple[int, int]]] = {}
+        self._pairs: dict[str, Pairs] = {}
 
     def of(self, name: str, rows: Tensor | None) -> list[Level]:
-        """Levels at a tap, after its connector, in float32 or better.
+        """Levels at a tap, after its connectors, in float32 or better.
 
         They go from fine to coarse. Where a stage of a cascade got no RoI
         there are none. ``rows`` are the student's samples that the teacher
-        has seen, None if all.
+        has seen, None if all. Tokens, (B, L, C), are samples: (B * L, C).
 
         Raises:
             ConfigError: If a layer does not run, or no level fits another.
@@ -81,17 +80,24 @@ class LevelPairs:
                 )
         if rows is not None:
             students = [x[rows] for x in students]
-        connector = self.connectors[name] if name in self.connectors else None
-        if isinstance(connector, ConvConnector):
-            students = connector.forward_levels(students)
-        elif connector is not None:
-            students = [connector(x) for x in students]
+        students, teachers, pairs = self.connected.of(
+            name, (students, teachers)
+        )
+        how = 'are of the nearest size'
+        if pairs is None:
+            how = 'have the same stride in both models'
+            pairs = self._pair(name, students, teachers)
+        self._check_pairs(name, students, teachers, pairs, how)
         levels = []
-        for s_index, t_index in self._pair(name, students, teachers):
+        for s_index, t_index in pairs:
             s_feature, t_feature = (
                 x.to(torch.promote_types(x.dtype, torch.float32))
                 for x in (students[s_index], teachers[t_index].detach())
             )
+            if s_feature.dim() == 3:
+                s_feature, t_feature = (
+                    x.flatten(0, 1) for x in (s_feature, t_feature)
+                )
             if tap.normalize:
                 scale = root_mean_square(t_feature)
                 s_feature, t_feature = s_feature / scale, t_feature / scale
@@ -100,7 +106,7 @@ class LevelPairs:
 
     def _pair(
         self, name: str, students: list[Tensor], teachers: list[Tensor]
-    ) -> list[tuple[int, int]]:
+    ) -> Pairs:
         shapes = [[tuple(x.shape) for x in y] for y in (students, teachers)]
         pairs = self._pairs.get(name, [])
         if not pairs or not all(
@@ -120,12 +126,29 @@ class LevelPairs:
             raise ConfigError(
                 f'taps.{name}: the features of the student are {shapes[0]}, '
                 f'those of the teacher {shapes[1]}; tap layers that run in '
-                f'both models, at the same strides, and where only widths '
-                f'differ add a connector'
+                f'both models, at the same strides or with a '
+                f'ResampleConnector, and where only widths differ add a '
+                f'connector'
             )
-        connector = self.connectors[name] if name in self.connectors else None
-        own = connector.own if isinstance(connector, ConvConnector) else []
-        alone = sorted({*own} - {student for student, _ in pairs})
+        return pairs
+
+    def _check_pairs(
+        self,
+        name: str,
+        students: list[Tensor],
+        teachers: list[Tensor],
+        pairs: Pairs,
+        how: str,
+    ) -> None:
+        """Raise at a convolution without a partner; tell what is left out."""
+        shapes = [[tuple(x.shape) for x in y] for y in (students, teachers)]
+        own = {
+            index
+            for step in self.connected.steps(name)
+            if isinstance(step, ConvConnector)
+            for index in step.own
+        }
+        alone = sorted(own - {student for student, _ in pairs})
         if alone:
             raise ConfigError(
                 f'connectors.{name}: has convolutions for the levels {alone} '
@@ -142,18 +165,16 @@ class LevelPairs:
             ]
             if lost:
                 print_log(
-                    f'taps.{name}: {len(pairs)} levels have the same stride '
-                    f'in both models; without a partner, and not mimicked: '
-                    f'{"; ".join(lost)}',
+                    f'taps.{name}: {len(pairs)} levels {how}; without a '
+                    f'partner, and not mimicked: {"; ".join(lost)}',
                     'current',
                     level=30,
                 )
-        return pairs
 
 
 def pair_by_shape(
     students: Sequence[tuple[int, ...]], teachers: Sequence[tuple[int, ...]]
-) -> list[tuple[int, int]]:
+) -> Pairs:
     """Pair the levels of two pyramids by shape; give ascending indices.
 
     Of several levels of one size, which small images have, the finest come

@@ -21,13 +21,16 @@ from ..losses.hashing import samples_of
 from ..losses.l2 import FeatureL2Loss
 from ..losses.lsh import LSHLoss
 from ..utils.rng import forked_rng
+from .connected import ConnectedFeatures
 from .level_losses import loss_over_levels
 from .level_pairs import LevelPairs, TapObservation, root_mean_square
+from .queries import check_matched
 from .records import Records, logits_recorder
 from .tap_weights import Batch, TapWeights
 from .taps import (
     RECORDS,
     Tap,
+    check_mappings,
     find_sources,
     named_losses,
     widths_of,
@@ -36,9 +39,10 @@ from .taps import (
 from .widths import (
     Widths,
     check_connectors,
+    check_teacher_connectors,
     check_widths,
     recorded_layer,
-    set_connector,
+    set_connectors,
     set_projection,
 )
 
@@ -74,7 +78,9 @@ class LSHFMDistiller(ConfigurableDistiller):
             are logged as ``distill.loss_{tap}_{loss}``.
         connectors (dict, optional): Connector configs. One that has the name
             of a tap maps each feature of the student there to the teacher's
-            width.
+            width or grid; a list of several does so one after another.
+        teacher_connectors (dict, optional): Likewise for the teacher's
+            features; they must have no parameters.
         active (list[str], optional): The taps in use. Defaults to all.
         kwargs: Arguments of MMRazor's ``ConfigurableDistiller``, without
             deliveries: the teacher's head waits for the student's boxes.
@@ -88,19 +94,21 @@ class LSHFMDistiller(ConfigurableDistiller):
         taps: Mapping[str, Any] | None = None,
         losses: Mapping[str, Sequence[dict]] | None = None,
         connectors: dict[str, Any] | None = None,
+        teacher_connectors: dict[str, Any] | None = None,
         active: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         check_arguments('distiller', type(self), kwargs)
-        given = dict(taps=taps, losses=losses, connectors=connectors)
-        for field, value in given.items():
-            if not isinstance(value or {}, Mapping):
-                raise ConfigError(
-                    f'{field}: must be a dict with the names of taps as '
-                    f'keys, but got {value!r}'
-                )
+        check_mappings(
+            taps=taps,
+            losses=losses,
+            connectors=connectors,
+            teacher_connectors=teacher_connectors,
+        )
         taps, losses = dict(taps or {}), dict(losses or {})
-        check_connectors(connectors or {}, taps, kwargs)
+        check_connectors(
+            connectors or {}, teacher_connectors or {}, taps, kwargs
+        )
         for name in [*losses, *(active or [])]:
             if name not in taps:
                 raise ConfigError(
@@ -147,10 +155,15 @@ class LSHFMDistiller(ConfigurableDistiller):
                 distill_losses=distill_losses,
                 **kwargs,
             )
+            self.teacher_connectors = self.build_connectors(teacher_connectors)
+        check_teacher_connectors(self.connectors, self.teacher_connectors)
         self.records = Records(
             self.taps, self.student_recorders, self.teacher_recorders
         )
-        self.pairs = LevelPairs(self.records, self.connectors)
+        self.connected = ConnectedFeatures(
+            self.records, self.connectors, self.teacher_connectors
+        )
+        self.pairs = LevelPairs(self.records, self.connected)
         self.weights = TapWeights(self.records)
         self._student_widths: dict[str, Widths] = {}
         self.observers: list[Observer] = []
@@ -167,7 +180,9 @@ class LSHFMDistiller(ConfigurableDistiller):
         Raises:
             ConfigError: If a recorder names a layer that is not there.
         """
+        self.connected.record_grids(model, student=True)
         find_sources('student', model, self.student_recorders)
+        check_matched(self.taps, 'student', model)
         for name, tap in self.taps.items():
             layer = model.get_submodule(tap.student)
             self.records.note_list(name, layer)
@@ -185,29 +200,25 @@ class LSHFMDistiller(ConfigurableDistiller):
                 the widths of student and teacher differ at a tap without a
                 connector.
         """
+        self.connected.record_grids(model, student=False)
         find_sources('teacher', model, self.teacher_recorders)
+        check_matched(self.taps, 'teacher', model)
         super().prepare_from_teacher(model)
         self.weights.prepare_from_teacher(model)
         for name, tap in self.taps.items():
             losses = {x: self.distill_losses[x] for x in self.losses_of(name)}
             widths = self._student_widths[name]
-            connected = name in self.connectors
-            check_widths(name, tap, connected, losses, widths, model)
-            if connected:
-                with forked_rng():
-                    set_connector(
-                        name, tap, self.connectors[name], widths, model
-                    )
+            steps = self.connected.steps(name)
+            check_widths(name, tap, steps, losses, widths, model)
+            with forked_rng():
+                set_connectors(name, tap, steps, widths, model)
             layer = model.get_submodule(tap.teacher)
             self.records.note_list(name, layer, student=False)
             for loss_name, loss in losses.items():
                 if isinstance(loss, FeatureL2Loss) and loss.window is None:
                     loss.window = window_of_layer(layer, tap.record)
                 if isinstance(loss, LSHLoss) and not loss.is_ready:
-                    connector = self.connectors[name] if connected else None
-                    set_projection(
-                        loss_name, loss, layer, tap.record, connector
-                    )
+                    set_projection(loss_name, loss, layer, tap.record, steps)
         for name, loss in self.distill_losses.items():
             if isinstance(loss, LSHLoss) and not loss.is_ready:
                 entries = self.loss_forward_mappings.get(name, {}).values()
@@ -284,7 +295,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         size: int,
         inside: Callable[[Tensor], Tensor],
     ) -> Iterator[Tensor]:
-        """What the hash functions of a loss see of the recorded teacher.
+        """What the hash functions of a loss see of the teacher's own maps.
 
         Args:
             loss (str): Name of an :class:`LSHLoss` at a tap.
@@ -297,7 +308,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         """
         tap = self.tap_of(loss)
         weight = self.distill_losses[loss].weight
-        features = self.records.features(tap, student=False)
+        features = self.connected.of_teacher(tap)
         for feature in (features[x] for x in levels):
             if feature.numel():
                 feature = feature.to(
@@ -305,6 +316,8 @@ class LSHFMDistiller(ConfigurableDistiller):
                 )
                 if self.taps[tap].normalize:
                     feature = feature / root_mean_square(feature)
+                if feature.dim() == 3:
+                    feature = feature.flatten(0, 1)
                 yield from samples_of(feature, weight, inside(feature), size)
 
     def losses_of(self, tap: str) -> list[str]:

@@ -1,8 +1,8 @@
 """What the recorders of both models hold of a batch.
 
 Beside those of the config there are recorders of ours: of each tap, of the
-labels that the student's own loss gets there, of the teacher's logits, and of
-the student's RoIs.
+labels that the student's own loss gets there, of the teacher's logits, of the
+places of tokens, and of the student's RoIs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError
-from .taps import LabelsRecorder, Tap
+from .taps import GridRecorder, LabelsRecorder, Tap
 
 
 class Pool(NamedTuple):
@@ -63,6 +63,15 @@ class Records:
         """Note how many layers a tap stands for in a model, if many."""
         if isinstance(layer, nn.ModuleList):
             self._lists[tap, student] = len(layer)
+
+    def record_grid(self, tap: str, source: str, student: bool) -> None:
+        """Record the places of tokens, of a model's layer ``source``."""
+        manager = self.student if student else self.teacher
+        manager.recorders[_grid(tap)] = GridRecorder(source)
+
+    def grids(self, tap: str, student: bool) -> list[tuple[int, int]]:
+        """Height and width of each level of tokens at a tap."""
+        return self.calls(_grid(tap), student)
 
     def calls(self, recorder: str, student: bool = True) -> list[Any]:
         """What a recorder on a model holds, of each call of its layer.
@@ -204,6 +213,10 @@ def logits_recorder(tap: str) -> str:
 
 def _rois(pool: Pool) -> str:
     return f'RoIs of {pool}'
+
+
+def _grid(tap: str) -> str:
+    return f'grid of {tap}'
 
 
 def _labels(tap: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -112,6 +113,46 @@ def in_boxes(
         inside = rows[:, :, None] & columns[:, None, :]
         maps.append(inside.any(dim=0).flatten())
     return torch.stack(maps)
+
+
+def inside_images(
+    samples: Sequence[Any] | None, image: tuple[int, int], feature: Tensor
+) -> Tensor | None:
+    """Find the locations of maps (B, C, H, W) that lie inside their image.
+
+    The network's input has height and width ``image``.
+
+    Returns:
+        Tensor: bool, (B, H, W); None if all do, and for features, (N, D).
+    """
+    if feature.dim() == 2 or len(samples or ()) != len(feature):
+        return None
+    shapes = [x.metainfo.get('img_shape', image) for x in samples or ()]
+    frames = [
+        feature.new_tensor([[0, 0, width, height]])
+        for height, width, *_ in shapes
+    ]
+    size = feature.shape[2:]
+    return in_boxes(frames, size, image).view(-1, *size)
+
+
+def on_grid(
+    values: Tensor, size: Sequence[int], other: Sequence[int]
+) -> Tensor:
+    """Take a value for each location to a map of another size.
+
+    A location gets that of the one in which its centre lies.
+
+    Args:
+        values (Tensor): (B, H * W).
+        size (tuple): H and W.
+        other (tuple): Those of the other map.
+    """
+    if tuple(size) == tuple(other):
+        return values
+    maps = values.to(torch.float32).view(len(values), 1, *size)
+    maps = F.interpolate(maps, tuple(other), mode='nearest-exact')
+    return maps.flatten(1).to(values.dtype)
 
 
 def not_ignored(label_weights: Tensor, size: tuple[int, int]) -> Tensor:

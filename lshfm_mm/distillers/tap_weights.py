@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import and_
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +17,12 @@ from .sample_weights import (
     class_confidence,
     correctly_classified,
     in_boxes,
+    inside_images,
     level_weights,
     not_ignored,
+    on_grid,
 )
-from .taps import layers_of, loss_layer
+from .taps import layers_of, loss_layer, told
 
 
 class Batch(NamedTuple):
@@ -74,7 +77,7 @@ class TapWeights:
                 self.records.record_labels(name, source)
             head = model.get_submodule(tap.student.rpartition('.')[0])
             kinds = {x.__name__ for x in type(head).__mro__}
-            if tap.weights == 'correct' and 'MultiLabelClsHead' in kinds:
+            if 'correct' in tap.weights and 'MultiLabelClsHead' in kinds:
                 raise ConfigError(
                     f"taps.{name}.weights: 'correct' needs images with one "
                     f'label each, but the student has a '
@@ -88,7 +91,7 @@ class TapWeights:
             ConfigError: If that cannot be told.
         """
         for name, tap in self.records.taps.items():
-            if tap.weights == 'confidence':
+            if 'confidence' in tap.weights:
                 self._scores[name] = _scores_at(name, tap.teacher, model)
 
     def of(
@@ -102,36 +105,33 @@ class TapWeights:
         Raises:
             ConfigError: If the batch lacks what the weights need.
         """
-        kind = self.records.taps[name].weights
+        kinds = {*self.records.taps[name].weights} - {'uniform'}
         valid = self._not_ignored(name, levels)
-        if not levels or (kind == 'uniform' and valid is None):
+        if not levels or not (kinds or valid):
             return None
-        if name in self.records.on_rois and kind != 'uniform':
+        if name in self.records.on_rois and kinds:
             if not levels[0].student.numel():
                 return None
             if levels[0].student.dim() != 2:
                 raise ConfigError(
-                    f'taps.{name}.weights: {kind!r} weighs features (R, D) of '
-                    f'RoIs, but these are {tuple(levels[0].student.shape)}; '
-                    f"use 'uniform'"
+                    f'taps.{name}.weights: {told((*kinds,))} weighs features '
+                    f'(R, D) of RoIs, but these are '
+                    f"{tuple(levels[0].student.shape)}; use 'uniform'"
                 )
         foreground = confidence = None
-        if kind == 'balanced':
+        if 'balanced' in kinds:
             foreground = [
                 self._foreground(name, x.student, batch) for x in levels
             ]
-        elif kind == 'positive':
+        if 'positive' in kinds:
             valid = [self._positive(name, x, batch) for x in levels]
-        elif kind == 'correct':
+        if 'correct' in kinds:
             valid = [self._correct(name, x.t_index, batch) for x in levels]
-        elif kind == 'confidence':
-            logits = self.records.logits(name)
-            confidence = [
-                class_confidence(
-                    logits[x.t_index].float(), *self._scores[name]
-                )
-                for x in levels
-            ]
+        if 'confidence' in kinds:
+            confidence = [self._confidence(name, x) for x in levels]
+        if 'inside' in kinds:
+            inside = [_inside(name, x.student, batch) for x in levels]
+            valid = inside if valid is None else [*map(and_, valid, inside)]
         return level_weights(
             [x.student for x in levels],
             self.records.is_one_set(name),
@@ -163,10 +163,10 @@ class TapWeights:
                 instances = [x.gt_instances for x in batch.samples]
                 boxes = [get_box_tensor(x.bboxes) for x in instances]
                 return in_boxes(boxes, feature.shape[2:], batch.image)
+        kinds = told(self.records.taps[name].weights)
         raise ConfigError(
-            f'taps.{name}.weights: {self.records.taps[name].weights!r} needs '
-            f'boxes or the labels of RoIs, and this batch has none; use '
-            f"'uniform'"
+            f'taps.{name}.weights: {kinds} needs boxes or the labels of '
+            f"RoIs, and this batch has none; use 'uniform'"
         )
 
     def _correct(self, name: str, index: int, batch: Batch) -> Tensor:
@@ -187,19 +187,31 @@ class TapWeights:
         target = torch.stack(scores) if mixed else torch.cat(labels)
         return correctly_classified(logits, target)
 
+    def _confidence(self, name: str, level: Level) -> Tensor:
+        """The teacher's best score for each sample, (1, N) or (B, S)."""
+        logits = self.records.logits(name)[level.t_index].float()
+        scores = class_confidence(logits, *self._scores[name])
+        if logits.dim() == 4:
+            shape = level.student.shape[2:]
+            scores = on_grid(scores, logits.shape[2:], shape)
+        return scores
+
     def _not_ignored(
         self, name: str, levels: Sequence[Level]
     ) -> list[Tensor] | None:
         """Locations that the student's loss counts, (B, S) of each level."""
-        if name in self.records.on_rois:
+        if name in self.records.on_rois or not self.records.labels(name):
             return None
+        features = self.records.features(name)
         masks = []
         for level in levels:
             _, weights = self._label_call(name, level)
-            size = self._size_in(weights, name, level.student)
+            student = features[level.s_index]  # on its own grid
+            size = self._size_in(weights, name, student)
             if size is None:
                 return None  # another kind of head: all locations count
-            masks.append(not_ignored(weights, size))
+            grids = student.shape[2:], level.student.shape[2:]
+            masks.append(on_grid(not_ignored(weights, size), *grids))
         return masks
 
     def _positive(self, name: str, level: Level, batch: Batch) -> Tensor:
@@ -209,7 +221,8 @@ class TapWeights:
         labels, _ = self._label_call(name, level)
         if isinstance(labels, tuple | list):  # with their scores
             labels = labels[0]
-        size = self._size_in(labels, name, level.student)
+        student = self.records.features(name)[level.s_index]
+        size = self._size_in(labels, name, student)
         if size is None or labels.is_floating_point():
             raise ConfigError(
                 f"taps.{name}.weights: 'positive' needs a head of the student "
@@ -218,7 +231,8 @@ class TapWeights:
             )
         head: Any = self._heads[name]
         positive = (labels >= 0) & (labels < head.num_classes)
-        return not_ignored(positive, size)
+        grids = student.shape[2:], level.student.shape[2:]
+        return on_grid(not_ignored(positive, size), *grids)
 
     def _label_call(self, name: str, level: Level) -> tuple[Any, Any]:
         """Labels and their weights in the student's loss of a level."""
@@ -258,6 +272,21 @@ class TapWeights:
         ):
             return None
         return images, size
+
+
+def _inside(name: str, feature: Tensor, batch: Batch) -> Tensor:
+    """Locations of a feature that lie inside their image, (B, S)."""
+    if feature.dim() != 4 or batch.image is None:
+        raise ConfigError(
+            f"taps.{name}.weights: 'inside' weighs locations of maps, but the "
+            f'features are {tuple(feature.shape)}; put TokensToMap on both '
+            f'sides, or leave it out'
+        )
+    inside = inside_images(batch.samples, batch.image, feature)
+    if inside is None:
+        shape = len(feature), math.prod(feature.shape[2:])
+        return feature.new_ones(shape, dtype=torch.bool)
+    return inside.flatten(1)
 
 
 def _level_of(head: nn.Module, source: str) -> tuple[int, int] | None:

@@ -12,13 +12,15 @@ from ..errors import ConfigError, check_arguments, check_choice, nearest
 from ..teachers.settings import split_source
 from ..utils.configs import stem
 
+# Kinds of weights.
 KINDS = (
     'uniform',
     'balanced',
     'positive',
     'confidence',
     'correct',
-)  # of weights
+    'inside',
+)
 RECORDS = {'input': 'ModuleInputs', 'output': 'ModuleOutputs'}
 
 
@@ -47,6 +49,17 @@ class LabelsRecorder(ModuleOutputsRecorder):
             self.data_buffer.append(tuple(labels))
 
 
+class GridRecorder(ModuleOutputsRecorder):
+    """Recorder of the height and width of the map that a layer gives."""
+
+    def forward_hook(
+        self, module: nn.Module, inputs: Any, outputs: Any
+    ) -> None:
+        """Note the size, and let go of the map."""
+        if self.recording:
+            self.data_buffer.append((outputs.shape[2], outputs.shape[3]))
+
+
 class Tap(NamedTuple):
     """A place where the features of both models are taken."""
 
@@ -54,12 +67,12 @@ class Tap(NamedTuple):
     teacher: str
     record: str = 'input'
     normalize: bool = False
-    weights: str = 'uniform'
+    weights: tuple[str, ...] = ('uniform',)
 
     @property
     def needs_logits(self) -> bool:
         """Whether the weights come from the teacher's class layer."""
-        return self.weights in ('confidence', 'correct')
+        return not {'confidence', 'correct'}.isdisjoint(self.weights)
 
     @classmethod
     def parse(cls, name: str, tap: str | Mapping[str, Any]) -> 'Tap':
@@ -84,8 +97,11 @@ class Tap(NamedTuple):
                   proportion to the teacher's best class score; 'correct',
                   images that the teacher
                   classifies correctly and no others (the paper's default for
-                  single-label classification). The last two need the input
-                  of a class layer.
+                  single-label classification); 'inside', locations of maps
+                  whose centre lies inside their image, so that the padding
+                  of the batch does not count. 'confidence' and 'correct'
+                  need the input of a class layer. A list, as in
+                  ``['inside', 'balanced']``, asks for all of its kinds.
 
         Returns:
             Tap: The tap.
@@ -114,21 +130,34 @@ class Tap(NamedTuple):
                 f'taps.{name}: needs layer, or student and teacher, and may '
                 f'have record, normalize and weights, but got {dict(tap)}'
             )
-        parsed = cls(**fields)
+        kinds = fields.pop('weights', 'uniform')
+        kinds = kinds if isinstance(kinds, list | tuple) else (kinds,)
+        parsed = cls(**fields, weights=tuple(kinds))
         check_choice(f'taps.{name}.record', parsed.record, [*RECORDS])
         check_choice(f'taps.{name}.normalize', parsed.normalize, [False, True])
-        check_choice(f'taps.{name}.weights', parsed.weights, KINDS)
+        for kind in parsed.weights:
+            check_choice(f'taps.{name}.weights', kind, KINDS)
         if parsed.needs_logits and parsed.record != 'input':
             raise ConfigError(
-                f'taps.{name}.weights: {parsed.weights!r} needs a tap on the '
-                f"input of a class layer; use 'uniform'"
+                f'taps.{name}.weights: {told(parsed.weights)} needs a tap on '
+                f"the input of a class layer; use 'uniform'"
             )
         return parsed
 
 
+def check_mappings(**fields: Any) -> None:
+    """Raise unless arguments have the names of taps as keys, or are None."""
+    for field, value in fields.items():
+        if not isinstance(value or {}, Mapping):
+            raise ConfigError(
+                f'{field}: must be a dict with the names of taps as keys, but '
+                f'got {value!r}'
+            )
+
+
 def named_losses(
     tap: str,
-    weights: str,
+    weights: tuple[str, ...],
     losses: Sequence[dict] | None,
     taken: Mapping[str, Any],
 ) -> dict[str, dict]:
@@ -149,7 +178,14 @@ def named_losses(
     return named
 
 
-def _check_loss(tap: str, weights: str, loss: Mapping[str, Any]) -> None:
+def told(kinds: tuple[str, ...]) -> str:
+    """Kinds of weights, for a message."""
+    return ', '.join(map(repr, kinds))
+
+
+def _check_loss(
+    tap: str, weights: tuple[str, ...], loss: Mapping[str, Any]
+) -> None:
     """Raise unless a loss takes what the tap gives and no more."""
     if not isinstance(loss, Mapping):
         raise ConfigError(
@@ -175,11 +211,11 @@ def _check_loss(tap: str, weights: str, loss: Mapping[str, Any]) -> None:
             f'losses.{tap}: {stem(loss_type)} needs {needed}, but a tap gives '
             f"two features; use MMRazor's distill_losses for it"
         )
-    if weights != 'uniform' and not takes_weights(loss_class):
+    if {*weights} != {'uniform'} and not takes_weights(loss_class):
         raise ConfigError(
             f'losses.{tap}: {stem(loss_type)} cannot weigh samples, and '
-            f'taps.{tap}.weights is {weights!r}; take LSHLoss, FeatureL2Loss '
-            f'or RelativeL2Loss, or another tap for it'
+            f'taps.{tap}.weights is {told(weights)}; take LSHLoss, '
+            f'FeatureL2Loss or RelativeL2Loss, or another tap for it'
         )
 
 
@@ -281,7 +317,7 @@ def find_sources(owner: str, model: nn.Module, manager: Any) -> None:
                 f'{recorder.source!r} is of none of them'
                 f'{nearest(recorder.source, layers)}'
             )
-        if not type(recorder).__name__.startswith('Module'):
+        if not isinstance(recorder, ModuleOutputsRecorder):
             continue
         if recorder.source not in layers:
             raise ConfigError(

@@ -8,9 +8,15 @@ import torch
 from mmrazor.models.task_modules import RecorderManager
 from torch import Tensor, nn
 
-from ..connectors import ConvConnector, LinearConnector
+from ..connectors import (
+    ConvConnector,
+    LinearConnector,
+    ResampleConnector,
+    TokensToMap,
+)
 from ..errors import ConfigError, nearest
 from ..losses.lsh import LSHLoss
+from .connected import steps_at
 from .taps import (
     RECORDS,
     Tap,
@@ -22,30 +28,58 @@ from .taps import (
 )
 
 OURS = LinearConnector, ConvConnector
+KEEP_WIDTH = ResampleConnector, TokensToMap
 # 'input' and 'output' of a layer -> widths of its levels, if it tells.
 Widths = Mapping[str, list[int] | None]
 
 
 def check_connectors(
     connectors: Mapping[str, Any],
+    teacher_connectors: Mapping[str, Any],
     taps: Mapping[str, Any],
     long_form: Mapping[str, Any],
 ) -> None:
     """Raise ConfigError at a connector that no tap or long form uses."""
     mappings = (long_form.get('loss_forward_mappings') or {}).values()
     used = {x.get('connector') for y in mappings for x in y.values()}
-    for name in connectors:
-        if name not in taps and name not in used:
+    for field, given, known in (
+        ('connectors', connectors, {*taps, *used}),
+        ('teacher_connectors', teacher_connectors, {*taps}),
+    ):
+        for name in given:
+            if name not in known:
+                raise ConfigError(
+                    f'{field}: has {name!r}, which is none of the taps '
+                    f'{sorted(taps)}{nearest(name, taps)}'
+                )
+
+
+def check_teacher_connectors(
+    student: Mapping[str, nn.Module], teacher: Mapping[str, nn.Module]
+) -> None:
+    """Raise ConfigError at one that learns, or where both grids move."""
+    for name, connector in teacher.items():
+        ours = any(isinstance(x, OURS) for x in steps_at(teacher, name))
+        if ours or next(connector.parameters(), None) is not None:
             raise ConfigError(
-                f'connectors: has {name!r}, which is none of the taps '
-                f'{sorted(taps)}{nearest(name, taps)}'
+                f'teacher_connectors.{name}: has parameters, and a teacher '
+                f'that learns could make itself easy to mimic; put it into '
+                f'connectors'
+            )
+    for name in {*student, *teacher}:
+        steps = steps_at(student, name) + steps_at(teacher, name)
+        if sum(isinstance(x, ResampleConnector) for x in steps) > 1:
+            raise ConfigError(
+                f'connectors.{name}: has more than one ResampleConnector, '
+                f'with that of teacher_connectors; keep one, on the side '
+                f'whose maps shall move'
             )
 
 
-def set_connector(
+def set_connectors(
     name: str,
     tap: Tap,
-    connector: nn.Module,
+    steps: Sequence[nn.Module],
     student: Widths,
     teacher: nn.Module,
 ) -> None:
@@ -54,7 +88,13 @@ def set_connector(
     Raises:
         ConfigError: If the layers do not tell.
     """
-    if isinstance(connector, OURS) and not connector.is_ready:
+    waiting = [x for x in steps if isinstance(x, OURS) and not x.is_ready]
+    if len(waiting) > 1:
+        raise ConfigError(
+            f'connectors.{name}: the width between its connectors is not '
+            f'known; give all of their widths'
+        )
+    for connector in waiting:
         try:
             connector.set_widths(
                 student[tap.record],
@@ -90,7 +130,7 @@ def connector_config(
 def check_widths(
     name: str,
     tap: Tap,
-    connected: bool,
+    steps: Sequence[nn.Module],
     losses: Mapping[str, nn.Module],
     student: Widths,
     teacher: nn.Module,
@@ -102,7 +142,8 @@ def check_widths(
     """
     layer = teacher.get_submodule(tap.teacher)
     ours, theirs = student[tap.record], widths_of(layer, tap.record)
-    if not connected and ours and theirs and _differ(ours, theirs):
+    maps_width = not all(isinstance(x, KEEP_WIDTH) for x in steps)
+    if not maps_width and ours and theirs and _differ(ours, theirs):
         connector = connector_config(layer, ours, theirs)
         raise ConfigError(
             f'taps.{name}: the student is {_told(ours)} wide and the teacher '
@@ -110,7 +151,7 @@ def check_widths(
             f'{connector})'
         )
     classes = student['output'], widths_of(layer, 'output')
-    if tap.weights == 'correct' and classes[0] != classes[1]:
+    if 'correct' in tap.weights and classes[0] != classes[1]:
         raise ConfigError(
             f"taps.{name}.weights: 'correct' needs the same classes, but the "
             f'student has {_told(classes[0])} and the teacher '
@@ -131,13 +172,13 @@ def set_projection(
     loss: LSHLoss,
     layer: nn.Module,
     record: str,
-    connector: nn.Module | None = None,
+    steps: Sequence[nn.Module] = (),
 ) -> None:
     """Draw the hash functions of a loss for what it gets of the teacher.
 
     Raises:
-        ConfigError: If neither layer nor config, of a connector of ours to it
-            as well, tell width and std.
+        ConfigError: If neither layer nor config, nor one of the connectors
+            ``steps`` to it, tell width and std.
     """
     widths = widths_of(layer, record)
     if loss.feature_dim is None and widths and the_one(widths) is None:
@@ -147,8 +188,9 @@ def set_projection(
             f'for each level'
         )
     dim = loss.feature_dim or feature_dim(layer, record)
-    if dim is None and isinstance(connector, OURS):
-        dim = connector.out_width
+    for step in reversed(steps):
+        if dim is None and isinstance(step, OURS):
+            dim = step.out_width
     if dim is None:
         raise ConfigError(
             f'{name}.feature_dim: cannot be read off the teacher there; give '

@@ -43,7 +43,7 @@ class DataCheckHook(Hook):
         for name in {
             split_source(tap.teacher)[0]
             for tap in taps
-            if tap.weights == 'correct'
+            if 'correct' in tap.weights
         }:
             teacher = model.teachers[name]
             field = teacher.settings.field('model')

@@ -20,11 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
-from ..calibration.calibrate import inside_images
 from ..distillers.alignment import angles, equal_codes, lsh_loss_of, rows_of
 from ..distillers.level_pairs import TapObservation
 from ..distillers.lshfm_distiller import LSHFMDistiller
 from ..distillers.roi_sampling import jittered_rois
+from ..distillers.sample_weights import inside_images
 from ..errors import ConfigError
 from ..export.folding import has_embedding, without_embedding
 from ..export.student import check_fits, student_config, student_state_dict

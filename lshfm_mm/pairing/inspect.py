@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.models import SingleStageDetector
+from mmdet.models import (
+    DeformableDETR,
+    DetectionTransformer,
+    SingleStageDetector,
+)
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmrazor.registry import MODELS
@@ -58,6 +62,18 @@ class View(NamedTuple):
     def kind(self) -> str:
         """The name of the model, for messages."""
         return type(self.model).__name__
+
+    @property
+    def memory(self) -> Layer | None:
+        """The encoder of a DETR, with the shapes of its levels as maps."""
+        if self.neck is None or not isinstance(
+            self.model, DetectionTransformer
+        ):
+            return None
+        shapes = self.neck.shapes
+        if not isinstance(self.model, DeformableDETR):
+            shapes = shapes[-1:]
+        return Layer('encoder', self.model.encoder, shapes)
 
     @property
     def class_layers(self) -> list[Layer]:

@@ -1,10 +1,13 @@
 """Where a student mimics a teacher, and by which losses."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
 from torch import nn
 
+from ..distillers.connected import pair_by_size
+from ..distillers.level_pairs import pair_by_shape
 from ..distillers.taps import width_of, widths_of, window_of_layer
 from ..distillers.widths import connector_config
 from ..errors import ConfigError, check_choice
@@ -29,6 +32,7 @@ class Pairing(NamedTuple):
     losses: dict[str, list[str]]
     hashes: str = '4 hashes per channel'  # of LSHLoss
     algorithm: str = 'FeatureMimicDistill'
+    teacher_connectors: Mapping[str, str] = {}
 
 
 class _NoPair(Exception):
@@ -182,16 +186,71 @@ def _pair_necks(
     student: View, teacher: View, loss: str, weight: float
 ) -> Pairing:
     ours, theirs = _both(student, teacher, 'neck', 'neck that gives maps')
-    both = zip(ours.sizes, ours.strides, strict=True)
-    strides = [stride for size, stride in both if size in theirs.sizes]
-    if not strides:
+    pairs = pair_by_shape(ours.sizes, theirs.sizes)
+    if pairs:
+        strides = [ours.strides[x] for x, _ in pairs]
+        why = f'the necks have strides {strides} in common'
+        return _pair_levels('fpn', (ours, theirs), why, pairs, loss, weight)
+    pairs = pair_by_size(ours.sizes, theirs.sizes)
+    strides = [(ours.strides[x], theirs.strides[y]) for x, y in pairs]
+    finer = 'student' if strides[0][0] < strides[0][1] else 'teacher'
+    why = (
+        f'the necks have no stride in common, and maps of the {finer}, which '
+        f'are finer, go to the grid of the other: strides {strides}'
+    )
+    pairing = _pair_levels('fpn', (ours, theirs), why, pairs, loss, weight)
+    steps = {'fpn': "dict(type='ResampleConnector')"}
+    if finer == 'teacher':
+        return pairing._replace(teacher_connectors=steps)
+    for name, connector in pairing.connectors.items():
+        steps[name] = f'[{steps[name]}, {connector}]'
+    return pairing._replace(connectors=steps)
+
+
+def _pair_memories(
+    student: View, teacher: View, loss: str, weight: float
+) -> Pairing:
+    ours, theirs = _both(student, teacher, 'memory', "DETR's encoder")
+    pairs = pair_by_shape(ours.sizes, theirs.sizes)
+    if not pairs:
         raise _NoPair(f'strides differ, {ours.strides} and {theirs.strides}')
-    partners = {x[2:]: x[1] for x in theirs.shapes}  # sizes -> channels
-    widths = [
-        [x[1] if x[2:] in partners else None for x in ours.shapes],
-        [partners.get(x[2:]) for x in ours.shapes],
+    why = (
+        f'the encoders see strides {[ours.strides[x] for x, _ in pairs]}; '
+        f'queries, which do not match one by one, are left alone'
+    )
+    layers = ours, theirs
+    pairing = _pair_levels('memory', layers, why, pairs, loss, weight)
+    tokens = "dict(type='TokensToMap')"
+    tap = pairing.taps['memory'].replace(')', ", weights='inside')")
+    connectors = {'memory': tokens}
+    for name, connector in pairing.connectors.items():
+        connectors[name] = f'[{tokens}, {connector}]'
+    return pairing._replace(
+        taps={'memory': tap},
+        connectors=connectors,
+        teacher_connectors={'memory': tokens},
+    )
+
+
+def _pair_levels(
+    tap: str,
+    layers: tuple[Layer, Layer],
+    why: str,
+    pairs: Sequence[tuple[int, int]],
+    loss: str,
+    weight: float,
+) -> Pairing:
+    """Pair levels of two layers of one name, student's and teacher's."""
+    channels = [[x[1] for x in layer.shapes] for layer in layers]
+    partners = dict(pairs)
+    widths: list[list[int | None]] = [
+        [x if i in partners else None for i, x in enumerate(channels[0])],
+        [
+            channels[1][partners[i]] if i in partners else None
+            for i in range(len(channels[0]))
+        ],
     ]
-    distinct = [{*channels} - {None} for channels in widths]
+    distinct = [{*x} - {None} for x in widths]
     connectors, note, dim = {}, '', None
     if len(distinct[0]) == len(distinct[1]) == 1:
         dim = next(iter(distinct[1]))
@@ -207,12 +266,12 @@ def _pair_necks(
     # CWD takes a softmax of each channel, whose sharpness is the teacher's.
     normalize = '' if loss == 'cwd' else ', normalize=True'
     if widths[0] != widths[1]:
-        connectors['fpn'] = connector_config(nn.Conv2d(1, 1, 1), *widths)
+        connectors[tap] = connector_config(nn.Conv2d(1, 1, 1), *widths)
     return Pairing(
-        f'the necks have strides {strides} in common{note}',
-        {'fpn': f"dict(layer='neck', record='output'{normalize})"},
+        why + note,
+        {tap: f"dict(layer={layers[0].name!r}, record='output'{normalize})"},
         connectors,
-        {'fpn': _losses(loss, weight, dim=dim)},
+        {tap: _losses(loss, weight, dim=dim)},
     )
 
 
@@ -237,6 +296,7 @@ def _pair_pooled(
 CHOICES = {
     'roi': _pair_rois,
     'dense': _pair_dense,
+    'memory': _pair_memories,
     'fpn': _pair_necks,
     'pooled': _pair_pooled,
 }

@@ -45,9 +45,9 @@ def write_config(
         teacher_ckpt (str, optional): File or URL of the teacher's weights.
             Defaults to those that the model zoo names for its config.
         student_ckpt (str, optional): Weights that the student starts from.
-        tap (str, optional): 'roi', 'dense', 'fpn' or 'pooled'. Defaults to
-            the first of these that the models have in common; to RoIs the
-            recommended recipe then adds the necks.
+        tap (str, optional): 'roi', 'dense', 'memory', 'fpn' or 'pooled'.
+            Defaults to the first of these that the models have in common; to
+            RoIs the recommended recipe then adds the necks.
         loss (str): One of ``LOSSES``. Defaults to 'recommended'.
         beta (float, optional): Weight of the losses, and on the necks beside
             RoIs a quarter of it; 0 writes the control, which starts alike and

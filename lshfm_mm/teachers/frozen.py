@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmdet.models import DetectionTransformer
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -12,10 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError
 from .execution import TeacherExecution, skipped, unneeded_layers
-from .images import ImageConverter
+from .images import ImageConverter, patch_of_teacher
 from .settings import split_source
 
 FEATURE_PARTS = ('backbone', 'neck')
+ENCODER_PARTS = ('encoder', 'positional_encoding')  # of mmdet's DETRs
 
 
 def head_sources(recorders: Mapping[str, Any]) -> dict[str, str]:
@@ -60,12 +62,16 @@ class FrozenTeacher:
         self._unneeded: list[nn.Conv2d] | None = None
 
     def prepare(
-        self, student: nn.Module, recorders: Mapping[str, Any]
+        self,
+        student: nn.Module,
+        preprocessor: nn.Module,
+        recorders: Mapping[str, Any],
     ) -> None:
         """Settle what runs on which images, once recorders are attached.
 
         Args:
-            student (nn.Module): The student's data preprocessor.
+            student (nn.Module): The student.
+            preprocessor (nn.Module): The student's data preprocessor.
             recorders (dict): Those on all teachers, by name.
 
         Raises:
@@ -74,7 +80,10 @@ class FrozenTeacher:
         """
         name = self.settings.name
         self.images = ImageConverter(
-            student, self.data_preprocessor, self.settings.field('model')
+            preprocessor,
+            self.data_preprocessor,
+            self.settings,
+            patch_of_teacher(student, self.model),
         )
         self.execution.prepare(self.model)
         split = {k: split_source(x.source) for k, x in recorders.items()}
@@ -89,6 +98,9 @@ class FrozenTeacher:
             )
         parts = {x.split('.')[0] for x in sources.values()}
         self._only_backbone = parts == {'backbone'}
+        self._only_encoder = isinstance(
+            self.model, DetectionTransformer
+        ) and parts <= {*FEATURE_PARTS, *ENCODER_PARTS}
         self.head_sources = _beyond_neck(sources)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
@@ -120,6 +132,11 @@ class FrozenTeacher:
             return
         images = self.images(inputs, data_samples)
         with self.execution(images) as images:
+            if self._only_encoder:
+                maps = self.model.extract_feat(images)
+                memory, _ = self.model.pre_transformer(maps, data_samples)
+                self.model.forward_encoder(**memory)
+                return
             if self._unneeded is None:
                 self._unneeded = self._find_unneeded(images, data_samples)
             with skipped(self._unneeded):

@@ -4,24 +4,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, check_int
+from ..utils.patches import patch_layer
+from .settings import TeacherSettings
+
+ONE_TEACHER = TeacherSettings()
 
 
 class ImageConverter(nn.Module):
     """Turn a batch of the student's into one of the teacher's.
 
     Undoes the student's normalisation and channel order, applies the
-    teacher's, and puts its pad value outside the images. The size of the
-    batch stays, so that maps of equal strides have equal sizes. Where both
-    preprocessors do the same, the batch is given on as it is.
+    teacher's, and puts its pad value outside the images. Unless a size is
+    given, that of the batch stays, so that maps of equal strides have equal
+    sizes. Else the batch is resized whole, padding and all: both models see
+    the same pixels from edge to edge. Where both preprocessors do the same,
+    the batch is given on as it is.
 
     Args:
         student (nn.Module): The data preprocessor that made the batch.
         teacher (nn.Module): The teacher's.
-        field (str): Where the teacher stands in the config, for messages.
+        settings (TeacherSettings): What the config says of the teacher;
+            its ``size`` is height and width of its images, or what both
+            shall be a multiple of, the nearest one. Defaults to the
+            student's.
+        patch (int, optional): What both must be a multiple of.
 
     Attributes:
         scale (Tensor): Buffer, (3, 1, 1): the teacher's image is the
@@ -29,22 +40,39 @@ class ImageConverter(nn.Module):
         shift (Tensor): plus this. In no state dict.
 
     Raises:
-        ConfigError: If a preprocessor does not tell how it normalises.
+        ConfigError: If a preprocessor does not tell how it normalises, or
+            the size is none.
     """
 
     scale: Tensor
     shift: Tensor
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, field: str = 'teacher'
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        settings: TeacherSettings = ONE_TEACHER,
+        patch: int | None = None,
     ) -> None:
         super().__init__()
+        self.field, size = settings.field('size'), settings.size
+        self.sides: list[Any] = []
+        if size is not None:
+            self.sides = [*size] if isinstance(size, Sequence) else [size]
+        for side in self.sides:
+            check_int(self.field, side)
+        if len(self.sides) > 2:
+            raise ConfigError(
+                f'{self.field}: must be an int, or height and width, but got '
+                f'{size!r}'
+            )
+        self.patch = patch
         student, teacher = _inner(student), _inner(teacher)
         self.flip = _flips(student) != _flips(teacher)
         pads = [getattr(x, 'pad_value', 0) for x in (student, teacher)]
         self.pad_value = pads[1]
         s_mean, s_std = _statistics('architecture', student)
-        t_mean, t_std = _statistics(field, teacher)
+        t_mean, t_std = _statistics(settings.field('model'), teacher)
         self.same = (
             not self.flip
             and pads[0] == pads[1]
@@ -74,7 +102,36 @@ class ImageConverter(nn.Module):
                 if shape is not None:
                     image[:, shape[0] :] = self.pad_value
                     image[:, :, shape[1] :] = self.pad_value
-        return inputs
+        return self._resized(inputs)
+
+    def _resized(self, inputs: Tensor) -> Tensor:
+        before = [*inputs.shape[2:]]
+        size = self.sides or before
+        if len(size) == 1:
+            step = size[0]
+            size = [max(round(x / step), 1) * step for x in before]
+        if self.patch and any(x % self.patch for x in size):
+            raise ConfigError(
+                f'{self.field}: the teacher cuts images into patches of '
+                f'{self.patch} px, and {size[0]} x {size[1]} px are no '
+                f'multiple, so that it would not see their edge; set it to '
+                f'{self.patch}'
+            )
+        if size == before:
+            return inputs
+        return F.interpolate(inputs, size, mode='bilinear', antialias=True)
+
+
+def patch_of_teacher(student: nn.Module, teacher: nn.Module) -> int | None:
+    """What sizes of its images must be a multiple of, in px.
+
+    None where that does not matter: where it cuts none into patches, or both
+    models cut alike, and leave out the same edge.
+    """
+    ours, theirs = (patch_layer(x) for x in (student, teacher))
+    if theirs is None or (ours and ours[1] == theirs[1]):
+        return None
+    return theirs[1]
 
 
 def _inner(preprocessor: nn.Module) -> nn.Module:

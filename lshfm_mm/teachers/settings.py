@@ -1,6 +1,6 @@
 """What a config says of its teachers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmengine.model import BaseModel
@@ -19,6 +19,7 @@ class TeacherSettings(NamedTuple):
     model: Mapping[str, Any] | str | BaseModel | None = None
     ckpt: str | None = None
     strict: bool = True
+    size: int | Sequence[int] | None = None
     precision: str | None = None
     channels_last: bool = False
     compile: bool = False
