@@ -111,17 +111,16 @@ def main() -> None:
         return
     row = read_row(row_of(args.row))
     arms = chosen(row, args.only)
-    batch, rest = divmod(row.recipe.batch, max(args.gpus, 1))
-    if rest or args.gpus < 1:
+    batch = row.recipe.batch
+    if args.gpus < 1 or batch % args.gpus:
         raise ConfigError(
-            f'--gpus: {args.gpus} cannot share the {row.recipe.batch} images '
-            f'of a step; take a number that divides them'
+            f'--gpus: {args.gpus} cannot share the {batch} images of a step; '
+            f'take a number that divides them'
         )
-    options = [f'train_dataloader.batch_size={batch}', *args.cfg_options]
-    chain = Chain(WORK, gpus=args.gpus, options=options)
+    chain = Chain(WORK, gpus=args.gpus, batch=batch, options=args.cfg_options)
     print(
         f'each training: {row.epochs} epochs, {row.steps} steps of '
-        f'{row.recipe.batch} images',
+        f'{batch} images',
         flush=True,
     )
     if args.dry_run:

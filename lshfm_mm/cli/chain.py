@@ -45,6 +45,8 @@ class Chain:
         work (Path): Folder of all that.
         threads (int, optional): Of each process. Defaults to torch's choice.
         gpus (int): Of each training. Defaults to 1, or the CPU.
+        batch (int, optional): Images to a step, on all GPUs together.
+            Defaults to what the configs say.
         options (Sequence[str]): ``KEY=VALUE`` changes of all configs, in
             training and evaluation.
     """
@@ -54,11 +56,13 @@ class Chain:
         work: Path,
         threads: int | None = None,
         gpus: int = 1,
+        batch: int | None = None,
         options: Sequence[str] = (),
     ) -> None:
         self.work = work
         self.threads = threads
         self.gpus = gpus
+        self.batch = batch
         self.options = options
         self.children: list[subprocess.Popen[str]] = []  # to be stopped
 
@@ -95,7 +99,11 @@ class Chain:
             launch = ['-m', 'torch.distributed.run', '--standalone']
             command = [*launch, f'--nproc_per_node={self.gpus}', *command]
             command += ['--launcher', 'pytorch']
-        return command + _changes([*run.options, *self.options])
+        options = [*run.options, *self.options]
+        if self.batch is not None:
+            each = self.batch // self.gpus
+            options.insert(0, f'train_dataloader.batch_size={each}')
+        return command + _changes(options)
 
     def evaluate(self, run: Run) -> dict[str, float]:
         """Metrics of a trained run, and seconds per image or batch."""

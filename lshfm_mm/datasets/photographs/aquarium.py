@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from .coco import Box, Photograph, write_json, write_split
 
 CLASSES = (
@@ -42,7 +44,8 @@ def convert_aquarium(source: Path, out: Path) -> None:
             stem = re.sub(r'(_(jpe?g|png))*\.rf\.\w+$', '', path.stem)
             if split == 'train' and stem in LEFT_OUT:
                 continue
-            boxes = read_boxes(source / folder / f'labels/{path.stem}.txt')
+            text = source / folder / f'labels/{path.stem}.txt'
+            boxes = read_boxes(text, path)
             photographs.append(Photograph(number, path, f'{stem}.jpg', boxes))
         content = write_split(
             out, split, photographs, CLASSES, 'Aquarium Combined', 'CC BY 4.0'
@@ -65,8 +68,14 @@ def labels_of(content: dict[str, Any]) -> dict[str, Any]:
     return {'metainfo': {'classes': CLASSES}, 'data_list': labels}
 
 
-def read_boxes(path: Path) -> list[Box]:
-    """Read the boxes of an image: class, centre, width and height a line."""
+def read_boxes(path: Path, image: Path) -> list[Box]:
+    """Read the boxes of an image.
+
+    A line is class, centre, width and height; the last four are shares of
+    the image's.
+    """
+    with Image.open(image) as file:
+        columns, rows = file.size
     boxes = []
     for line in path.read_text('utf-8').splitlines():
         label, *shares = line.split()
@@ -74,10 +83,10 @@ def read_boxes(path: Path) -> list[Box]:
         boxes.append(
             Box(
                 int(label),
-                x - width / 2,
-                y - height / 2,
-                x + width / 2,
-                y + height / 2,
+                (x - width / 2) * columns,
+                (y - height / 2) * rows,
+                (x + width / 2) * columns,
+                (y + height / 2) * rows,
             )
         )
     return boxes

@@ -13,7 +13,7 @@ SIDE = 320  # pixels of the longer side
 
 
 class Box(NamedTuple):
-    """An object; its corners are shares of the image's width and height."""
+    """An object; corners in pixels of the source."""
 
     label: int  # from 0 on
     left: float
@@ -48,7 +48,7 @@ def write_split(
 ) -> dict[str, Any]:
     """Write the images of a split to ``images/``, and ``{split}.json``.
 
-    Boxes are clipped to their image; those without area are left out.
+    Boxes are clipped to their image; what is then below a pixel is left out.
 
     Args:
         out (Path): Folder to write to.
@@ -66,23 +66,25 @@ def write_split(
     annotations: list[dict[str, Any]] = []
     for item in tqdm(photographs, desc=split, unit='image'):
         path = out / 'images' / item.name
-        width, height, _ = shrink(item.path, path, SIDE)
+        old, new = shrink(item.path, path, SIDE)
         images.append(
             {
                 'id': item.number,
                 'file_name': item.name,
-                'width': width,
-                'height': height,
+                'width': new[0],
+                'height': new[1],
                 'license': 1,
             }
         )
         for label, *corners in item.boxes:
             left, top, right, bottom = (
-                min(max(x, 0.0), 1.0) * side
-                for x, side in zip(corners, (width, height) * 2, strict=True)
+                min(max(x * small / large, 0.0), float(small))
+                for x, large, small in zip(
+                    corners, old * 2, new * 2, strict=True
+                )
             )
             box = (left, top, right - left, bottom - top)
-            if min(box[2:]) <= 0:
+            if min(box[2:]) < 1:
                 continue
             annotations.append(
                 {

@@ -8,9 +8,12 @@ from PIL import Image
 QUALITY = 90  # of JPEG
 
 
+Size = tuple[int, int]  # width and height in pixels
+
+
 def shrink(
     source: Path, target: Path, side: int, which: Callable[..., int] = max
-) -> tuple[int, int, float]:
+) -> tuple[Size, Size]:
     """Write an image with a longer side of at most ``side`` pixels.
 
     Args:
@@ -20,12 +23,12 @@ def shrink(
         which (Callable): ``min`` shrinks the shorter side instead.
 
     Returns:
-        tuple: Width and height in pixels, and the new length over the old.
+        tuple[Size, Size]: Of the image, and of what is written.
     """
     with Image.open(source) as file:
         image = file.convert('RGB')
     scale = min(side / which(image.size), 1.0)
     width, height = (max(round(x * scale), 1) for x in image.size)
-    image = image.resize((width, height), Image.Resampling.LANCZOS)
-    image.save(target, 'JPEG', quality=QUALITY)
-    return width, height, scale
+    small = image.resize((width, height), Image.Resampling.LANCZOS)
+    small.save(target, 'JPEG', quality=QUALITY)
+    return image.size, small.size

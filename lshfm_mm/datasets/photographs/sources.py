@@ -49,7 +49,7 @@ SOURCES = {
         'https://public.roboflow.com/object-detection/aquarium\n'
         'Licence: CC BY 4.0, https://creativecommons.org/licenses/by/4.0/\n'
         'Changed: shrunk to a long side of 320 pixels, boxes scaled and '
-        'clipped, 3 boxes without area left out; 7 photographs left out of '
+        'clipped, 3 of less than a pixel left out; 7 photographs left out of '
         'the training images that are nearly those of validation or test.\n',
         convert_aquarium,
     ),
@@ -63,7 +63,7 @@ SOURCES = {
         'cosmicad and akshaylamba\n'
         'Licence: MIT, see LICENSE\n'
         'Changed: shrunk from 640 x 480 to 320 x 240 pixels, boxes scaled '
-        'and clipped, 2 boxes without area left out; 1 photograph left out '
+        'and clipped, 2 of less than a pixel left out; 1 photograph left out '
         'of the training images that is nearly another one.\n',
         convert_bccd,
     ),
