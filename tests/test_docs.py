@@ -222,6 +222,12 @@ ALIKE = {
     r'(\w+=\d+ )?tools/(dist|slurm)_(train|test)\.sh .*': (
         'test_launchers.test_scripts_start_what_those_of_mmdet_start'
     ),
+    r'python -m lshfm_mm get_photographs .*': (
+        'test_photographs.test_what_is_there_is_not_fetched_again'
+    ),
+    r'python tools/reproduce\.py .*': (
+        'test_reproduce.test_the_whole_way_of_a_detector'
+    ),
     r'python benchmarks/study .*': (
         'test_study.test_stopped_it_goes_on_where_it_was'
     ),

@@ -1,9 +1,11 @@
 """Rows of published tables: their plans, schedules, and the whole way."""
 
+import argparse
 import pickle
 import re
 import runpy
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from mmdet.datasets import VOCDataset
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 
-from lshfm_mm.cli import reproduction
+from lshfm_mm.cli import chain, reproduction
+from lshfm_mm.cli.chain import Chain, Run
 from lshfm_mm.cli.reproduction import RECIPES, find_rows, read_row
+from lshfm_mm.errors import ConfigError
 
 REPO = Path(__file__).parent.parent
 # From the paper and the authors' pages: teacher, student, L2, LSH, LSHL2.
@@ -79,6 +83,8 @@ def test_each_config_is_in_a_row():
                 start = Config.fromfile(arm.runs[1].config).load_from
                 last = f'epoch_{row.epochs}.pth'
                 assert start == f'work_dirs/{names[0]}/{last}'
+            if '::' in arm.runs[-1].config:
+                continue  # mmdet's own
             cfg = Config.fromfile(arm.runs[-1].config)
             hooks = str(cfg.get('custom_hooks'))
             is_mean = 'AverageCheckpointsHook' in hooks
@@ -88,15 +94,35 @@ def test_each_config_is_in_a_row():
     # Those of ImageNet's teachers are read, and never trained.
     rest = {x.stem for x in given - used}
     assert rest == {'resnet34_in1k', 'resnet101_in1k'}
-    every = [
-        x
-        for n in find_rows()
-        for a in read_row(n).arms.values()
-        for x in a.runs
-    ]
-    by_name = {}
-    for run in every:
-        assert by_name.setdefault(run.name, run) == run
+    by_name: dict[str, Run] = {}
+    for name in find_rows():
+        for arm in read_row(name).arms.values():
+            for run in arm.runs:
+                assert by_name.setdefault(run.name, run) == run
+
+
+def test_losses_are_those_of_the_arm():
+    arms = read_row('cifar100 resnet56_resnet20').arms
+    found = {}
+    for name in ('l2', 'lsh', 'lshl2', 'correct'):
+        (run,) = arms[name].runs
+        cfg = Config.fromfile(run.config)
+        parser = argparse.ArgumentParser()
+        parser.add_argument('options', nargs='*', action=DictAction)
+        cfg.merge_from_dict(parser.parse_args([*run.options]).options)
+        distiller = cfg.model.distiller
+        active = distiller.get('active') or [*distiller.taps]
+        found[name] = {x: distiller.taps[x].weights for x in active}
+    assert found == dict(
+        l2=dict(l2='uniform'),
+        lsh=dict(lsh='uniform'),
+        lshl2=dict(lsh='uniform', l2='uniform'),
+        correct=dict(lsh='correct', l2='correct'),
+    )
+    arms = read_row('voc retinanet r101_r50').arms
+    changes = [arms[x].runs[0].options for x in ('l2', 'lsh', 'lshl2')]
+    active = 'model.distiller.active=[{}]'
+    assert changes == [(active.format('l2'),), (active.format('lsh'),), ()]
 
 
 # Row -> epochs, steps of one, rate after the first update of each of these
@@ -253,12 +279,11 @@ def test_a_dry_run_prints_what_one_would_type(tmp_path, monkeypatch, capsys):
         ([], "error: row: there is no ''; --list prints all rows"),
         (
             ['voc', 'faster_rcnn', 'r101_r50', '--only', 'kd'],
-            'error: --only: this row has no kd; it has student, l2, lsh, '
-            'lshl2',
+            'error: only: this row has no kd; it has student, l2, lsh, lshl2',
         ),
         (
             ['cifar100', 'resnet56-resnet20', '--gpus', '3'],
-            'error: --gpus: 3 cannot share the 64 images of a step; take a '
+            'error: gpus: 3 cannot share the 64 images of a step; take a '
             'number that divides them',
         ),
     ],
@@ -266,6 +291,24 @@ def test_a_dry_run_prints_what_one_would_type(tmp_path, monkeypatch, capsys):
 def test_errors_are_one_line(arguments, message, monkeypatch):
     answer = reproduce(monkeypatch, *arguments)
     assert answer.startswith(message) and '\n' not in answer
+
+
+def test_an_interrupt_ends_the_tool(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chain, 'print', interrupt, raising=False)
+    code = "import time; print('Epoch(train)', flush=True); time.sleep(900)"
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Chain(tmp_path).run_tool('student', '-c', code)
+    assert time.monotonic() - start < 600
+    assert (tmp_path / 'student.log').read_text() == 'Epoch(train)\n'
+
+
+def test_a_tool_that_fails_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r'student: .* see \S+student.log'):
+        Chain(tmp_path).run_tool('student', '-c', 'raise SystemExit(3)')
 
 
 TINY = {  # of a detector

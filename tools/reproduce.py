@@ -39,7 +39,7 @@ def chosen(row: Row, only: list[str]) -> dict[str, Arm]:
     """The students to train."""
     if wrong := {*only} - {*row.arms}:
         raise ConfigError(
-            f'--only: this row has no {", ".join(sorted(wrong))}; it has '
+            f'only: this row has no {", ".join(sorted(wrong))}; it has '
             f'{", ".join(row.arms)}'
         )
     return {k: v for k, v in row.arms.items() if not only or k in only}
@@ -114,7 +114,7 @@ def main() -> None:
     batch = row.recipe.batch
     if args.gpus < 1 or batch % args.gpus:
         raise ConfigError(
-            f'--gpus: {args.gpus} cannot share the {batch} images of a step; '
+            f'gpus: {args.gpus} cannot share the {batch} images of a step; '
             f'take a number that divides them'
         )
     chain = Chain(WORK, gpus=args.gpus, batch=batch, options=args.cfg_options)

@@ -159,12 +159,16 @@ class Chain:
         ) as process:
             assert process.stdout is not None
             self.children.append(process)
-            with log.open('a', encoding='utf-8') as file:
-                for line in process.stdout:
-                    file.write(line)
-                    if 'Epoch(' in line:
-                        progress = line[line.index('Epoch(') :].strip()
-                        print(f'{name:>11} | {progress[:110]}', flush=True)
+            try:
+                with log.open('a', encoding='utf-8') as file:
+                    for line in process.stdout:
+                        file.write(line)
+                        if 'Epoch(' in line:
+                            progress = line[line.index('Epoch(') :].strip()
+                            print(f'{name:>11} | {progress[:110]}', flush=True)
+            except BaseException:  # else it would be waited for
+                process.terminate()
+                raise
         if process.returncode:
             raise ConfigError(f'{name}: its tool failed; see {log}')
 

@@ -183,9 +183,8 @@ def _published(metadata: dict[str, Any], loss: str = '') -> float | None:
     """What a metafile says was published of a config, or of a loss in it."""
     for key, value in metadata.items():
         if key.startswith('Published'):
-            found = (value if isinstance(value, dict) else {'': value}).get(
-                loss
-            )
+            by_loss = value if isinstance(value, dict) else {'': value}
+            found = by_loss.get(loss)  # or a reason why there is none
             return found if isinstance(found, float) else None
     return None
 
