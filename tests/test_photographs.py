@@ -291,6 +291,8 @@ def test_what_is_there_is_not_fetched_again(
     assert len(server.asked) == 1
     answer = tool(monkeypatch, 'clothing', out)
     assert answer.startswith('error: out: ') and 'something else' in answer
+    answer = tool(monkeypatch, 'clothing', out / 'LICENSE/clothing')
+    assert answer.startswith('error: out: cannot write to ')
 
 
 @pytest.mark.parametrize('kind', ['folder', 'archive', 'URL'])
@@ -343,9 +345,7 @@ def test_nothing_is_left_of_what_went_wrong(server, tmp_path, monkeypatch):
     # The same content is read where one insists on it, and is wrong.
     bad = tmp_path / 'bad.zip'
     bad.write_bytes(server.content[path])
-    assert f'{bad} is not as aquarium is published (ValueError' in message(
-        str(bad)
-    )
+    assert f'{bad} cannot be read as aquarium (ValueError' in message(str(bad))
     server.content[path], server.cut = whole, True
     assert 'no whole zip archive' in message()
     del server.content[path]

@@ -1,6 +1,7 @@
 """Get photographs under free licences, to detect and to classify in."""
 
 import argparse
+import sys
 
 from lshfm_mm import cli
 from lshfm_mm.datasets.photographs import SOURCES, get_photographs
@@ -17,7 +18,13 @@ def main() -> None:
         'published archive, from GitHub)',
     )
     args = parser.parse_args()
-    print(get_photographs(**vars(args)), end='')
+    try:
+        print(get_photographs(**vars(args)), end='')
+    except OSError as error:
+        sys.exit(
+            f'error: out: cannot write to {args.out} ({error}); take another '
+            f'folder'
+        )
     print(f'{args.name}: {args.out}')
 
 

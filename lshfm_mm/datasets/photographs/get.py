@@ -57,7 +57,7 @@ def get_photographs(name: str, out: str, source: str | None = None) -> str:
             known.convert(root, result)
         except (OSError, ValueError, KeyError, ParseError) as error:
             raise ConfigError(
-                f'source: {where} is not as {name} is published '
+                f'source: {where} cannot be read as {name} '
                 f'({type(error).__name__}: {error}); leave --source out, or '
                 f'give what {known.url} has'
             ) from None
