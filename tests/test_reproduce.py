@@ -1,6 +1,7 @@
 """Rows of published tables: their plans, schedules, and the whole way."""
 
 import argparse
+import json
 import pickle
 import re
 import runpy
@@ -268,6 +269,35 @@ def test_a_dry_run_prints_what_one_would_type(tmp_path, monkeypatch, capsys):
     ]
 
 
+def table_of(text):
+    """Title -> published, own, difference."""
+    lines = [x.split('|')[1:-1] for x in text.splitlines() if x[:1] == '|']
+    return {x.strip(): [y.strip() for y in z] for x, *z in lines[2:]}
+
+
+def test_the_table_is_of_what_was_measured(tmp_path, monkeypatch, capsys):
+    """All is done: nothing runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'work_dirs').mkdir()
+    row = read_row('voc faster-rcnn r101_r50')
+    runs = [row.teacher.run]
+    runs += [row.arms[x].runs[-1] for x in ('student', 'lshl2')]
+    for run, ap in zip(runs, (0.841, 0.82, 0.825), strict=True):
+        for end in ('pth', 'py'):
+            Path(f'work_dirs/{run.name}.{end}').touch()
+        metrics = {'pascal_voc/AP50': ap, 'pascal_voc/mAP': 0.5}
+        Path(f'work_dirs/{run.name}.json').write_text(json.dumps(metrics))
+    words = ['voc', 'faster_rcnn', 'r101_r50', '--only', 'student', 'lshl2']
+    assert reproduce(monkeypatch, *words) == 0
+    assert table_of(capsys.readouterr().out) == {
+        'teacher': ['83.6', '84.10', '+0.50'],
+        'student alone': ['82', '82.00', '+0.00'],
+        'LSHL2': ['83', '82.50', '-0.50'],
+    }
+    assert reproduce(monkeypatch, *words, '--dry-run') == 0
+    assert capsys.readouterr().out.count('\n') == 2  # steps, and nothing
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -375,12 +405,6 @@ def write_voc(root):
                 tree.find('object/name').text = str(kind)
                 path = root / f'VOC{year}/Annotations/{name}.xml'
                 ElementTree.ElementTree(tree).write(path)
-
-
-def table_of(text):
-    """Title -> published, own, difference."""
-    lines = [x.split('|')[1:-1] for x in text.splitlines() if x[:1] == '|']
-    return {x.strip(): [y.strip() for y in z] for x, *z in lines[2:]}
 
 
 @pytest.mark.slow
