@@ -410,6 +410,7 @@ def write_voc(root):
 @pytest.mark.slow
 def test_the_whole_way_of_a_detector(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', str(REPO))
     monkeypatch.setattr(reproduction, 'CONFIGS', tmp_path / 'configs')
     pair = 'lshl2_roi_faster-rcnn_r101_faster-rcnn_r50_voc0712'
     names = ['faster-rcnn_r101_voc0712', 'faster-rcnn_r50_voc0712', pair]
