@@ -967,6 +967,26 @@ ROWS = [
             'make_shapes: over another set',
             lambda x: x.tool('make_shapes', x.shapes),
         ),
+        (
+            'get_photographs: over another set',
+            lambda x: x.tool('get_photographs', 'bccd', x.shapes),
+        ),
+        (
+            'get_photographs: no such archive',
+            lambda x: x.tool(
+                'get_photographs', 'bccd', 'bccd', '--source', 'bccd.zip'
+            ),
+        ),
+        (
+            'reproduce: no such row',
+            lambda x: x.tool('reproduce', 'voc', 'faster_rcnn', 'r34_r18'),
+        ),
+        (
+            'reproduce: too many GPUs',
+            lambda x: x.tool(
+                'reproduce', *('voc', 'retinanet', 'r101_r50', '--gpus', '3')
+            ),
+        ),
     ),
 ]
 

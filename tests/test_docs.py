@@ -225,6 +225,12 @@ ALIKE = {
     r'python benchmarks/foundation\.py .*': (
         'test_foundation.test_the_experiment_runs_on_any_folder_of_classes'
     ),
+    r'python -m lshfm_mm get_photographs .*': (
+        'test_photographs.test_what_is_there_is_not_fetched_again'
+    ),
+    r'python tools/reproduce\.py .*': (
+        'test_reproduce.test_the_whole_way_of_a_detector'
+    ),
     r'python benchmarks/study .*': (
         'test_study.test_stopped_it_goes_on_where_it_was'
     ),

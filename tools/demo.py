@@ -7,10 +7,8 @@ again (delete the work folder for that).
 """
 
 import argparse
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,9 +20,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from lshfm_mm import cli
+from lshfm_mm.cli.chain import Chain, Run, table
 from lshfm_mm.datasets import shapes
-from lshfm_mm.errors import ConfigError
-from lshfm_mm.export import export_student
 from lshfm_mm.insight.detections import draw_detections
 from lshfm_mm.utils.configs import model_config
 
@@ -134,84 +131,27 @@ WORK = Path('work_dirs/shapes')
 SIZE = 128
 NUM_TRAIN, NUM_VAL = 640, 200
 SHOWN = 6
-CHILDREN: list[subprocess.Popen] = []  # stopped when the demo is
+CHAIN = Chain(WORK, threads=max((os.cpu_count() or 1) // 2, 1))
 
 
-def config_of(run: str) -> str:
-    """Path of the config of a run."""
-    return str(REPO / f'configs/shapes/{CONFIGS[run][0]}.py')
-
-
-def run_tool(run: str, name: str, *args: str) -> None:
-    """Run another tool of this folder; show how far it is.
-
-    What it prints is kept in ``WORK/{run}.log``.
-    """
-    threads = max((os.cpu_count() or 1) // 2, 1)
-    log = WORK / f'{run}.log'
-    WORK.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen(
-        [sys.executable, '-W', 'ignore', str(REPO / 'tools' / name), *args],
-        env={**os.environ, 'OMP_NUM_THREADS': str(threads)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        CHILDREN.append(process)
-        with log.open('a', encoding='utf-8') as file:
-            for line in process.stdout:
-                file.write(line)
-                if 'Epoch(' in line:
-                    progress = line[line.index('Epoch(') :].strip()
-                    print(f'{run:>11} | {progress[:110]}', flush=True)
-    if process.returncode:
-        raise ConfigError(f'demo: {name} for {run} failed; see {log}')
-
-
-def train(run: str) -> None:
-    """Train a run, or finish it; export its plain checkpoint and config."""
-    model = WORK / f'{run}.pth'
-    if model.exists() and model.with_suffix('.py').exists():
-        return
-    folder = str(WORK / run)
-    options = CONFIGS[run][1:]
-    run_tool(
-        run,
-        'train.py',
-        *(config_of(run), '--work-dir', folder, '--resume'),
-        *(['--cfg-options', *options] if options else []),
-    )
-    last = (WORK / run / 'last_checkpoint').read_text(encoding=None).strip()
-    export_student(last, str(model), force=True, config=config_of(run))
+def run_of(name: str) -> Run:
+    """A run by its name."""
+    config, *options = CONFIGS[name]
+    path = REPO / f'configs/shapes/{config}.py'
+    return Run(name, str(path), tuple(options))
 
 
 def train_together(runs: Sequence[str]) -> None:
     """Train runs, two at a time; when one fails, stop the others."""
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(train, run) for run in runs]
+        futures = [pool.submit(CHAIN.train, run_of(run)) for run in runs]
         try:
             for future in as_completed(futures):
                 future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in CHILDREN:
-                child.terminate()
+            CHAIN.stop()
             raise
-
-
-def evaluate(run: str) -> dict[str, float]:
-    """Metrics of an exported run, and seconds per image or batch, kept."""
-    result = WORK / f'{run}.json'
-    if not result.exists():
-        folder = WORK / run / 'test'
-        config, model = (str(WORK / f'{run}.{x}') for x in ('py', 'pth'))
-        run_tool(run, 'test.py', config, model, '--work-dir', str(folder))
-        newest = max(folder.glob('*/*.json'), key=lambda p: p.stat().st_mtime)
-        partial = result.with_suffix('.partial')
-        partial.write_bytes(newest.read_bytes())
-        partial.rename(result)
-    return json.loads(result.read_text('utf-8'))
 
 
 def row(run: str, title: str, task: str) -> list[str]:
@@ -219,25 +159,13 @@ def row(run: str, title: str, task: str) -> list[str]:
     cfg = Config.fromfile(WORK / f'{run}.py')
     model = MODELS.build(model_config('model', cfg.model))
     parameters = sum(p.numel() for p in model.parameters())
-    metrics = evaluate(run)
+    metrics = CHAIN.evaluate(run_of(run))
     return [
         title,
         *(f'{x * metrics[key]:.1f}' for key, x in COLUMNS[task].values()),
         f'{parameters / 1e6:.2f} M',
         f'{metrics["time"]:.3f}',
     ]
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Format rows as a Markdown table."""
-    columns = zip(head, *rows, strict=True)
-    widths = [max(map(len, column)) for column in columns]
-    return '\n'.join(
-        '| '
-        + ' | '.join(x.ljust(w) for x, w in zip(line, widths, strict=True))
-        + ' |'
-        for line in (head, ['-' * width for width in widths], *rows)
-    )
 
 
 def draw(runs: dict[str, str]) -> Path:
