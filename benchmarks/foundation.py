@@ -107,6 +107,8 @@ def train(args: argparse.Namespace, seed: int, folder: Path) -> Path:
     cfg.model.teacher = classifier(teacher['backbone'])
     cfg.model.teacher_ckpt = str(args.teacher_ckpt)
     cfg.model.teacher_precision = None
+    # What its patches divide.
+    cfg.model.teacher_size = teacher['backbone'].get('patch_size')
     cfg.model.teacher_channels_last = args.teacher != 'vit'
     where = 'neck' if pools(teacher['backbone']) else 'backbone'
     cfg.model.distiller.taps.pooled.teacher = where
@@ -273,7 +275,11 @@ def main() -> None:
         closed = (summary['mimicking']['mean'] - low) / (high - low)
     print(summary, f'share of the gap that is closed: {closed}', flush=True)
     if args.out:
-        record = json.loads(args.out.read_text()) if args.out.exists() else {}
+        record = (
+            json.loads(args.out.read_text('utf-8'))
+            if args.out.exists()
+            else {}
+        )
         record[f'{args.teacher} {args.losses}'] = dict(
             results,
             summary=summary,
@@ -288,7 +294,7 @@ def main() -> None:
             python=platform.python_version(),
             commit=commit(REPO),
         )
-        args.out.write_text(json.dumps(record, indent=1) + '\n')
+        args.out.write_text(json.dumps(record, indent=1) + '\n', 'utf-8')
 
 
 if __name__ == '__main__':

@@ -638,7 +638,7 @@ def retinanet():
         (
             {'distiller.taps.roi': dict(FPN, _delete_=True, weights='fg')},
             "taps.roi.weights: must be one of ('uniform', 'balanced', "
-            "'confidence', 'correct'), but got 'fg'",
+            "'positive', 'confidence', 'correct', 'inside'), but got 'fg'",
         ),
         (
             {

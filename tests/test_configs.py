@@ -35,13 +35,18 @@ def test_config_builds(path, teachers, monkeypatch):
         build_model('model', cfg)
         return
     check_name(Path(path), cfg.model)
-    assert cfg.model.teacher_ckpt.endswith('.pth')
-    source = cfg.model.teacher.cfg_path
-    if source not in teachers:
-        teachers[source] = ROOT.build(
-            model_config('teacher', cfg.model.teacher)
-        )
-    cfg.model.update(teacher=teachers[source], teacher_ckpt=None)
+    for entry, model, ckpt in (
+        [(x, 'model', 'ckpt') for x in cfg.model.teachers.values()]
+        if 'teachers' in cfg.model
+        else [(cfg.model, 'teacher', 'teacher_ckpt')]
+    ):
+        assert entry[ckpt].endswith('.pth')
+        source = entry[model].cfg_path
+        if source not in teachers:
+            teachers[source] = ROOT.build(
+                model_config('teacher', entry[model])
+            )
+        entry.update({model: teachers[source], ckpt: None})
     model = build_model('model', cfg)
     distiller = cfg.model.distiller
     active = distiller.get('active', list(distiller.taps))
@@ -75,7 +80,8 @@ def check_name(path, model):
         assert model.inherit
     else:
         assert active == expected[method]
-        assert weights == {'correct' if 'correct' in method else 'uniform'}
+        kind = 'correct' if 'correct' in method else 'uniform'
+        assert weights == {(kind,)}
     types = dict(lsh=['LSHLoss'], l2=['FeatureL2Loss'])
     for tap in active:
         losses = [x.type for x in distiller.losses[tap]]

@@ -229,6 +229,7 @@ def test_make_config_writes_a_convolution_for_each_level(tmp_path):
         *(str(tmp_path / f'{x}.py') for x in ('teacher', 'student')),
         str(tmp_path / 'distil.py'),
         str(tmp_path / 'teacher.pth'),
+        tap='fpn',
     )
     assert 'without LSH, since widths change from level to level' in chosen
     cfg = Config.fromfile(tmp_path / 'distil.py')

@@ -526,7 +526,7 @@ def test_a_teacher_of_other_classes_is_not_evaluated(
     assert 'coco/bbox_mAP' in found['metrics']['one']
     assert list(found['shown'][0]['predictions']) == ['one']
     text = page(found, images)
-    assert 'classes are others than those of the data' in text
+    assert 'The classes of the teacher are others than those of the' in text
     assert '<th scope="col">bbox_mAP</th>' in text
 
 

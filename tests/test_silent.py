@@ -14,6 +14,7 @@ from mmrazor.registry import MODELS
 
 from lshfm_mm import cli
 from lshfm_mm.distillers import level_pairs
+from lshfm_mm.distillers.connected import ConnectedFeatures
 from lshfm_mm.distillers.level_losses import loss_over_levels
 from lshfm_mm.distillers.level_pairs import Level, LevelPairs
 from lshfm_mm.distillers.records import Records
@@ -209,16 +210,22 @@ def test_the_memory_format_of_the_student_is_its_own(batch):
         assert torch.equal(before, after)
 
 
+SAME = 'have the same stride in both models'
+
+
 def maps(*sides, images=1):
     return [torch.zeros(images, 2, x, x) for x in sides]
 
 
 def pairs_of(*batches):
     """What a tap pairs in batches: the student's maps and the teacher's."""
-    pairs = LevelPairs(
-        Records({'fpn': Tap('neck', 'neck', 'output')}, None, None), {}
-    )
-    return [pairs._pair('fpn', *batch) for batch in batches]
+    records = Records({'fpn': Tap('neck', 'neck', 'output')}, None, None)
+    pairs = LevelPairs(records, ConnectedFeatures(records, {}, {}))
+    found = []
+    for batch in batches:
+        found.append(pairs._pair('fpn', *batch))
+        pairs._check_pairs('fpn', *batch, found[-1], SAME)
+    return found
 
 
 def test_levels_of_one_size_are_paired_by_their_place():

@@ -215,7 +215,7 @@ def check_fits(
     left = [
         key
         for key, value in state.items()
-        if key not in own and not _has(state, own.keys() - {*unfit}, value)
+        if key not in own and (unfit or not _has(state, own, value))
     ]
     faults = [
         f'{len(names)} {what}: {", ".join(names[:3])}'
