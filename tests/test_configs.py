@@ -41,7 +41,7 @@ def test_config_builds(path, teachers, monkeypatch):
         else [(cfg.model, 'teacher', 'teacher_ckpt')]
     ):
         assert entry[ckpt].endswith('.pth')
-        source = entry[model].cfg_path
+        source = getattr(entry[model], 'cfg_path', entry[model])
         if source not in teachers:
             teachers[source] = ROOT.build(
                 model_config('teacher', entry[model])
