@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -460,3 +461,17 @@ def test_the_experiment_runs_on_any_folder_of_classes(photos, tmp_path):
     # The probe sees its training images again, which 256 numbers tell apart.
     assert first['mimicking']['train'] == first['mimicking']['test']
     assert first['mimicking']['train'] > 80
+
+
+def test_the_numbers_of_the_page_are_those_of_the_record():
+    record = json.loads((REPO / 'docs/foundation.json').read_text('utf-8'))
+    found = record['mobilenet_v2 lshl2']
+    page = (REPO / 'docs/foundation.md').read_text('utf-8')
+    for arm in ('random', 'mimicking'):
+        tests = [v[arm]['test'] for k, v in found.items() if 'seed' in k]
+        assert len(tests) == 3
+        mean, spread = statistics.mean(tests), statistics.stdev(tests)
+        assert f'{mean:.1f} ± {spread:.1f}' in page
+    assert f'| {found["teacher"]["test"]:.1f} |' in page
+    assert f'{found["closed"]:.0%}'.replace('%', ' %') in page
+    assert f'{found["photographs"]:,} photographs' in page
