@@ -97,16 +97,14 @@ def try_config(package: str, path: Path, work: Path, data: Path) -> str:
     chosen = write_config(
         str(teacher), str(student), str(distilled), str(weights)
     )
-    train, whole, rest = REPO / 'tools/train.py', work / 'whole', work / 'rest'
     try:
-        run(train, distilled, '--work-dir', whole)
+        last = _train(distilled, work)
     except Failure as failure:
-        _try_plain(student, work / 'plain', failure)
-    first, last = _checkpoints(whole)
-    rest.mkdir()
-    shutil.copy(first, rest)
-    run(train, distilled, '--work-dir', rest, '--resume', rest / first.name)
-    _check_same(last, rest / last.name)
+        try:
+            _train(student, work / 'plain')
+        except Failure as plain:
+            raise Failure(f'plain training fails, too: {plain}') from failure
+        raise
     exported = work / 'exported.pth'
     run(REPO / 'tools/export_student.py', last, '-o', exported)
     plain = exported.with_suffix('.py')
@@ -120,13 +118,16 @@ def try_config(package: str, path: Path, work: Path, data: Path) -> str:
     return f'{chosen.split(": ", 1)[1]} ({", ".join(ours)})'
 
 
-def _try_plain(student: Path, folder: Path, failure: Failure) -> None:
-    """Raise the failure of a training, with that of the student alone."""
-    try:
-        run(REPO / 'tools/train.py', student, '--work-dir', folder)
-    except Failure as plain:
-        raise Failure(f'plain training fails, too: {plain}') from failure
-    raise failure
+def _train(config: Path, work: Path) -> Path:
+    """Train whole, and again from the middle; give the last checkpoint."""
+    tool, whole, rest = REPO / 'tools/train.py', work / 'whole', work / 'rest'
+    run(tool, config, '--work-dir', whole)
+    first, last = _checkpoints(whole)
+    rest.mkdir()
+    shutil.copy(first, rest)
+    run(tool, config, '--work-dir', rest, '--resume', rest / first.name)
+    _check_same(last, rest / last.name)
+    return last
 
 
 def _write_teacher(
