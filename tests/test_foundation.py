@@ -439,6 +439,37 @@ def test_a_checkpoint_of_another_std_is_calibrated_again():
     assert torch.equal(again.weight, target.weight)
 
 
+@pytest.mark.parametrize(
+    ('saved', 'asked', 'waits'),
+    [
+        (dict(std='features', bias='mean'), dict(std='features'), True),
+        (dict(std='features'), dict(std='features', bias='mean'), True),
+        (dict(std='features'), dict(std=0.1), False),
+        (dict(std='features', bias='mean'), dict(std=0.1, bias='mean'), True),
+        (dict(std=0.1, bias='mean'), dict(std=0.1), False),
+    ],
+)
+def test_what_another_calibration_has_left_is_not_taken(saved, asked, waits):
+    source, target = (
+        LSHLoss(feature_dim=3, **{'bias': 'zero', **x}) for x in (saved, asked)
+    )
+    source.calibrate(torch.ones(12), torch.tensor(2.0))
+    own = target.weight.clone()
+    target.load_state_dict(source.state_dict(), strict=False)
+    assert target.needs_calibration == waits
+    assert not target.bias.any()
+    if target.std != 'features':
+        assert torch.equal(target.weight, own)
+
+
+def test_features_without_any_spread_have_none():
+    sketch = SpreadSketch(6)
+    rows = torch.rand(6, 1, generator=torch.Generator().manual_seed(0)) + 3
+    for _ in range(5):
+        sketch.update(rows.expand(6, 37))
+    assert float(sketch.spread(rows[:, 0])) < 1e-6
+
+
 def test_the_experiment_runs_on_any_folder_of_classes(photos, tmp_path):
     """A ViT of DINOv2's shape, the tools, plain backbones and the probe."""
     images = sorted(photos.rglob('*.*'))

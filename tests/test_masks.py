@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmdet.models.backbones.trident_resnet import TridentConv
 from mmdet.structures.mask import BitmapMasks
 
+from lshfm_mm.calibration.calibrate import calibrate
 from lshfm_mm.errors import ConfigError
 
 from .conftest import mmdet_config
@@ -248,6 +249,21 @@ def test_mask_heads_without_rois_of_their_own():
 
 
 # TridentNet
+
+
+def test_hash_functions_of_mask_heads_are_not_calibrated(masked):
+    """Boxes around objects are no positive RoIs."""
+    loss = dict(type='LSHLoss', num_hashes=16, bias='mean')
+    model = distil(
+        mask_rcnn(4),
+        mask_rcnn(8),
+        dict(mask=LOGITS),
+        dict(mask=[loss]),
+        type='RoIMimicDistill',
+        connectors=dict(mask=dict(type='ConvConnector')),
+    )
+    with pytest.raises(ConfigError, match='loss_mask_lsh: cannot be calibrat'):
+        calibrate(model, [masked], 1)
 
 
 def trident(base, **more):

@@ -119,6 +119,18 @@ class Neck(nn.Module):
         return self.neck(maps)
 
 
+class Pyramid(nn.Module):
+    """Gives maps, and their locations one after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps, self.rows = nn.Identity(), nn.Identity()
+
+    def forward(self, maps):
+        rows = [x.flatten(2).transpose(1, 2) for x in self.maps(maps)]
+        return self.rows(torch.cat(rows, dim=1))
+
+
 class Patches(nn.Module):
     """A ViT without layers: patches, behind some tokens of no place."""
 
@@ -367,6 +379,27 @@ ROWS = [torch.randn(2, 4).double()]
 PIXELS = torch.randn(2, 3, 28, 28).double()
 
 
+def test_a_grid_of_several_levels():
+    """A layer that gives a list tells the places of tokens of all levels."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (
+        [torch.randn(2, 3, x, x, generator=generator).double() for x in (4, 2)]
+        for _ in range(2)
+    )
+    losses = at_tap(
+        Pyramid(),
+        Pyramid(),
+        dict(layer='rows'),
+        (student, teacher),
+        connectors=dict(TOKENS, grid='maps'),
+        teacher_connectors=dict(TOKENS, grid='maps'),
+    )
+    (value,) = losses.values()
+    maps = at_tap(Neck(), Neck(), dict(layer='neck'), (student, teacher))
+    (expected,) = maps.values()
+    assert float(value) == pytest.approx(float(expected)) and value > 0
+
+
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
@@ -430,8 +463,24 @@ PIXELS = torch.randn(2, 3, 28, 28).double()
                 (MAPS, PIXELS),
                 teacher_connectors=dict(TOKENS, grid='projektion'),
             ),
-            "taps.grid of fpn: the teacher has no layer 'projektion'; did you "
-            "mean 'projection'?",
+            'TokensToMap.grid: for the tap fpn, Patches has no layer '
+            "'projektion'; did you mean 'projection'?",
+        ),
+        (
+            lambda: at_tap(
+                Patches(14, 4, 3).double(),
+                Neck(),
+                dict(student='norm', teacher='neck'),
+                (PIXELS, MAPS),
+                connectors=[
+                    TOKENS,
+                    dict(
+                        type='LinearConnector', in_features=4, out_features=4
+                    ),
+                ],
+            ),
+            'LinearConnector: takes features, (N, D), or tokens, (B, L, C), '
+            'but got maps (2, 4, 2, 2); take ConvConnector, or put',
         ),
         (
             lambda: at_tap(

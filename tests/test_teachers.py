@@ -377,6 +377,17 @@ WRONG = {
         {'teachers': dict(modules=dict(model='a.py'))},
         "teachers: 'modules' cannot be the name of a teacher; take letters, ",
     ),
+    'a name that a model has': (
+        {'teachers': dict(train_step=dict(model='a.py'))},
+        "teachers: 'train_step' cannot be the name of a teacher; take ",
+    ),
+    'an unknown teacher of tokens': (
+        {
+            'distiller.taps.fpn.teacher': 'c:neck',
+            'distiller.teacher_connectors': dict(fpn=dict(type='TokensToMap')),
+        },
+        "taps.fpn: there are the teachers ['a', 'b'], and 'c:neck' is of none",
+    ),
     'no model': (
         {'teachers.b': dict(_delete_=True, ckpt='b.pth')},
         'teachers.b.model: must be one model, as a config or the path of its '

@@ -16,10 +16,12 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from mmrazor.registry import MODELS
 from torch import nn
 
+from lshfm_mm.calibration.calibrate import calibrate
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.export.student import plain_config
 from lshfm_mm.pairing import write_config
+from lshfm_mm.teachers.images import patch_of_teacher
 
 from .conftest import mmdet_config
 from .test_detectors import (
@@ -254,8 +256,8 @@ def test_maps_of_a_vit_are_its_tokens_in_their_places(batch):
         (
             {},
             'teacher_size: the teacher cuts images into patches of 14 px, and '
-            '64 x 64 px are no multiple, so that it would not see their edge; '
-            'set it to 14',
+            '64 x 64 px are no multiple, so that its patches would not lie on '
+            "the student's pixels; set it to 14",
         ),
         (
             dict(teacher_size=(56, 64)),
@@ -348,6 +350,40 @@ def padded(batch):
     sample.set_metainfo(dict(img_shape=(64, 42), pad_shape=(64, 42)))
     sample.gt_instances.bboxes.tensor[:, 0::2].clamp_(max=42)
     return batch
+
+
+@pytest.mark.parametrize('std', ['features', 'number'])
+def test_calibration_sees_all_levels_of_tokens(batch, std):
+    """Against the rows of the memory itself, in float64."""
+    torch.manual_seed(0)
+    loss = dict(type='LSHLoss', feature_dim=256, num_hashes=16)
+    loss.update(bias='mean', std=0.1)
+    if std == 'features':
+        loss['std'] = 'features'
+    model = MODELS.build(
+        memories(detr('dino', 4), built(detr('dino', 8)), [loss])
+    )
+    rows = []
+    model.teacher.encoder.register_forward_hook(
+        lambda layer, args, given: rows.append(given.flatten(0, 1).double())
+    )
+    weight = model.distiller.distill_losses.loss_memory_lsh.weight
+    drawn = weight.double().clone()
+    calibrate(model, [batch], 1)
+    projected = rows[0] @ drawn.T
+    middle = projected.mean(dim=0)
+    spread = (projected - middle).square().mean().sqrt()
+    scale = spread if std == 'features' else 1.0
+    calibrated = model.distiller.distill_losses.loss_memory_lsh
+    assert torch.allclose(calibrated.bias.double(), -middle / scale, atol=1e-4)
+    assert torch.allclose(calibrated.weight.double(), drawn / scale)
+
+
+def test_equal_patches_of_images_that_are_resized():
+    """They cut alike only what is alike."""
+    one, two = (nn.Conv2d(3, 4, 16, 16) for _ in range(2))
+    assert patch_of_teacher(nn.Sequential(one), nn.Sequential(two)) is None
+    assert patch_of_teacher(nn.Sequential(one), nn.Sequential(two), True) == 16
 
 
 @pytest.mark.parametrize('kind', DETRS)

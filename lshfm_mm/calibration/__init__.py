@@ -1,1 +1,1 @@
-"""The bias of hash functions, from what the teacher sees."""
+"""The bias and std of hash functions, from what the teacher sees."""

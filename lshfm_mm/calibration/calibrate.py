@@ -58,6 +58,14 @@ def calibrate(
     # A copy: those that resize batches have a state.
     preprocess = copy.deepcopy(algorithm.data_preprocessor)
     losses = distiller.uncalibrated()
+    for name in losses:
+        source = distiller.taps[distiller.tap_of(name)].teacher
+        if 'mask_head' in source.split('.'):
+            raise ConfigError(
+                f'{name}: cannot be calibrated at a mask head, which sees '
+                f"objects alone; take bias='zero' and a std other than "
+                f"'features'"
+            )
     sketches = {name: Sketches(loss) for name, loss in losses.items()}
     rank = dist.get_rank()
     generator = torch.Generator('cpu').manual_seed(1_000_003 * seed + rank)
@@ -73,8 +81,9 @@ def calibrate(
             levels = _levels(algorithm, list(losses), inputs, samples)
         inside = partial(inside_images, samples, tuple(inputs.shape[2:]))
         for name, loss in losses.items():
+            on_rois = distiller.tap_of(name) in distiller.records.on_rois
             for rows in distiller.teacher_samples(
-                name, levels[name], CHUNK, inside
+                name, levels[name], CHUNK, _all if on_rois else inside
             ):
                 projections = _project(rows, loss.weight)
                 for sketch in sketches[name].all:
@@ -84,12 +93,16 @@ def calibrate(
         _settle(name, loss, sketches[name])
 
 
+def _all(feature: Tensor) -> None:
+    """Which features of RoIs count: all."""
+
+
 def _settle(name: str, loss: LSHLoss, sketches: 'Sketches') -> None:
     """Set what a loss, by its name, takes from what all ranks have seen."""
     middle, spread = _merged(sketches, loss)
     if not (middle.isfinite().all() and spread.isfinite()):
         raise ConfigError(
-            f"{name}.bias: the teacher's features are not finite, or there "
+            f"{name}: the teacher's features are not finite, or there "
             f"are none; look at the teacher's weights and the images"
         )
     size = middle.square().mean().sqrt()
@@ -137,7 +150,7 @@ def _levels(
     """Which of the teacher's levels each loss compares with the student's."""
     distiller = algorithm.distiller
     counts = {
-        x: len(distiller.records.features(distiller.tap_of(x), student=False))
+        x: len(distiller.connected.of_teacher(distiller.tap_of(x)))
         for x in losses
     }
     if max(counts.values()) > 1:

@@ -66,7 +66,8 @@ class SpreadSketch(MeanSketch):
         """
         middle = middle.double()
         mean, square = self.result(), self.squares / self.count
-        return (square - 2 * middle * mean + middle.square()).mean().sqrt()
+        squares = square - 2 * middle * mean + middle.square()
+        return squares.mean().clamp(min=0).sqrt()  # rounded, it may be < 0
 
 
 class MedianSketch:

@@ -80,5 +80,15 @@ class LinearConnector(BaseConnector):
         self.linear = nn.Linear(found[0], found[1], self.bias)
 
     def forward_train(self, feature: Tensor) -> Tensor:
-        """Map features, (..., in_features) -> (..., out_features)."""
+        """Map features, (..., in_features) -> (..., out_features).
+
+        Raises:
+            ConfigError: If they are maps.
+        """
+        if feature.dim() == 4:
+            raise ConfigError(
+                f'LinearConnector: takes features, (N, D), or tokens, (B, L, '
+                f'C), but got maps {tuple(feature.shape)}; take '
+                f'ConvConnector, or put LinearConnector before TokensToMap'
+            )
         return self.linear(feature)

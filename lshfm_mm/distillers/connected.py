@@ -9,10 +9,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..connectors import ConvConnector, ResampleConnector, TokensToMap
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from ..teachers.settings import split_source
 from ..utils.patches import patch_layer
+from .queries import check_matched
 from .records import Records
+from .taps import check_sources, find_sources
 
 Pairs = list[tuple[int, int]]
 
@@ -41,14 +43,28 @@ class ConnectedFeatures:
         """The connectors of a model at a tap, in their order."""
         return steps_at(self._connectors[student], tap)
 
-    def record_grids(self, model: nn.Module, student: bool) -> None:
-        """Have recorded where the tokens of a model are.
+    def find_layers(self, owner: str, model: nn.Module) -> None:
+        """Show the recorders of a model their layers.
 
-        Its recorders must not be attached yet.
+        They must not be attached yet.
+
+        Args:
+            owner (str): 'student' or 'teacher'.
+            model (nn.Module): The model.
 
         Raises:
-            ConfigError: If it has no layer that tells.
+            ConfigError: If a layer is not there, sees queries, or must tell
+                where tokens are and does not.
         """
+        is_student = owner == 'student'
+        manager = self.records.student if is_student else self.records.teacher
+        check_sources(owner, model, manager)
+        self._record_grids(model, is_student)
+        find_sources(model, manager)
+        check_matched(self.records.taps, owner, model)
+
+    def _record_grids(self, model: nn.Module, student: bool) -> None:
+        """Have recorded where the tokens of a model are."""
         for name, tap in self.records.taps.items():
             for step in self.steps(name, student):
                 if isinstance(step, TokensToMap):
@@ -61,6 +77,13 @@ class ConnectedFeatures:
                             f'TokensToMap.grid: cannot be found for the tap '
                             f'{name}, {type(network).__name__} cuts no image '
                             f'into patches; give the layer'
+                        )
+                    layers = dict(network.named_modules())
+                    if grid not in layers:
+                        raise ConfigError(
+                            f'TokensToMap.grid: for the tap {name}, '
+                            f'{type(network).__name__} has no layer {grid!r}'
+                            f'{nearest(grid, layers)}'
                         )
                     grid = f'{whose}:{grid}' if whose else grid
                     self.records.record_grid(name, grid, student)
@@ -89,7 +112,11 @@ class ConnectedFeatures:
     def of_teacher(self, tap: str) -> list[Tensor]:
         """The teacher's features, on its own grid."""
         features = self.records.features(tap, student=False)
-        steps, _ = _at_resampling(self.steps(tap, student=False))
+        steps = [
+            x
+            for x in self.steps(tap, student=False)
+            if not isinstance(x, ResampleConnector)
+        ]
         return self._through(steps, tap, features, student=False)
 
     def _through(

@@ -24,14 +24,12 @@ from ..utils.rng import forked_rng
 from .connected import ConnectedFeatures
 from .level_losses import loss_over_levels
 from .level_pairs import LevelPairs, TapObservation, root_mean_square
-from .queries import check_matched
 from .records import Records, logits_recorder
 from .tap_weights import Batch, TapWeights
 from .taps import (
     RECORDS,
     Tap,
     check_mappings,
-    find_sources,
     named_losses,
     widths_of,
     window_of_layer,
@@ -180,9 +178,7 @@ class LSHFMDistiller(ConfigurableDistiller):
         Raises:
             ConfigError: If a recorder names a layer that is not there.
         """
-        self.connected.record_grids(model, student=True)
-        find_sources('student', model, self.student_recorders)
-        check_matched(self.taps, 'student', model)
+        self.connected.find_layers('student', model)
         for name, tap in self.taps.items():
             layer = model.get_submodule(tap.student)
             self.records.note_list(name, layer)
@@ -200,9 +196,7 @@ class LSHFMDistiller(ConfigurableDistiller):
                 the widths of student and teacher differ at a tap without a
                 connector.
         """
-        self.connected.record_grids(model, student=False)
-        find_sources('teacher', model, self.teacher_recorders)
-        check_matched(self.taps, 'teacher', model)
+        self.connected.find_layers('teacher', model)
         super().prepare_from_teacher(model)
         self.weights.prepare_from_teacher(model)
         for name, tap in self.taps.items():

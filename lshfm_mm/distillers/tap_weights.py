@@ -123,15 +123,16 @@ class TapWeights:
             foreground = [
                 self._foreground(name, x.student, batch) for x in levels
             ]
-        if 'positive' in kinds:
-            valid = [self._positive(name, x, batch) for x in levels]
-        if 'correct' in kinds:
-            valid = [self._correct(name, x.t_index, batch) for x in levels]
         if 'confidence' in kinds:
             confidence = [self._confidence(name, x) for x in levels]
-        if 'inside' in kinds:
-            inside = [_inside(name, x.student, batch) for x in levels]
-            valid = inside if valid is None else [*map(and_, valid, inside)]
+        for kind, mask in (
+            ('positive', self._positive),
+            ('correct', self._correct),
+            ('inside', _inside),
+        ):
+            if kind in kinds:
+                masks = [mask(name, x, batch) for x in levels]
+                valid = masks if valid is None else [*map(and_, valid, masks)]
         return level_weights(
             [x.student for x in levels],
             self.records.is_one_set(name),
@@ -169,9 +170,9 @@ class TapWeights:
             f"RoIs, and this batch has none; use 'uniform'"
         )
 
-    def _correct(self, name: str, index: int, batch: Batch) -> Tensor:
+    def _correct(self, name: str, level: Level, batch: Batch) -> Tensor:
         """Images that the teacher classifies correctly, (1, N)."""
-        logits = self.records.logits(name)[index]
+        logits = self.records.logits(name)[level.t_index]
         samples = batch.samples or []
         labels = [x.get('gt_label') for x in samples]
         if len(samples) != len(logits) or not all(
@@ -202,11 +203,10 @@ class TapWeights:
         """Locations that the student's loss counts, (B, S) of each level."""
         if name in self.records.on_rois or not self.records.labels(name):
             return None
-        features = self.records.features(name)
         masks = []
         for level in levels:
             _, weights = self._label_call(name, level)
-            student = features[level.s_index]  # on its own grid
+            student = self._own_map(name, level)
             size = self._size_in(weights, name, student)
             if size is None:
                 return None  # another kind of head: all locations count
@@ -221,7 +221,7 @@ class TapWeights:
         labels, _ = self._label_call(name, level)
         if isinstance(labels, tuple | list):  # with their scores
             labels = labels[0]
-        student = self.records.features(name)[level.s_index]
+        student = self._own_map(name, level)
         size = self._size_in(labels, name, student)
         if size is None or labels.is_floating_point():
             raise ConfigError(
@@ -233,6 +233,16 @@ class TapWeights:
         positive = (labels >= 0) & (labels < head.num_classes)
         grids = student.shape[2:], level.student.shape[2:]
         return on_grid(not_ignored(positive, size), *grids)
+
+    def _own_map(self, name: str, level: Level) -> Tensor:
+        """The student's map on its own grid; of tokens, what became of them.
+
+        A level is counted after the connectors, which make maps of tokens.
+        """
+        features = self.records.features(name)
+        if any(x.dim() == 3 for x in features):
+            return level.student
+        return features[level.s_index]
 
     def _label_call(self, name: str, level: Level) -> tuple[Any, Any]:
         """Labels and their weights in the student's loss of a level."""
@@ -274,8 +284,9 @@ class TapWeights:
         return images, size
 
 
-def _inside(name: str, feature: Tensor, batch: Batch) -> Tensor:
-    """Locations of a feature that lie inside their image, (B, S)."""
+def _inside(name: str, level: Level, batch: Batch) -> Tensor:
+    """Locations of a level that lie inside their image, (B, S)."""
+    feature = level.student
     if feature.dim() != 4 or batch.image is None:
         raise ConfigError(
             f"taps.{name}.weights: 'inside' weighs locations of maps, but the "

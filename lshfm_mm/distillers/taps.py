@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from mmrazor.models.task_modules.recorder import ModuleOutputsRecorder
 from mmrazor.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError, check_arguments, check_choice, nearest
 from ..teachers.settings import split_source
@@ -50,14 +51,18 @@ class LabelsRecorder(ModuleOutputsRecorder):
 
 
 class GridRecorder(ModuleOutputsRecorder):
-    """Recorder of the height and width of the map that a layer gives."""
+    """Recorder of the height and width of the maps that a layer gives."""
 
     def forward_hook(
         self, module: nn.Module, inputs: Any, outputs: Any
     ) -> None:
-        """Note the size, and let go of the map."""
+        """Note the size of each map, and let go of it."""
         if self.recording:
-            self.data_buffer.append((outputs.shape[2], outputs.shape[3]))
+            self.data_buffer.extend(
+                (x.shape[2], x.shape[3])
+                for x in tree_leaves(outputs)
+                if isinstance(x, Tensor) and x.dim() == 4
+            )
 
 
 class Tap(NamedTuple):
@@ -300,31 +305,38 @@ def loss_layer(model: nn.Module, source: str) -> str | None:
     return None
 
 
-def find_sources(owner: str, model: nn.Module, manager: Any) -> None:
-    """Show the recorders their layers; raise if one is not in the model.
+def check_sources(owner: str, model: nn.Module, manager: Any) -> None:
+    """Raise unless each module that a recorder names is in the model."""
+    layers = dict(model.named_modules(remove_duplicate=False))
+    names = [x for x in layers if x and not x.endswith(':')]
+    teachers = {split_source(x)[0] for x in layers}
+    for name, recorder in manager.recorders.items():
+        if not isinstance(recorder, ModuleOutputsRecorder):
+            continue
+        source = recorder.source
+        if '' not in teachers and split_source(source)[0] not in teachers:
+            raise ConfigError(
+                f'taps.{name}: there are the teachers {sorted(teachers)}, and '
+                f'{source!r} is of none of them{nearest(source, names)}'
+            )
+        if source not in layers:
+            raise ConfigError(
+                f'taps.{name}: the {owner} has no layer {source!r}'
+                f'{nearest(source, names)}'
+            )
+
+
+def find_sources(model: nn.Module, manager: Any) -> None:
+    """Show the recorders their layers, which are in the model.
 
     Of a layer with several names MMRazor's recorders know the first alone,
     and a list of layers never runs: its layers do.
     """
-    layers = dict(model.named_modules(remove_duplicate=False))
     first = {layer: name for name, layer in model.named_modules()}
-    teachers = {split_source(x)[0] for x in layers}
-    for name, recorder in manager.recorders.items():
-        whose = split_source(recorder.source)[0]
-        if '' not in teachers and whose not in teachers:
-            raise ConfigError(
-                f'taps.{name}: there are the teachers {sorted(teachers)}, and '
-                f'{recorder.source!r} is of none of them'
-                f'{nearest(recorder.source, layers)}'
-            )
+    for recorder in manager.recorders.values():
         if not isinstance(recorder, ModuleOutputsRecorder):
             continue
-        if recorder.source not in layers:
-            raise ConfigError(
-                f'taps.{name}: the {owner} has no layer {recorder.source!r}'
-                f'{nearest(recorder.source, layers)}'
-            )
-        layer = layers[recorder.source]
+        layer = model.get_submodule(recorder.source)
         recorder._source = first[layer]
         if isinstance(layer, nn.ModuleList):
             for part in dict.fromkeys(layers_of(layer)):  # maybe one object

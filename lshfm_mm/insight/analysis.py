@@ -232,7 +232,7 @@ def _show(
 def _calibrate(
     algorithm: FeatureMimicDistill, loader: Any, num_images: int, seed: int
 ) -> None:
-    """Set the bias of losses that ask for the teacher's features."""
+    """Set bias and std of losses that ask for the teacher's features."""
     if algorithm.distiller.uncalibrated():
         size = loader.batch_sampler.batch_size
         total = min(math.ceil(num_images / size), len(loader))

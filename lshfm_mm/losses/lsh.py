@@ -145,16 +145,22 @@ class LSHLoss(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
-        """Load; a bias of another kind than this loss has is not taken."""
+        """Load; bias and std of another kind than here are not taken."""
+        own = self.weight.clone() if self.is_ready else None
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.is_ready:
-            kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
-            if kind != self.bias_kind:
-                self.bias.zero_()
-            scaled = int(state_dict.get(f'{prefix}std_is', 0))
-            self.needs_calibration = self.bias_kind not in ('zero', kind) or (
-                self.std == 'features' and not scaled
-            )
+        if own is None:
+            return
+        kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
+        scaled = bool(state_dict.get(f'{prefix}std_is', 0))
+        same = kind == self.bias_kind and scaled == (self.std == 'features')
+        if scaled and self.std != 'features':
+            self.weight.copy_(own)
+        if not same:
+            self.bias.zero_()
+            asks = self.bias_kind != 'zero' or self.std == 'features'
+            self.needs_calibration = asks
+        else:
+            self.needs_calibration = False
 
     def forward(
         self,

@@ -83,7 +83,9 @@ class FrozenTeacher:
             preprocessor,
             self.data_preprocessor,
             self.settings,
-            patch_of_teacher(student, self.model),
+            patch_of_teacher(
+                student, self.model, self.settings.size is not None
+            ),
         )
         self.execution.prepare(self.model)
         split = {k: split_source(x.source) for k, x in recorders.items()}

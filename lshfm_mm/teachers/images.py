@@ -114,22 +114,26 @@ class ImageConverter(nn.Module):
             raise ConfigError(
                 f'{self.field}: the teacher cuts images into patches of '
                 f'{self.patch} px, and {size[0]} x {size[1]} px are no '
-                f'multiple, so that it would not see their edge; set it to '
-                f'{self.patch}'
+                f'multiple, so that its patches would not lie on the '
+                f"student's pixels; set it to {self.patch}"
             )
         if size == before:
             return inputs
         return F.interpolate(inputs, size, mode='bilinear', antialias=True)
 
 
-def patch_of_teacher(student: nn.Module, teacher: nn.Module) -> int | None:
+def patch_of_teacher(
+    student: nn.Module, teacher: nn.Module, resized: bool = False
+) -> int | None:
     """What sizes of its images must be a multiple of, in px.
 
     None where that does not matter: where it cuts none into patches, or both
-    models cut alike, and leave out the same edge.
+    models cut the same images alike. ``resized`` says that they are others.
     """
     ours, theirs = (patch_layer(x) for x in (student, teacher))
-    if theirs is None or (ours and ours[1] == theirs[1]):
+    if theirs is None:
+        return None
+    if not resized and ours and ours[1] == theirs[1]:
         return None
     return theirs[1]
 

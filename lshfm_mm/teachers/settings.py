@@ -68,10 +68,13 @@ def read_teachers(config: Mapping[str, Any]) -> dict[str, TeacherSettings]:
         )
     settings = {}
     for name, entry in teachers.items():
-        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+        taken = hasattr(BaseModel, str(name)) or hasattr(
+            nn.ModuleDict(), str(name)
+        )
+        if not isinstance(name, str) or not name.isidentifier() or taken:
             raise ConfigError(
                 f'teachers: {name!r} cannot be the name of a teacher; take '
-                f'letters, digits and _, and no method of nn.ModuleDict'
+                f'letters, digits and _, and no method of a model'
             )
         if not isinstance(entry, Mapping):
             raise ConfigError(

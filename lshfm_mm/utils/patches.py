@@ -9,7 +9,7 @@ def patch_layer(model: nn.Module) -> tuple[str, int] | None:
     """Find the convolution that makes a token of each patch.
 
     Patches do not overlap. What is left of an image at its right and lower
-    edge, and is no whole patch, is not seen.
+    edge, and is no whole patch, is left out or padded.
 
     Returns:
         tuple[str, int]: Its name and the side of a patch in px; None for a
