@@ -27,7 +27,8 @@ def convert_clothing(source: Path, out: Path) -> None:
 
     A line of a list is a path in the split's folder and a class from 0 on.
     """
-    classes = sorted(x.name for x in (source / 'train').iterdir())
+    folders = (source / 'train').iterdir()
+    classes = sorted(x.name for x in folders if x.is_dir())
     (out / 'classes.txt').write_text('\n'.join(classes) + '\n', 'utf-8')
     for split, folder in FOLDERS.items():
         lines = []
