@@ -530,6 +530,30 @@ def test_a_teacher_of_other_classes_is_not_evaluated(
     assert '<th scope="col">bbox_mAP</th>' in text
 
 
+def test_a_teacher_without_a_head_is_compared_all_the_same(
+    shapes_root, tmp_path
+):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        cfg = classifier('single', shapes_root, tmp_path)
+        state = torch.load(tmp_path / 't.pth', weights_only=True)
+        headless = {
+            k: v for k, v in state['state_dict'].items() if 'head.' not in k
+        }
+        torch.save({'state_dict': headless}, tmp_path / 't.pth')
+        cfg.model.teacher.head = None
+        neck = dict(student='neck', teacher='neck')
+        cfg.model.distiller.taps.pooled.update(neck, record='output')
+        cfg.dump(tmp_path / 'config.py')
+        student = build_algorithm(cfg).student
+        torch.save({'state_dict': student.state_dict()}, tmp_path / 's.pth')
+        found, _ = analyze(
+            str(tmp_path / 'config.py'), {'one': str(tmp_path / 's.pth')}
+        )
+    assert set(found['metrics']['teacher']) == {'parameters'}
+    assert 'accuracy/top1' in found['metrics']['one']
+    assert list(found['taps']['pooled']['students']) == ['one']
+
+
 def test_without_its_connector_a_student_is_left_out(
     make_config, students, tmp_path
 ):

@@ -298,6 +298,47 @@ def test_the_table_is_of_what_was_measured(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count('\n') == 2  # steps, and nothing
 
 
+def test_what_was_made_with_other_options_is_an_error(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    former = signal.getsignal(signal.SIGTERM)
+    row = read_row('voc faster-rcnn r101_r50')
+    names = [row.teacher.run.name, row.arms['student'].runs[0].name]
+    work = Path('work_dirs')
+
+    def measure(self, name, *_):
+        path = work / name / 'test/1/1.json'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"pascal_voc/AP50": 0.5}')
+
+    monkeypatch.setattr(Chain, 'run_tool', measure)
+    work.mkdir()
+    teacher, student = (work / x for x in names)
+    teacher.with_suffix('.pth').touch()  # given, and not made here
+    for end in ('.pth', '.py'):
+        student.with_suffix(end).touch()
+    student.with_suffix('.options').write_text("a=1 'b=[2, 3]'")
+    words = ['voc', 'faster_rcnn', 'r101_r50', '--only', 'student']
+    first = ['--cfg-options', 'a=1', 'b=[2, 3]']
+    for _ in range(2):
+        assert reproduce(monkeypatch, *words, *first) == 0
+    for more in ([], ['--dry-run']):
+        answer = reproduce(monkeypatch, *words, '--cfg-options', 'a=2', *more)
+        made = teacher.with_suffix('.json') if not more else f'{student}.pth'
+        whose = str(made).rpartition('.')[0]
+        assert answer == (
+            f"error: cfg-options: {made} was made with a=1 'b=[2, 3]', and "
+            f'now they are a=2; give the former, or delete {whose} and '
+            f'{whose}.* first'
+        )
+    assert 'they are none; ' in reproduce(monkeypatch, *words)
+    teacher.with_suffix('.py').touch()  # as one that is trained here has it
+    teacher.with_suffix('.json').unlink()
+    assert f'{teacher}.pth was made' in reproduce(monkeypatch, *words)
+    assert signal.getsignal(signal.SIGTERM) is former
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -19,6 +19,7 @@ from lshfm_mm.insight import analyze
 from lshfm_mm.insight.report import page
 from lshfm_mm.teachers import loading
 from lshfm_mm.training import audit
+from lshfm_mm.utils.configs import model_config
 
 from .conftest import mmdet_config
 from .test_algorithms import losses_of, record
@@ -461,6 +462,88 @@ def test_each_teacher_is_evaluated(make, entries, monkeypatch, tmp_path):
     torch.save(content, path)
     with pytest.raises(ConfigError, match='^teachers.b.ckpt: the teacher sco'):
         evaluate_teacher(cfg)
+
+
+@pytest.fixture
+def classifiers(tmp_path):
+    """Teachers without a head, and with one for another task."""
+    entries = {}
+    for name, head in (
+        ('headless', None),
+        ('sorts', dict(type='LinearClsHead', num_classes=6, in_channels=32)),
+    ):
+        model = dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='ResNet', depth=18, base_channels=4),
+            neck=dict(type='GlobalAveragePooling'),
+            head=head,
+            data_preprocessor=dict(num_classes=6),
+        )
+        config = model_config('model', model)
+        weights = MODELS.build(config).state_dict()
+        path = str(tmp_path / f'{name}.pth')
+        torch.save({'state_dict': weights}, path)
+        entries[name] = dict(model=model, ckpt=path)
+    return entries
+
+
+def test_teachers_that_cannot_be_evaluated_are_left_out(
+    make, entries, classifiers, monkeypatch, tmp_path
+):
+    lines = []
+    monkeypatch.setattr(training, 'print_log', lambda x, _: lines.append(x))
+    other = copy.deepcopy(entries['a'])
+    path = other['model']['cfg_path']
+    other['model'] = Config.fromfile(path).model
+    other['model']['roi_head']['bbox_head']['num_classes'] = 9
+    nine = MODELS.build(model_config('model', other['model']))
+    other['ckpt'] = str(tmp_path / 'nine.pth')
+    torch.save({'state_dict': nine.state_dict()}, other['ckpt'])
+    cfg = make()
+    cfg.val_evaluator.metric = 'proposal'
+    cfg.model.teachers = dict(classifiers, nine=other, a=entries['a'])
+    found = evaluate_teacher(cfg)
+    assert {x.split(':')[0] for x in found} == {'a'}
+    whose = [x.split(':')[0] for x in lines]
+    assert whose == [
+        *(f'teacher {x} is not evaluated' for x in (*classifiers, 'nine')),
+        'teacher a on the validation set',
+    ]
+    assert 'classes' in lines[2] and "no head for the student's" in lines[1]
+    cfg.model.teachers = dict(nine=other)
+    with pytest.raises(ConfigError, match='is 9, and the data have 6 classes'):
+        evaluate_teacher(cfg)
+    cfg.model.teachers = classifiers
+    with pytest.raises(ConfigError, match='^teachers.sorts.model: ImageClas'):
+        evaluate_teacher(cfg)
+
+
+def test_teachers_for_another_task_are_compared(make, classifiers, tmp_path):
+    """And a tap on the student's RPN, beside one on its RoIs."""
+    cfg = make()
+    cfg.model.teachers['c'] = classifiers['sorts']
+    rpn, c4 = 'rpn_head.rpn_conv', 'backbone.layer3'
+    taps = dict(
+        rpn=dict(student=rpn, teacher='b:neck', record='output'),
+        c=dict(student=c4, teacher=f'c:{c4}', record='output'),
+    )
+    distiller = cfg.model.distiller
+    distiller.taps.update(taps)
+    distiller.losses.update({x: [dict(type='RelativeL2Loss')] for x in taps})
+    student = MODELS.build(cfg.model.architecture)
+    torch.save({'state_dict': student.state_dict()}, tmp_path / 's.pth')
+    cfg.dump(tmp_path / 'config.py')
+    found, _ = analyze(
+        str(tmp_path / 'config.py'),
+        {'mine': str(tmp_path / 's.pth')},
+        num_images=2,
+        images=1,
+    )
+    assert {*found['taps']} == {'roi', 'fpn', 'rpn', 'c'}
+    assert found['taps']['rpn']['students']['mine']['all']['count'] > 0
+    assert set(found['metrics']['teacher c']) == {'parameters'}
+    shown = found['shown'][0]['predictions']
+    assert list(shown) == ['teacher a', 'teacher b', 'mine']
 
 
 def test_the_report_says_whose(make, tmp_path):

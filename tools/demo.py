@@ -8,8 +8,6 @@ again (delete the work folder for that).
 
 import argparse
 import os
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -218,5 +216,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit('demo: stopped'))
-    cli.run_main(main)
+    cli.run_main(main, stopped='demo: stopped')

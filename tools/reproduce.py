@@ -8,8 +8,6 @@ the images of the published recipe, spread over the GPUs.
 """
 
 import argparse
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +46,7 @@ def chosen(row: Row, only: list[str]) -> dict[str, Arm]:
 def commands(row: Row, arms: dict[str, Arm], chain: Chain) -> Iterator[str]:
     """What is left to do, as one would type it."""
     teacher = row.teacher
-    if not teacher.is_there:
+    if not (chain.is_trained(teacher.run) or teacher.is_there):
         yield from chain.commands(teacher.run)
     tests = [(teacher.run.name, teacher.config, teacher.checkpoint)]
     for arm in arms.values():
@@ -57,14 +55,14 @@ def commands(row: Row, arms: dict[str, Arm], chain: Chain) -> Iterator[str]:
         config, model = (chain.file(run, x) for x in ('.py', '.pth'))
         tests.append((run.name, config, model))
     for test in tests:
-        if not chain.result(test[0]).exists():
+        if not chain.is_tested(test[0]):
             yield typed(chain.testing(*test))
 
 
 def reproduce(row: Row, arms: dict[str, Arm], chain: Chain) -> str:
     """Do what is not done yet; the table."""
     teacher, recipe = row.teacher, row.recipe
-    if not teacher.is_there:
+    if not (chain.is_trained(teacher.run) or teacher.is_there):
         chain.train(teacher.run)
     found = chain.test(teacher.run.name, teacher.config, teacher.checkpoint)
     reached = [('teacher', teacher.published, found)]
@@ -130,5 +128,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit('reproduce: stopped'))
-    cli.run_main(main)
+    cli.run_main(main, stopped='reproduce: stopped')

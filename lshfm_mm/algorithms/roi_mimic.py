@@ -122,6 +122,9 @@ class RoIMimicDistill(FeatureMimicDistill):
             super()._run_student_on(inputs, data_samples, rois)
             return
         maps = self.student.extract_feat(inputs)
+        recorders = self.distiller.student_recorders.recorders.values()
+        if any(x.source.startswith('rpn_head') for x in recorders):
+            self.student.rpn_head.predict(maps, data_samples)
         head = self.student.roi_head
         context = _context(head, maps)
         pools = [x for y in self._pools.values() for x in y.values()]

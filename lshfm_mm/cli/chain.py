@@ -38,8 +38,9 @@ class Chain:
     """Trains, exports and evaluates; what is finished is not done again.
 
     Of a run NAME there are ``NAME/`` of the training, ``NAME.log`` of what
-    the tools print, ``NAME.pth`` and ``NAME.py`` of the student alone, and
-    ``NAME.json``, its metrics.
+    the tools print, ``NAME.pth`` and ``NAME.py`` of the student alone,
+    ``NAME.json``, its metrics, and ``NAME.options``, the changes of the
+    configs that these were made with.
 
     Args:
         work (Path): Folder of all that.
@@ -71,8 +72,36 @@ class Chain:
         return str(self.work / f'{run.name}{suffix}')
 
     def is_trained(self, run: Run) -> bool:
-        """Whether its student is there."""
-        return all(Path(self.file(run, x)).exists() for x in ('.pth', '.py'))
+        """Whether its student is there.
+
+        Raises:
+            ConfigError: If it is, and was made with other options.
+        """
+        return self._is_made(run.name, '.pth', '.py')
+
+    def is_tested(self, name: str) -> bool:
+        """Whether the metrics of a model are there; raises likewise."""
+        return self._is_made(name, '.json')
+
+    def _is_made(self, name: str, *suffixes: str) -> bool:
+        if not all((self.work / f'{name}{x}').exists() for x in suffixes):
+            return False
+        noted = self.work / f'{name}.options'
+        before = noted.read_text('utf-8') if noted.exists() else ''
+        if before != shlex.join(self.options):
+            there = self.work / name
+            raise ConfigError(
+                f'cfg-options: {there}{suffixes[0]} was made with '
+                f'{before or "none"}, and now they are '
+                f'{shlex.join(self.options) or "none"}; give the former, or '
+                f'delete {there} and {there}.* first'
+            )
+        return True
+
+    def _note_options(self, name: str) -> None:
+        """Before a file is made, so that it has them if this is killed."""
+        with atomic_write(self.work / f'{name}.options') as partial:
+            partial.write_text(shlex.join(self.options), 'utf-8')
 
     def train(self, run: Run) -> None:
         """Train a run, or finish it; export its student."""
@@ -84,6 +113,7 @@ class Chain:
         if not run.checkpoint:
             last = folder / 'last_checkpoint'
             checkpoint = Path(last.read_text(encoding=None).strip())
+        self._note_options(run.name)
         export_student(
             str(checkpoint),
             self.file(run, '.pth'),
@@ -112,18 +142,15 @@ class Chain:
 
     def test(self, name: str, config: str, model: str) -> dict[str, float]:
         """Metrics of a model under a name, measured once."""
-        result = self.result(name)
-        if not result.exists():
+        result = self.work / f'{name}.json'
+        if not self.is_tested(name):
             self.run_tool(name, *self.testing(name, config, model))
             found = (self.work / name / 'test').glob('*/*.json')
             newest = max(found, key=lambda path: path.stat().st_mtime)
+            self._note_options(name)
             with atomic_write(result) as partial:
                 partial.write_bytes(newest.read_bytes())
         return json.loads(result.read_text('utf-8'))
-
-    def result(self, name: str) -> Path:
-        """File of the metrics of a model."""
-        return self.work / f'{name}.json'
 
     def testing(self, name: str, config: str, model: str) -> list[str]:
         """Arguments of Python that evaluate a model."""

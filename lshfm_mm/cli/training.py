@@ -14,11 +14,12 @@ from mmrazor.registry import MODELS
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import ConfigError
+from ..insight.collect import predicts
 from ..teachers.loading import build_teacher
 from ..teachers.settings import read_teachers
 from ..training.evaluation import validate
 from ..training.resuming import claim_folder, find_whole, read_resumable
-from ..utils.configs import stem
+from ..utils.configs import model_config, stem
 from .unsuited import check_suited
 
 # What each training gets that has it not already, and each distillation of
@@ -85,12 +86,15 @@ def audit_options(cfg: Config) -> dict[str, Any]:
 def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
     """Evaluate each teacher of a distillation on the validation set.
 
+    Of several, those are left out that have no head for the student's task,
+    or one of other classes.
+
     Returns:
         dict[str, float]: Metrics; of several teachers as ``a:accuracy/top1``.
 
     Raises:
-        ConfigError: If the config is of something else, or all metrics are
-            0: a teacher knows nothing of this task.
+        ConfigError: If the config is of something else, no teacher can be
+            evaluated, or all metrics are 0: it knows nothing of this task.
     """
     _check_distils(cfg, '--check-teacher')
     if cfg.get('val_dataloader') is None:
@@ -100,9 +104,25 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         )
     if launcher != 'none' and not dist.is_distributed():
         dist.init_dist(launcher, **cfg.env_cfg.dist_cfg)
-    metrics = {}
+    architecture = model_config('model.architecture', cfg.model.architecture)
+    student = MODELS.build(architecture)
+    metrics, reasons = {}, []
     for name, settings in read_teachers(cfg.model).items():
-        found = validate(build_teacher(settings).model, cfg)
+        teacher = build_teacher(settings).model
+        try:
+            if not predicts(teacher, student):
+                raise ConfigError(
+                    f'{settings.field("model")}: {type(teacher).__name__} '
+                    f"has no head for the student's task, so it cannot be "
+                    f'evaluated; leave --check-teacher out'
+                )
+            found = validate(teacher, cfg)
+        except ConfigError as reason:
+            print_log(
+                f'{settings.label} is not evaluated: {reason}', 'current'
+            )
+            reasons.append(reason)
+            continue
         scores = {k: v for k, v in found.items() if isinstance(v, float | int)}
         if not any(score > 0 for score in scores.values()):
             raise ConfigError(
@@ -113,6 +133,8 @@ def evaluate_teacher(cfg: Config, launcher: str = 'none') -> dict[str, float]:
         line = ', '.join(f'{k} {v:.4g}' for k, v in scores.items())
         print_log(f'{settings.label} on the validation set: {line}', 'current')
         metrics.update({f'{name}:{k}'.lstrip(':'): found[k] for k in found})
+    if not metrics:
+        raise reasons[-1]
     return metrics
 
 

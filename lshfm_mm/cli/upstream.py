@@ -7,6 +7,7 @@ done, and errors of one line.
 """
 
 import importlib.util
+import signal
 import sys
 import warnings
 from argparse import Namespace
@@ -139,12 +140,21 @@ def parse_names(field: str, arguments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def run_main(main: Callable[[], None]) -> None:
-    """Run a tool on a patched MMEngine; make one line of its errors."""
+def run_main(main: Callable[[], None], stopped: str = '') -> None:
+    """Run a tool on a patched MMEngine; make one line of its errors.
+
+    Args:
+        main (Callable): The tool.
+        stopped (str): What it says when SIGTERM ends it, after it has ended
+            its children. Defaults to the signal ending it at once.
+    """
     patch_loaders()
     patch_device()
     patch_config_reading()
     patch_generators()
+    former = None
+    if stopped:
+        former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(stopped))
     try:
         main()
     except (ConfigError, NonFiniteError) as error:
@@ -157,3 +167,6 @@ def run_main(main: Callable[[], None]) -> None:
                 'again'
             )
         raise
+    finally:
+        if former is not None:
+            signal.signal(signal.SIGTERM, former)

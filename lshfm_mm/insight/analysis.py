@@ -42,6 +42,7 @@ from .collect import (
     knows,
     load_student,
     plain_classifier,
+    predicts,
 )
 from .curves import read_curves
 from .detections import SCORE, pick_images, predict, read_pixels, truth_of
@@ -130,7 +131,9 @@ def analyze(
         model.eval()
         parameters = sum(x.numel() for x in model.parameters())
         metrics[name] = {'parameters': parameters}
-        if name in students or knows(model, len(classes)):
+        if name in students or (
+            predicts(model, algorithm.student) and knows(model, len(classes))
+        ):
             metrics[name].update(validate(model, cfg, 'WARNING'))
             predictions[name] = [
                 predict(model, dataset[index], classes) for index in shown

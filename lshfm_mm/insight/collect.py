@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mmdet.models import BaseDetector
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
@@ -256,12 +257,24 @@ def hashes_of(
     return weight, weight.new_zeros(len(weight))
 
 
+def predicts(teacher: BaseModel, student: BaseModel) -> bool:
+    """Whether a teacher predicts what the student does, boxes or classes.
+
+    None without a head does, nor one of self-supervised training.
+    """
+    kinds = {isinstance(x, BaseDetector) for x in (teacher, student)}
+    has_head = getattr(teacher, 'head', teacher) is not None
+    return len(kinds) == 1 and has_head and hasattr(teacher, 'predict')
+
+
 def knows(model: Any, num_classes: int) -> bool:
-    """Whether a model has so many classes, or its head does not tell."""
+    """Whether a head has so many classes, or does not tell; not without."""
     heads = (
         getattr(model, x, None) for x in ('roi_head', 'bbox_head', 'head')
     )
-    head = next(x for x in heads if x is not None)
+    head = next((x for x in heads if x is not None), None)
+    if head is None:
+        return False
     counts = [getattr(x, 'num_classes', None) for x in head.modules()]
     return {x for x in counts if isinstance(x, int)} <= {num_classes}
 
