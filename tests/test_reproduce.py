@@ -475,8 +475,9 @@ def test_the_whole_way_of_a_detector(tmp_path, monkeypatch, capfd):
     epoch = ['--cfg-options', 'train_cfg.max_epochs=1']
     assert reproduce(monkeypatch, *row[:4], 'student', *epoch) == 0
     work = tmp_path / 'work_dirs'
-    for end in ('pth', 'py', 'json'):
+    for end in ('pth', 'py', 'json', 'options'):
         (work / f'{names[1]}.{end}').unlink()
+    (work / f'{names[0]}.options').unlink()  # the teacher shall serve again
     capfd.readouterr()
     assert reproduce(monkeypatch, *row) == 0
     text = capfd.readouterr().out
