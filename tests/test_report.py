@@ -543,6 +543,10 @@ def test_a_teacher_without_a_head_is_compared_all_the_same(
         cfg.model.teacher.head = None
         neck = dict(student='neck', teacher='neck')
         cfg.model.distiller.taps.pooled.update(neck, record='output')
+        width = state['state_dict']['head.fc.weight'].shape[1]
+        for loss in cfg.model.distiller.losses.pooled:
+            if loss.type == 'LSHLoss':
+                loss.update(feature_dim=width, std=0.1)
         cfg.dump(tmp_path / 'config.py')
         student = build_algorithm(cfg).student
         torch.save({'state_dict': student.state_dict()}, tmp_path / 's.pth')
