@@ -154,13 +154,13 @@ def test_the_quickest_goes_all_the_way(data_root, tmp_path):
 def run(name: str, data: Path, work: Path) -> None:
     """Train, resume, test and export; look at what is left."""
     (work / 'data').symlink_to(data)
-    child = multiprocessing.get_context('fork').Process(
+    child = multiprocessing.get_context('forkserver').Process(
         target=mmrazor_run.main,
         args=(f'mmrazor::distill/{name}', work, data.parent / 'torch'),
     )
     child.start()
     child.join()
-    assert child.exitcode == 0, (work / 'log').read_text('utf-8')[-5000:]
+    assert child.exitcode == 0, (work / 'log').read_text('utf-8')[-900:]
     left = Config.fromfile(work / f'run/{Path(name).name}')
     _check_training(work, left)
     _check_student(work, name.split('/')[1])
