@@ -14,10 +14,9 @@ from mmrazor.registry import MODELS
 
 from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import ConfigError
-from ..insight.collect import predicts
 from ..teachers.loading import build_teacher
 from ..teachers.settings import read_teachers
-from ..training.evaluation import validate
+from ..training.evaluation import predicts, validate
 from ..training.resuming import claim_folder, find_whole, read_resumable
 from ..utils.configs import model_config, stem
 from .unsuited import check_suited

@@ -29,7 +29,7 @@ from ..datasets.check_files import check_data
 from ..errors import ConfigError, check_int
 from ..export.student import check_weights
 from ..teachers.settings import read_teachers
-from ..training.evaluation import validate
+from ..training.evaluation import predicts, validate
 from ..utils.checkpoints import read_checkpoint
 from ..utils.configs import read_config
 from ..version import __version__
@@ -42,7 +42,6 @@ from .collect import (
     knows,
     load_student,
     plain_classifier,
-    predicts,
 )
 from .curves import read_curves
 from .detections import SCORE, pick_images, predict, read_pixels, truth_of

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmdet.models import BaseDetector
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
@@ -255,16 +254,6 @@ def hashes_of(
         return loss.weight, loss.bias
     weight = _drawn(feature.shape[1]).to(feature.device)
     return weight, weight.new_zeros(len(weight))
-
-
-def predicts(teacher: BaseModel, student: BaseModel) -> bool:
-    """Whether a teacher predicts what the student does, boxes or classes.
-
-    None without a head does, nor one of self-supervised training.
-    """
-    kinds = {isinstance(x, BaseDetector) for x in (teacher, student)}
-    has_head = getattr(teacher, 'head', teacher) is not None
-    return len(kinds) == 1 and has_head and hasattr(teacher, 'predict')
 
 
 def knows(model: Any, num_classes: int) -> bool:

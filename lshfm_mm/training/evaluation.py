@@ -1,13 +1,24 @@
-"""Evaluating a model that is at hand."""
+"""Evaluating a model that is at hand, where it predicts at all."""
 
 import tempfile
 from pathlib import Path
 
+from mmdet.models import BaseDetector
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from .num_classes import check_num_classes
+
+
+def predicts(teacher: BaseModel, student: BaseModel) -> bool:
+    """Whether a teacher predicts what the student does, boxes or classes.
+
+    None without a head does, nor one of self-supervised training.
+    """
+    kinds = {isinstance(x, BaseDetector) for x in (teacher, student)}
+    has_head = getattr(teacher, 'head', teacher) is not None
+    return len(kinds) == 1 and has_head and hasattr(teacher, 'predict')
 
 
 def validate(
