@@ -146,21 +146,21 @@ class LSHLoss(nn.Module):
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
         """Load; bias and std of another kind than here are not taken."""
-        own = self.weight.clone() if self.is_ready else None
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if own is None:
+        if not self.is_ready:
+            super()._load_from_state_dict(state_dict, prefix, *args)
             return
         kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
         scaled = bool(state_dict.get(f'{prefix}std_is', 0))
-        same = kind == self.bias_kind and scaled == (self.std == 'features')
-        if scaled and self.std != 'features':
+        scales = self.std == 'features'
+        own = self.weight.clone() if scaled and not scales else None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if own is not None:
             self.weight.copy_(own)
+        same = kind == self.bias_kind and scaled == scales
         if not same:
             self.bias.zero_()
-            asks = self.bias_kind != 'zero' or self.std == 'features'
-            self.needs_calibration = asks
-        else:
-            self.needs_calibration = False
+        calibrates = scales or self.bias_kind != 'zero'
+        self.needs_calibration = calibrates and not same
 
     def forward(
         self,
