@@ -518,6 +518,20 @@ def test_teachers_that_cannot_be_evaluated_are_left_out(
         evaluate_teacher(cfg)
 
 
+def analyzed(cfg, folder):
+    """What tools/analyze.py finds of a student of random weights."""
+    torch.manual_seed(0)
+    student = MODELS.build(cfg.model.architecture)
+    torch.save({'state_dict': student.state_dict()}, folder / 'student.pth')
+    cfg.dump(folder / 'config.py')
+    return analyze(
+        str(folder / 'config.py'),
+        {'mine': str(folder / 'student.pth')},
+        num_images=2,
+        images=1,
+    )
+
+
 def test_teachers_for_another_task_are_compared(make, classifiers, tmp_path):
     """And a tap on the student's RPN, beside one on its RoIs."""
     cfg = make()
@@ -530,15 +544,7 @@ def test_teachers_for_another_task_are_compared(make, classifiers, tmp_path):
     distiller = cfg.model.distiller
     distiller.taps.update(taps)
     distiller.losses.update({x: [dict(type='RelativeL2Loss')] for x in taps})
-    student = MODELS.build(cfg.model.architecture)
-    torch.save({'state_dict': student.state_dict()}, tmp_path / 's.pth')
-    cfg.dump(tmp_path / 'config.py')
-    found, _ = analyze(
-        str(tmp_path / 'config.py'),
-        {'mine': str(tmp_path / 's.pth')},
-        num_images=2,
-        images=1,
-    )
+    found, _ = analyzed(cfg, tmp_path)
     assert {*found['taps']} == {'roi', 'fpn', 'rpn', 'c'}
     assert found['taps']['rpn']['students']['mine']['all']['count'] > 0
     assert set(found['metrics']['teacher c']) == {'parameters'}
@@ -548,16 +554,7 @@ def test_teachers_for_another_task_are_compared(make, classifiers, tmp_path):
 
 def test_the_report_says_whose(make, tmp_path):
     cfg = make()
-    torch.manual_seed(0)
-    student = MODELS.build(cfg.model.architecture)
-    torch.save({'state_dict': student.state_dict()}, tmp_path / 'student.pth')
-    cfg.dump(tmp_path / 'config.py')
-    found, images = analyze(
-        str(tmp_path / 'config.py'),
-        {'mine': str(tmp_path / 'student.pth')},
-        num_images=2,
-        images=1,
-    )
+    found, images = analyzed(cfg, tmp_path)
     names = ['teacher a', 'teacher b', 'mine']
     assert list(found['metrics']) == names
     assert list(found['shown'][0]['predictions']) == names

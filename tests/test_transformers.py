@@ -32,6 +32,7 @@ from .test_detectors import (
     record,
     retinanet,
 )
+from .test_foundation import STATISTICS
 from .test_resuming import trained, weights
 
 TOKENS = dict(type='TokensToMap')
@@ -58,12 +59,7 @@ def vit(kind='RegisterViT', out_type='raw', size=28):
     """DINOv2's patch and layer scale; narrow, and made for small images."""
     return dict(
         type='mmpretrain.ImageClassifier',
-        data_preprocessor=dict(
-            type='mmpretrain.ClsDataPreprocessor',
-            mean=[123.675, 116.28, 103.53],
-            std=[58.395, 57.12, 57.375],
-            to_rgb=True,
-        ),
+        data_preprocessor=STATISTICS,
         backbone=dict(
             type=f'mmpretrain.{kind}',
             arch=dict(

@@ -10,8 +10,6 @@ Tables and plots are made of that file alone.
 import argparse
 import os
 import queue
-import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -150,5 +148,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit('study: stopped'))
-    cli.run_main(main)
+    cli.run_main(main, stopped='study: stopped')
