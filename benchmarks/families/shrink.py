@@ -20,7 +20,7 @@ NARROWER = 4
 BASE_CHANNELS = 64  # of ResNet
 LONGEST = 128  # side of an image in pixels, where a network takes any
 FIXED = {'ssd': 300, 'ddod': 512}  # sides that a network is made for
-QUERIES = 100  # of a transformer
+OBJECTS = 100  # queries of a transformer, or proposals, at most
 EPOCHS = 2
 EPOCH = 4  # iterations
 # What stands in pixels in a pipeline or a data preprocessor.
@@ -63,10 +63,11 @@ def six_classes(node: dict[str, Any]) -> None:
         node['topk'] = (1,)
 
 
-def few_queries(node: dict[str, Any]) -> None:
+def few_objects(node: dict[str, Any]) -> None:
     """Ask for no more objects than a small image has locations."""
-    if isinstance(node.get('num_queries'), int):
-        node['num_queries'] = min(node['num_queries'], QUERIES)
+    for key in ('num_queries', 'max_per_img', 'num'):
+        if isinstance(node.get(key), int):
+            node[key] = min(node[key], OBJECTS)
 
 
 def narrow(model: ConfigDict) -> None:
@@ -106,7 +107,7 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
             cfg[f'{split}_evaluator'] = _evaluator(cfg, split, data)
     if not classifier:
         narrow(cfg.model)
-        walk(cfg.model, few_queries)
+        walk(cfg.model, few_objects)
         walk(cfg.model.get('test_cfg'), _without_threshold)
         whole = cfg.model.get('data_preprocessor') or {}
         resize = _resized(cfg, FIXED.get(data.name, LONGEST))

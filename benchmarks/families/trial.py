@@ -113,7 +113,7 @@ def try_config(package: str, path: Path, work: Path, data: Path) -> str:
     theirs = _metrics(
         test, plain if plain.exists() else student, exported, work / 'theirs'
     )
-    if ours != theirs:
+    if not ours or ours != theirs:
         raise Failure(f'the export scores {theirs}, the student {ours}')
     return f'{chosen.split(": ", 1)[1]} ({", ".join(ours)})'
 
