@@ -104,7 +104,7 @@ def test_a_resumed_run_keeps_its_bias(make_config):
     calls = record(runner.model.teacher.roi_head.bbox_head.fc_cls)
     runner.train()
     assert len(calls) == 6  # those of the second epoch
-    name = 'distiller.distill_losses.' + LSH.replace('weight', 'bias')
+    name = 'distiller.distill_losses.' + LSH.replace('sums', 'bias')
     bias = first.model.state_dict()[name]
     assert bias.isfinite().all()
     assert torch.equal(bias, runner.model.state_dict()[name])

@@ -380,7 +380,7 @@ def assert_equal(one, other):
 def test_all_processes_have_the_same_weights_and_hash_functions(name, both):
     one, other = (x['state'] for x in both[name])
     tap = 'cls' if name == 'dense' else 'roi'
-    assert one[f'{LSH}{tap}_lsh.weight'].any()
+    assert one[f'{LSH}{tap}_lsh.sums'].any()
     assert_equal(one, other)
 
 

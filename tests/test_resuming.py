@@ -64,11 +64,16 @@ def weights(path: Path) -> dict:
 )
 def test_a_resumed_training_equals_an_uninterrupted_one(make_config, hooks):
     """And without the hook it does not: else this test proves nothing."""
-    whole = make_config('faster_rcnn_lsh')
-    trained(whole, 2, custom_hooks=hooks)
-    parts = make_config('faster_rcnn_lsh')
-    trained(parts, 1, custom_hooks=hooks)
-    trained(parts, 2, custom_hooks=hooks, resume=True)
+    loss = dict(type='LSHLoss', num_hashes=64, hashes_per_step=16)
+    changed = {
+        'custom_hooks': hooks,
+        'model.distiller.active': None,
+        'model.distiller.losses.roi': [loss],
+    }
+    whole, parts = (make_config('faster_rcnn_lsh') for _ in range(2))
+    trained(whole, 2, **changed)
+    trained(parts, 1, **changed)
+    trained(parts, 2, **changed, resume=True)
     found = [weights(Path(x.work_dir) / 'epoch_2.pth') for x in (whole, parts)]
     same = [torch.equal(x, found[1][key]) for key, x in found[0].items()]
     assert all(same) == bool(hooks)

@@ -3,13 +3,15 @@
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 
-LSH = 'loss_roi_lsh.weight'
+LSH = 'loss_roi_lsh.sums'
 OFF = {
     'model.distiller.losses.roi': [
         dict(type='LSHLoss', loss_weight=0),
@@ -117,20 +119,23 @@ def test_checkpoints_hold_no_teacher_and_resume_by_themselves(make_config):
         assert not any('teacher' in key for key in content[part])
     optimised = content['optimizer']['param_groups'][0]['params']
     assert len(optimised) == len(list(first.model.student.parameters()))
-    projection = content['state_dict']['distiller.distill_losses.' + LSH]
-    assert torch.equal(
-        projection, first.model.distiller.distill_losses.loss_roi_lsh.weight
+    (projection,) = (
+        content['state_dict'][x] for x in content['state_dict'] if LSH in x
     )
+    drawn = first.model.distiller.distill_losses.loss_roi_lsh.weight
+    assert torch.equal(projection, drawn.sum(dim=1))
 
-    # Another seed in the config: what counts is what the file holds.
-    overrides['model.distiller.losses.roi'] = [dict(type='LSHLoss', seed=6)]
     cfg = make_config('faster_rcnn_lshfm', {**epochs(2), **overrides})
     cfg.merge_from_dict(dict(resume=True, work_dir=first.work_dir))
     second = train(cfg)
     assert second.epoch == 2
-    assert torch.equal(
-        projection, second.model.distiller.distill_losses.loss_roi_lsh.weight
-    )
+    again = second.model.distiller.distill_losses.loss_roi_lsh.weight
+    assert torch.equal(again, drawn)
+    overrides['model.distiller.losses.roi'] = [dict(type='LSHLoss', seed=6)]
+    cfg = make_config('faster_rcnn_lshfm', {**epochs(3), **overrides})
+    cfg.merge_from_dict(dict(resume=True, work_dir=first.work_dir))
+    with pytest.raises(ConfigError, match='loss_roi_lsh: the checkpoint was'):
+        train(cfg)
 
 
 def test_inheriting_happens_before_loading_and_not_on_resume(make_config):
@@ -172,7 +177,7 @@ def test_an_average_of_the_student_is_saved_and_exported(
     of_student = {x for x in own if x.startswith('module.architecture.')}
     assert own - of_student == {
         'steps',
-        'module.distiller.distill_losses.loss_roi_lsh.weight',
+        'module.distiller.distill_losses.loss_roi_lsh.sums',
         'module.distiller.distill_losses.loss_roi_lsh.bias',
     }
     export_student(str(path), str(tmp_path / 'student.pth'))

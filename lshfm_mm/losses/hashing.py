@@ -52,6 +52,26 @@ def random_projection(
     return std * (weight if device.type == 'meta' else weight.to(device))
 
 
+def some_of(count: int, wanted: int, seed: int, step: int) -> Tensor:
+    """Draw some of the hash functions for a step.
+
+    Like :func:`random_projection` it depends on its arguments alone. Each
+    hash function is as likely as any other.
+
+    Args:
+        count (int): K.
+        wanted (int): How many to draw, at most K.
+        seed (int): Seed of the hash functions.
+        step (int): Of training, or any other count.
+
+    Returns:
+        Tensor: Different indices, int64, (wanted,), on the CPU.
+    """
+    generator = torch.Generator('cpu')
+    generator.manual_seed((1_000_003 * seed + step) % 2**63)
+    return torch.randperm(count, generator=generator, device='cpu')[:wanted]
+
+
 def hashes_at_a_time(feature: Tensor) -> int:
     """How many hash functions are applied to a feature at a time, >= 1.
 

@@ -14,19 +14,23 @@ from ..errors import (
     check_positive,
 )
 from .functional import MODES, lsh_loss
-from .hashing import random_projection
+from .hashing import random_projection, some_of
 
 BIASES = ('zero', 'mean', 'median')
 STDS = ('teacher', 'features')
+# How far the sums of hash weights may be off, in their standard deviations:
+# another kind of CPU rounds another way.
+ROUNDING = 1e-3
 
 
 @MODELS.register_module()
 class LSHLoss(nn.Module):
     """:func:`lsh_loss` with its frozen hash functions.
 
-    The hash functions are buffers: saved, restored and moved with the model,
-    never trained. What is not given here comes from the teacher when the
-    algorithm is built, see :meth:`set_projection`.
+    The hash functions are buffers: moved with the model, never trained. A
+    seed determines them, so that a checkpoint holds no weights of them but
+    their sums, by which another draw is refused. What is not given here comes
+    from the teacher when the algorithm is built, see :meth:`set_projection`.
 
     Args:
         feature_dim (int, optional): D. Defaults to the teacher's.
@@ -44,6 +48,9 @@ class LSHLoss(nn.Module):
         mode (str): 'bce', 'l1' or 'l2'. Defaults to 'bce'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
         seed (int): Seed of the hash weights. Defaults to 0.
+        hashes_per_step (int, optional): How many of the hash functions count
+            in a step of training, at most K. They are drawn afresh each
+            time, so that their mean is the loss of all. Defaults to all.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -60,8 +67,10 @@ class LSHLoss(nn.Module):
 
     weight: Tensor
     bias: Tensor
+    sums: Tensor
     bias_is: Tensor
-    std_is: Tensor
+    spread: Tensor
+    step: Tensor
 
     def __init__(
         self,
@@ -72,10 +81,14 @@ class LSHLoss(nn.Module):
         mode: str = 'bce',
         loss_weight: float = 1.0,
         seed: int = 0,
+        hashes_per_step: int | None = None,
     ) -> None:
         super().__init__()
-        dims = dict(feature_dim=feature_dim, num_hashes=num_hashes)
-        for field, value in dims.items():
+        for field, value in dict(
+            feature_dim=feature_dim,
+            num_hashes=num_hashes,
+            hashes_per_step=hashes_per_step,
+        ).items():
             if value is not None:
                 check_int(field, value)
         if std not in STDS:
@@ -98,6 +111,11 @@ class LSHLoss(nn.Module):
         self.mode = mode
         self.loss_weight = loss_weight
         self.seed = seed
+        self.hashes_per_step = hashes_per_step
+        if hashes_per_step is not None:
+            self._steps = 0  # of which the buffer is what is saved
+            step = torch.zeros((), dtype=torch.int64)
+            self.register_buffer('step', step)
         if feature_dim is not None and std != 'teacher':
             self.set_projection(feature_dim, 1)
 
@@ -106,24 +124,33 @@ class LSHLoss(nn.Module):
         """Whether the hash functions have been drawn."""
         return hasattr(self, 'weight')
 
+    @property
+    def _calibrates(self) -> bool:
+        return self.bias_kind != 'zero' or self.std == 'features'
+
     def set_projection(self, feature_dim: int, std: float) -> None:
         """Draw the hash functions, for D and std that the user left open."""
         dim = self.feature_dim or feature_dim
         std = float(std if self.std in STDS else self.std)
         check_positive('std', std)
         num_hashes = self.num_hashes or 4 * dim
+        if (self.hashes_per_step or 0) > num_hashes:
+            raise ConfigError(
+                f'hashes_per_step: must be at most num_hashes, {num_hashes}, '
+                f'but got {self.hashes_per_step}'
+            )
         weight = random_projection(num_hashes, dim, std, self.seed)
-        self.register_buffer('weight', weight)
+        self.register_buffer('weight', weight, persistent=False)
         self.register_buffer('bias', weight.new_zeros(num_hashes))
+        self.register_buffer('sums', weight.sum(dim=1))
+        self._std = std  # as drawn
         # Saved, so that a checkpoint tells what its bias and std are.
-        for name, asked in (
-            ('bias_is', self.bias_kind != 'zero'),
-            ('std_is', self.std == 'features'),
-        ):
-            if asked:
-                kind = weight.new_zeros((), dtype=torch.int64)
-                self.register_buffer(name, kind)
-                self.needs_calibration = True
+        if self.bias_kind != 'zero':
+            kind = weight.new_zeros((), dtype=torch.int64)
+            self.register_buffer('bias_is', kind)
+        if self.std == 'features':
+            self.register_buffer('spread', weight.new_zeros(()))
+        self.needs_calibration = self._calibrates
 
     def calibrate(self, middle: Tensor, spread: Tensor | float = 1.0) -> None:
         """Move and scale the hash functions to the teacher's projections.
@@ -137,30 +164,60 @@ class LSHLoss(nn.Module):
         if self.bias_kind != 'zero':
             self.bias_is.fill_(BIASES.index(self.bias_kind))
         if self.std == 'features':
-            self.weight /= spread
-            self.bias /= spread
-            self.std_is.fill_(STDS.index('features'))
+            self.spread.copy_(torch.as_tensor(spread))
+            self.weight /= self.spread
+            self.bias /= self.spread
         self.needs_calibration = False
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
-        """Load; bias and std of another kind than here are not taken."""
+        """Load; bias and std of another kind than here are not taken.
+
+        Raises:
+            ConfigError: If the file was made with other hash functions.
+        """
         if not self.is_ready:
             super()._load_from_state_dict(state_dict, prefix, *args)
             return
-        kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
-        scaled = bool(state_dict.get(f'{prefix}std_is', 0))
+        drawn = self._draw()
         scales = self.std == 'features'
-        own = self.weight.clone() if scaled and not scales else None
+        spread = float(state_dict.get(f'{prefix}spread', 0))
+        kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
+        same = kind == self.bias_kind and (spread > 0) == scales
+        sums = state_dict.get(f'{prefix}sums', self.sums)
+        if sums.shape == self.sums.shape:
+            if same and not self._is_own(sums):
+                raise ConfigError(
+                    f'{prefix[:-1]}: the checkpoint was made with other hash '
+                    f'functions than those of seed={self.seed} and a std of '
+                    f'{self._std:.4g}; take its seed, std and teacher, or '
+                    f'load its student alone, see tools/export_student.py'
+                )
+            state_dict[f'{prefix}sums'] = self.sums
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if own is not None:
-            self.weight.copy_(own)
-        same = kind == self.bias_kind and scaled == scales
+        self.needs_calibration = False
         if not same:
             self.bias.zero_()
-        calibrates = scales or self.bias_kind != 'zero'
-        self.needs_calibration = calibrates and not same
+            self.needs_calibration = self._calibrates
+        if scales:
+            self.spread.fill_(spread if same else 0)
+            self.weight.copy_(drawn / self.spread if same else drawn)
+        if self.hashes_per_step is not None:
+            self._steps = int(self.step)
+
+    def _draw(self) -> Tensor:
+        """The weights of the hash functions before any calibration, (K, D)."""
+        count, dim = self.weight.shape
+        return random_projection(count, dim, self._std, self.seed).to(
+            self.weight
+        )
+
+    def _is_own(self, sums: Tensor) -> bool:
+        """Whether sums of hash weights, (K,), are those of this draw."""
+        size = self._std * self.weight.shape[1] ** 0.5
+        off = (sums.to(self.sums) - self.sums).abs().max()
+        return float(off) <= ROUNDING * size
 
     def forward(
         self,
@@ -181,13 +238,17 @@ class LSHLoss(nn.Module):
                 f"to the custom_hooks of the config, or take bias='zero' and "
                 f"a std other than 'features'"
             )
+        weight, bias = self.weight, self.bias
+        if self.training and self.hashes_per_step is not None:
+            # All ranks count alike, and a resumed run goes on counting.
+            self._steps += 1
+            self.step.fill_(self._steps)
+            rows = some_of(
+                len(weight), self.hashes_per_step, self.seed, self._steps
+            ).to(weight.device)
+            weight, bias = weight[rows], bias[rows]
         loss = lsh_loss(
-            s_feature,
-            t_feature,
-            self.weight,
-            self.bias,
-            self.mode,
-            sample_weight,
+            s_feature, t_feature, weight, bias, self.mode, sample_weight
         )
         return self.loss_weight * loss
 
@@ -197,5 +258,5 @@ class LSHLoss(nn.Module):
         return (
             f'weight={shape}, std={self.std}, bias={self.bias_kind!r}, '
             f'mode={self.mode!r}, loss_weight={self.loss_weight}, '
-            f'seed={self.seed}'
+            f'seed={self.seed}, hashes_per_step={self.hashes_per_step}'
         )
