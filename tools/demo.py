@@ -87,7 +87,7 @@ CONFIGS: dict[str, list[str]] = {
     'retinanet_lshfm': ['lshl2_cls_retinanet_r34_retinanet_r18_shapes'],
     'retinanet_lsh_bf16': ['lsh-bf16_cls_retinanet_r34_retinanet_r18_shapes'],
     'retinanet_recommended': [
-        'recommended_cls_retinanet_r34_retinanet_r18_shapes'
+        'recommended_fpn_retinanet_r34_retinanet_r18_shapes'
     ],
     'single_teacher': ['resnet18-w16_shapes-single'],
     'single_student': ['resnet18-w4_shapes-single'],

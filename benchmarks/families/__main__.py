@@ -38,7 +38,7 @@ COMMON = {
     'mmpretrain': [
         r'in1k|cifar',
         r'tiny|-t|small|-s|18|b0|pico|atto|a0|x0.25|xxs|nano|p16|56|22',
-        r'^(?!.*(in21k|384|deploy|distill|npu|amp|lbs|lars)).*',
+        r'^(?!.*(in21k|384|deploy|distill|npu|amp|lbs|lars|-g-|-l-)).*',
     ],
 }
 

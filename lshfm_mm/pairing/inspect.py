@@ -22,6 +22,8 @@ from ..utils.configs import model_of
 from ..utils.rng import forked_rng
 
 PROBE = 512  # side of the blank image in pixels
+# Of one for a classifier that takes images of one size alone, as an MLP does.
+PROBES = (PROBE, 224, 384, 448, 256, 192, 32)
 
 
 class Layer(NamedTuple):
@@ -102,7 +104,6 @@ def inspect_config(field: str, config: Config) -> View:
         ConfigError: If the model does not run on such an image.
     """
     model = build_model(field, config)
-    image = next(model.parameters()).new_zeros(1, 3, PROBE, PROBE)
     is_dense = isinstance(model, SingleStageDetector)
     is_classifier = not hasattr(model, 'bbox_head') and (
         getattr(model, 'head', None) is not None
@@ -119,21 +120,27 @@ def inspect_config(field: str, config: Config) -> View:
             for name, module in model.named_modules()
             if name == 'neck' or isinstance(module, nn.Linear | nn.Conv2d)
         ]
-        try:
-            if is_dense or is_classifier:
-                result = model(image, None, mode='tensor')
-            else:
-                result = model.extract_feat(image)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1:]
+        errors = []
+        for side in PROBES if is_classifier else (PROBE,):
+            image = next(model.parameters()).new_zeros(1, 3, side, side)
+            calls.clear()
+            try:
+                if is_dense or is_classifier:
+                    result = model(image, None, mode='tensor')
+                else:
+                    result = model.extract_feat(image)
+                break
+            except (RuntimeError, AssertionError) as error:
+                errors.append(error)
+        else:
+            reason = str(errors[0]).strip().splitlines()[-1:]
             raise ConfigError(
                 f'{field}: {type(model).__name__} does not run on a blank '
                 f'image of {PROBE} x {PROBE} {reason}; write its config by '
                 f'hand, as configs/examples/your_detector.py'
-            ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
+            ) from errors[0]
+        for hook in hooks:
+            hook.remove()
     return View(
         model,
         _stages(model),

@@ -45,8 +45,18 @@ def choose_pairing(
     tap: str | None,
     loss: str,
     beta: float | None,
+    inherit: bool,
 ) -> Pairing:
     """Choose where a student mimics a teacher; see ``write_config``.
+
+    Args:
+        student (View): The student.
+        teacher (View): The teacher.
+        tap (str, optional): Where, one of ``CHOICES``. Defaults to the first
+            that both have, and what is better than it.
+        loss (str): One of ``LOSSES``.
+        beta (float, optional): Weight of the losses. Defaults to the study's.
+        inherit (bool): Whether the student starts from the teacher's head.
 
     Raises:
         ConfigError: If the models have no such tap in common.
@@ -68,8 +78,12 @@ def choose_pairing(
         except _NoPair as reason:
             reasons.append(f'{name}: {reason}')
             continue
-        if tap is None and name == 'roi' and loss == 'recommended':
+        if loss != 'recommended' or tap not in (None, 'fpn'):
+            return pairing
+        if name == 'roi':
             return _beside_rois(pairing, student, teacher, weight)
+        if name in MAPS and inherit:
+            return _better_by_cwd(pairing, student, teacher, beta)
         return pairing
     raise ConfigError(
         f'tap: {student.kind} and {teacher.kind} cannot be paired '
@@ -151,6 +165,19 @@ def _beside_rois(
     )
 
 
+def _better_by_cwd(
+    pairing: Pairing, student: View, teacher: View, beta: float | None
+) -> Pairing:
+    """CWD on the necks, the best loss for an inherited head that is dense."""
+    weight = CWD_WEIGHT if beta is None else beta
+    try:
+        found = _pair_necks(student, teacher, 'cwd', weight)
+    except _NoPair:
+        return pairing
+    why = f'{found.why}; CWD there serves an inherited dense head best'
+    return found._replace(why=why)
+
+
 def _pair_dense(
     student: View, teacher: View, loss: str, weight: float
 ) -> Pairing:
@@ -171,7 +198,10 @@ def _pair_dense(
     each = ''
     if isinstance(ours.module, nn.ModuleList):
         each = ', by a layer each'
-    hashes = min(4 * entries, MAX_HASHES)
+    # As many did no better in the study; the paper has 4096.
+    hashes = max(entries // 4, 1)
+    if loss != 'recommended':
+        hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
         f'both classify the locations of strides {ours.strides}{each}',
         {'cls': _tap(ours, theirs)},

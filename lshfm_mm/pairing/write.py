@@ -46,8 +46,9 @@ def write_config(
             Defaults to those that the model zoo names for its config.
         student_ckpt (str, optional): Weights that the student starts from.
         tap (str, optional): 'roi', 'dense', 'memory', 'fpn' or 'pooled'.
-            Defaults to the first of these that the models have in common; to
-            RoIs the recommended recipe then adds the necks.
+            Defaults to the first of these that the models have in common. The
+            recommended recipe then adds the necks to RoIs, and takes the
+            necks where a dense head is inherited.
         loss (str): One of ``LOSSES``. Defaults to 'recommended'.
         beta (float, optional): Weight of the losses, and on the necks beside
             RoIs a quarter of it; 0 writes the control, which starts alike and
@@ -89,9 +90,9 @@ def write_config(
         widths = add_embedding(config.model, ours, theirs)
         if widths is not None:
             ours = inspect_config('student', config)
-    pairing = choose_pairing(ours, theirs, tap, loss, beta)
     configs = config, teacher_config
     inherit, why_inherit = _inherit(ours, theirs, configs, loss, student_ckpt)
+    pairing = choose_pairing(ours, theirs, tap, loss, beta, inherit)
     others = imports_of(teacher_config) + imports_of(config)
     text = _render(
         base=base,

@@ -1,6 +1,6 @@
-"""The recommended recipe for GFL with mmdet's 2x schedule."""
+"""The recommended recipe for RetinaNet with mmdet's 2x schedule."""
 
-_base_ = 'recommended_cls_gfl_r101_gfl_r50_1x_coco.py'
+_base_ = 'recommended_fpn_retinanet_r101_retinanet_r50_1x_coco.py'
 
 train_cfg = dict(max_epochs=24)
 param_scheduler = _base_.param_scheduler

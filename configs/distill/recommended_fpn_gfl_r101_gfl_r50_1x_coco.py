@@ -1,0 +1,12 @@
+"""CWD on the FPN, into an inherited head: best for dense heads so far."""
+
+_base_ = 'lshl2_cls_gfl_r101_gfl_r50_1x_coco.py'
+
+model = dict(
+    inherit=True,
+    distiller=dict(
+        active=['fpn'],
+        taps=dict(fpn=dict(layer='neck', record='output')),
+        losses=dict(fpn=[dict(type='ChannelWiseDivergence', loss_weight=160)]),
+    ),
+)
