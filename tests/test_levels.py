@@ -472,7 +472,7 @@ def test_a_tower_is_no_list_of_levels(batch):
 @pytest.mark.parametrize('kind', PAIRS)
 def test_make_config_taps_the_list(kind, write, capsys):  # noqa: F811
     make, taps = PAIRS[kind]
-    cfg = write(make(24), make())
+    cfg = write(make(24), make(), tap='dense')
     assert cfg.model.type == 'FeatureMimicDistill'
     assert cfg.model.distiller.taps == dict(cls=taps['cls'])
     width = make().bbox_head.feat_channels

@@ -246,6 +246,28 @@ def test_dense_heads_mimic_the_class_tower(write, width, hashes, share):
     assert not cfg.model.inherit  # the paper does not
 
 
+@pytest.mark.parametrize('beta', [None, 3])
+def test_an_inherited_dense_head_mimics_by_cwd(write, beta, tmp_path):
+    """One of its own, for which the study found other losses, does not."""
+    cfg = write(retinanet(8), retinanet(4), beta=beta)
+    assert cfg.model.inherit
+    distiller = cfg.model.distiller
+    assert distiller.taps == dict(fpn=dict(layer='neck', record='output'))
+    loss = dict(type='ChannelWiseDivergence', loss_weight=beta or 160)
+    assert distiller.losses == dict(fpn=[loss])
+    (tmp_path / 'own.pth').touch()
+    own = dict(student_ckpt=str(tmp_path / 'own.pth'), force=True)
+    own = write(retinanet(8), retinanet(4), **own)
+    asked = write(retinanet(8), retinanet(4), tap='dense', force=True)
+    for cfg, inherits in ((own, False), (asked, True)):
+        assert cfg.model.inherit == inherits
+        assert cfg.model.distiller.taps == dict(cls='bbox_head.retina_cls')
+        assert cfg.model.distiller.losses.cls == [
+            dict(type='LSHLoss', num_hashes=16 * 9 // 4),
+            dict(type='RelativeL2Loss'),
+        ]
+
+
 def test_a_neck_of_several_parts(write):
     """As ATSS with DyHead has."""
     models = []
@@ -256,6 +278,8 @@ def test_a_neck_of_several_parts(write):
         model['neck'] = [model['neck'], dict(more, num_blocks=1)]
         models.append(model)
     cfg = write(*models)
+    assert list(cfg.model.distiller.taps) == ['fpn']
+    cfg = write(*models, tap='dense', force=True)
     assert list(cfg.model.distiller.taps) == ['cls']
     assert [x.type for x in cfg.model.architecture.neck] == ['FPN', 'DyHead']
 

@@ -161,7 +161,7 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
             ('lshl2_cwd+inherit', 'cwd+inherit'),
         ),
-        ('alone', 'lshl2_fpn+inherit', 'cwd+inherit'),
+        ('alone', 'cwd+inherit', 'pkd+inherit'),
     ),
     **{
         task: Experiment(
