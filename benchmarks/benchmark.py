@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from machine import commit, processor
 from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as ROOT
@@ -51,76 +51,151 @@ from lshfm_mm.losses.hashing import (
     project,
     project_back,
 )
+from lshfm_mm.pairing import write_config
 from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).resolve().parent.parent
 RATE = 0.0  # of learning: every round sees the same weights
 LOSS_SHAPE = (20_000, 256, 4096)  # N, D, K
 PKD = dict(type='PKDLoss', loss_weight=6)
-CONFIGS = {
-    'faster_rcnn': 'faster_rcnn_lshfm',
-    'retinanet': 'lshl2_cls_retinanet_r101_retinanet_r50_1x_coco',
+CWD = dict(type='ChannelWiseDivergence', loss_weight=160)
+TWO_STAGE = 'configs/distill/faster_rcnn_lshfm.py'
+# Dense detectors: teacher and student, which make_config pairs.
+DENSE = {
+    'retinanet': (
+        'mmdet::retinanet/retinanet_r101_fpn_2x_coco.py',
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    ),
+    'gfl': (
+        'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py',
+        'mmdet::gfl/gfl_r50_fpn_1x_coco.py',
+    ),
+    'rtmdet': (
+        'mmdet::rtmdet/rtmdet_m_8xb32-300e_coco.py',
+        'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
+    ),
 }
+DETECTORS = ('faster_rcnn', *DENSE)
 
 
 def configs(
     detector: str, teacher_ckpt: str, channels_last: bool
 ) -> dict[str, dict[str, Any]]:
     """Model configs of the arms, by name; the plain student goes first."""
-    cfg = Config.fromfile(REPO / f'configs/distill/{CONFIGS[detector]}.py')
+    if detector in DENSE:
+        arms = dense_arms(detector, teacher_ckpt)
+    else:
+        arms = two_stage_arms(teacher_ckpt)
+    for arm in arms.values():
+        if 'architecture' in arm:
+            arm.architecture.backbone.init_cfg = None
+        if arm.get('type') in ('FeatureMimicDistill', 'RoIMimicDistill'):
+            arm.teacher_channels_last = channels_last
+    return {'student alone': arms[next(iter(arms))].architecture, **arms}
+
+
+def dense_arms(detector: str, teacher_ckpt: str) -> dict[str, Any]:
+    """What make_config writes, and MMRazor's losses on the same maps."""
+
+    def written(**options: Any) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            out = f'{folder}/distil.py'
+            pair = DENSE[detector]
+            write_config(*pair, out, teacher_ckpt=teacher_ckpt, **options)
+            return Config.fromfile(out).model
+
+    recommended, maps = written(), written(loss='cwd')
+    found = {
+        'recommended': recommended,
+        'FPN, CWD': maps,
+        'class tower, LSHL2, K = 4096': written(tap='dense', loss='lshl2'),
+        'class tower, LSHL2, a quarter of a hash an entry': written(
+            tap='dense'
+        ),
+    }
+    for name, loss in (('CWD', CWD), ('PKD', PKD)):
+        found[f'MMRazor FpnTeacherDistill, {name}'] = of_mmrazor(
+            maps, 'FpnTeacherDistill', long_form_maps(maps, loss)
+        )
+    return found
+
+
+def two_stage_arms(teacher_ckpt: str) -> dict[str, Any]:
+    """Ours on RoIs and on the FPN, and MMRazor's."""
+    cfg = Config.fromfile(REPO / TWO_STAGE)
     ours = cfg.model
     ours.teacher_ckpt = teacher_ckpt
-    ours.teacher_channels_last = channels_last
-    ours.architecture.backbone.init_cfg = None
-    two_stage = 'active' in ours.distiller
 
-    def variant(**changes: Any) -> dict[str, Any]:
+    def variant(**changes: Any) -> Any:
         model = cfg.copy()
         model.merge_from_dict({f'model.{k}': v for k, v in changes.items()})
         return model.model
 
-    arms = {'student alone': ours.architecture}
-    if not two_stage:
-        return {**arms, 'dense head, LSHL2': ours}
-    arms |= {
+    return {
         'RoI, LSHL2': ours,
         'RoI, LSHL2, max_rois=128': variant(max_rois=128),
         'FPN, PKD': variant(**{'distiller.active': ['fpn']}),
+        'MMRazor FpnTeacherDistill, PKD': of_mmrazor(
+            ours, 'FpnTeacherDistill', long_form_maps(ours, PKD)
+        ),
+        'MMRazor SingleTeacherDistill, LSHL2': of_mmrazor(
+            ours,
+            'SingleTeacherDistill',
+            long_form_rois(
+                [*ours.distiller.losses.lsh, *ours.distiller.losses.l2]
+            ),
+        ),
     }
-    both = dict(
+
+
+def of_mmrazor(ours: Any, kind: str, distiller: dict[str, Any]) -> ConfigDict:
+    """An algorithm of MMRazor with the models of one of ours."""
+    return ConfigDict(
         _scope_='mmrazor',
+        type=kind,
         architecture=ours.architecture,
         teacher={**ours.teacher, 'pretrained': False},
-        teacher_ckpt=teacher_ckpt,
+        teacher_ckpt=ours.teacher_ckpt,
+        distiller=distiller,
     )
-    arms['MMRazor FpnTeacherDistill, PKD'] = dict(
-        type='FpnTeacherDistill', distiller=long_form_pkd(), **both
-    )
-    arms['MMRazor SingleTeacherDistill, LSHL2'] = dict(
-        type='SingleTeacherDistill',
-        distiller=long_form_rois(
-            [*ours.distiller.losses.lsh, *ours.distiller.losses.l2]
-        ),
-        **both,
-    )
-    return arms
 
 
-def long_form_pkd() -> dict[str, Any]:
-    """What MMRazor's own config of PKD has, on all five levels."""
+def long_form_maps(ours: Any, loss: dict[str, Any]) -> dict[str, Any]:
+    """A loss on all levels of the necks, as MMRazor's own configs have it."""
+    neck = ours.architecture.neck
+    levels = len(neck.in_channels)
+    if neck.type == 'FPN':
+        levels = neck.num_outs
+    connector = ours.distiller.get('connectors', {}).get('fpn')
+    connectors, between = {}, {}
+    if connector:
+        between = dict(connector='width')
+        connectors['width'] = dict(
+            type='ConvModuleConnector',
+            in_channel=connector.in_channels,
+            out_channel=connector.out_channels,
+            norm_cfg=None,
+            act_cfg=None,
+        )
     recorder = dict(fpn=dict(type='ModuleOutputs', source='neck'))
     sides = dict(preds_S=True, preds_T=False)
     return dict(
         type='ConfigurableDistiller',
         student_recorders=recorder,
         teacher_recorders=recorder,
-        distill_losses={f'loss_pkd{i}': PKD for i in range(5)},
+        connectors=connectors,
+        distill_losses={f'loss_map{i}': loss for i in range(levels)},
         loss_forward_mappings={
-            f'loss_pkd{i}': {
-                side: dict(from_student=student, recorder='fpn', data_idx=i)
+            f'loss_map{i}': {
+                side: dict(
+                    from_student=student,
+                    recorder='fpn',
+                    data_idx=i,
+                    **(between if student else {}),
+                )
                 for side, student in sides.items()
             }
-            for i in range(5)
+            for i in range(levels)
         },
     )
 
@@ -324,8 +399,10 @@ class Parts:
                 self.model._head_of('', self.features, self.rois)
         elif self.teacher.head_sources:
             with self.as_in_a_step():
-                for feature in self.features:
-                    for layer in self.model.teacher.bbox_head.cls_convs:
+                towers = self.model.teacher.bbox_head.cls_convs
+                each = isinstance(towers[0], nn.ModuleList)  # level its own
+                for index, feature in enumerate(self.features):
+                    for layer in towers[index] if each else towers:
                         feature = layer(feature)
 
     def products(self) -> None:
@@ -380,9 +457,11 @@ def time_detector(
 ) -> dict[str, dict[str, Any]]:
     """All arms of a detector."""
     teacher_ckpt = str(folder / f'{detector}.pth')
-    cfg = Config.fromfile(REPO / f'configs/distill/{CONFIGS[detector]}.py')
+    cfg_path = Config.fromfile(REPO / TWO_STAGE).model.teacher.cfg_path
+    if detector in DENSE:
+        cfg_path = DENSE[detector][0]
     torch.manual_seed(1)
-    teacher = ROOT.build(model_config('teacher', cfg.model.teacher))
+    teacher = ROOT.build(model_config('teacher', dict(cfg_path=cfg_path)))
     propose_alike(teacher)
     torch.save({'state_dict': teacher.state_dict()}, teacher_ckpt)
     del teacher
@@ -542,7 +621,7 @@ def page(result: dict[str, Any]) -> str:
         '',
         f'{about["hardware"]}, {about["threads"]} threads; {versions}; '
         f'commit {about["commit"]}. {about["images"]} images of '
-        f'{height} x {width}, R101 -> R50, '
+        f'{height} x {width}, R101 -> R50, RTMDet-m -> RTMDet-s, '
         f'{"mixed precision" if about["amp"] else "float32"}'
         f'{", our teachers in channels-last" * about["channels_last"]}, '
         f'medians of '
@@ -655,8 +734,8 @@ def main() -> None:
     parser.add_argument(
         '--detectors',
         nargs='*',
-        default=['faster_rcnn', 'retinanet'],
-        choices=('faster_rcnn', 'retinanet'),
+        default=list(DETECTORS),
+        choices=DETECTORS,
     )
     parser.add_argument(
         '--loss-shape', type=int, nargs=3, default=list(LOSS_SHAPE),

@@ -84,5 +84,11 @@ def test_all_arms(tmp_path):
     assert ours['student'] == ours['teacher']
     assert theirs['rois']['teacher'][0] == ours['teacher'][0]
     assert arms['RoI, LSHL2, max_rois=128']['rois']['teacher'][0] == 256
-    dense = figures['detectors']['retinanet']['dense head, LSHL2']
-    assert dense['seconds']['head'] > 0 and dense['floor'] > 0
+    for detector in ('retinanet', 'gfl', 'rtmdet'):
+        arms = figures['detectors'][detector]
+        dense = arms['class tower, LSHL2, K = 4096']
+        assert dense['seconds']['head'] > 0 and dense['floor'] > 0
+        ours = arms['FPN, CWD']
+        assert ours['seconds']['head'] == 0
+        theirs = arms['MMRazor FpnTeacherDistill, CWD']
+        assert ours['checkpoint'] < theirs['checkpoint']

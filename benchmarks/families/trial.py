@@ -160,7 +160,10 @@ def _settle(model: torch.nn.Module) -> None:
             torch.nn.init.normal_(layer.weight, std=0.02)
     model.train()
     with torch.no_grad():
-        model.extract_feat(torch.randn(2, 3, 224, 224))
+        # Buffers of rotary embeddings take the size of what they last saw.
+        side = getattr(model.backbone, 'img_size', None) or 224
+        side = side if isinstance(side, int) else side[0]
+        model.extract_feat(torch.randn(2, 3, side, side))
 
 
 def _checkpoints(folder: Path) -> Sequence[Path]:

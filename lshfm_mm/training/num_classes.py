@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from mmdet.models import RPN
 from torch import nn
 
 from ..datasets.unused import warn
@@ -33,7 +34,8 @@ def check_num_classes(
         ConfigError: If a head has too few classes, or too many.
     """
     classes = getattr(dataset, 'metainfo', {}).get('classes')
-    if not classes or _has_text(dataset):
+    # An RPN alone takes all objects for one class.
+    if not classes or _has_text(dataset) or isinstance(model, RPN):
         return
     learns = learns and not _has_labels_of_its_own(dataset, classes)
     for name, module in model.named_modules():
