@@ -19,7 +19,7 @@ from lshfm_mm.pairing import write_config
 from lshfm_mm.pairing.write import _classes
 from lshfm_mm.utils.configs import read_config
 
-from .test_detectors import cascade, faster, retinanet, shrink
+from .test_detectors import cascade, faster, mmdet_config, retinanet, shrink
 
 REPO = Path(__file__).parent.parent
 CAFFE = dict(
@@ -558,3 +558,16 @@ def test_a_teacher_of_80_classes_distils_into_a_student_of_6(
     trained = runner.model.student.state_dict()
     for key, value in plain.state_dict().items():
         assert torch.equal(value, trained[key])
+
+
+def test_a_model_whose_train_gives_nothing_to_chain(write):
+    """As LAD's, which has a teacher of its own."""
+    lad = mmdet_config('lad/lad_r50-paa-r101_fpn_2xb8_coco_1x.py').model
+    for part in ('', 'teacher_'):
+        lad[f'{part}backbone'].update(depth=18, base_channels=4, init_cfg=None)
+        lad[f'{part}neck'].update(in_channels=[4, 8, 16, 32], out_channels=32)
+        lad[f'{part}bbox_head'].update(
+            in_channels=32, feat_channels=32, num_classes=6
+        )
+    lad.teacher_ckpt = None
+    assert write(lad, lad).model.distiller.taps.fpn

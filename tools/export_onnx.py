@@ -28,7 +28,8 @@ def main() -> None:
     init_default_scope(cfg.default_scope)  # mmdet or mmpretrain
     utils = importlib.import_module(f'{cfg.default_scope}.utils')
     utils.register_all_modules()
-    model = MODELS.build(cfg.model).eval()
+    model = MODELS.build(cfg.model)
+    model.eval()
     if hasattr(model, 'roi_head'):  # its RoIs come from an NMS
         raise ConfigError('model: a two-stage detector needs mmdeploy')
     load_checkpoint(model, args.checkpoint, 'cpu', strict=True)

@@ -111,6 +111,7 @@ def _difference(*students: tuple[ConfigDict, Mapping[str, Tensor]]) -> float:
         with forked_rng():
             model: BaseModel = MODELS.build(model_config('model', cfg))
         model.load_state_dict(state)
-        logits.append(model.eval()(images, mode='tensor'))
+        model.eval()
+        logits.append(model(images, mode='tensor'))
     scale = logits[0].abs().max()
     return float((logits[0] - logits[1]).abs().max() / scale)

@@ -65,7 +65,9 @@ def build_algorithm(cfg: Config) -> FeatureMimicDistill:
     for tap in taps.values():
         if isinstance(tap, dict):
             tap.pop('weights', None)
-    return MODELS.build(model).to(get_device()).eval()
+    built = MODELS.build(model).to(get_device())
+    built.eval()
+    return built
 
 
 def build_loader(cfg: Config) -> Any:

@@ -87,7 +87,8 @@ class View(NamedTuple):
 def build_model(field: str, config: Config) -> BaseModel:
     """Build the model of a config, in eval mode; no weights are loaded."""
     with forked_rng():
-        model = MODELS.build(model_of(field, config)).eval()
+        model = MODELS.build(model_of(field, config))
+    model.eval()  # gives None where a model overrides train() so, as LAD's
     unmask(model)
     return model
 

@@ -52,7 +52,8 @@ class FrozenTeacher:
     def __init__(
         self, model: BaseModel, origin: str, execution: TeacherExecution
     ) -> None:
-        self.model = model.requires_grad_(False).eval()
+        self.model = model.requires_grad_(False)
+        self.model.eval()
         self.data_preprocessor = model.data_preprocessor
         self.origin = origin
         self.execution = execution
