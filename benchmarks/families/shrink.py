@@ -30,6 +30,10 @@ SIZES = re.compile(
 )
 # When a hook begins or ends, in epochs.
 MOMENTS = re.compile('.*epoch.*|interval|begin|start|burn_in')
+# What a data set of another format keeps as one of COCO's.
+KEPT = {
+    *('filter_cfg', 'metainfo', 'pipeline', 'return_classes', 'test_mode'),
+}
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -150,6 +154,8 @@ def _objects(data: Path) -> Change:
         prefix = dict(img=f'{split}/')
         if 'seg' in (node.get('data_prefix') or {}):
             prefix['seg'] = f'maps/{split}/'
+        for key in {*node} - KEPT:
+            node.pop(key)
         node.update(
             type='CocoDataset',
             data_root=f'{data}/',
@@ -157,13 +163,6 @@ def _objects(data: Path) -> Change:
             data_prefix=prefix,
             metainfo=dict(classes=shapes.CLASSES),
         )
-        for key in (
-            'oversample_thr',
-            'ann_subdir',
-            'img_subdir',
-            'label_file',
-        ):
-            node.pop(key, None)
         if isinstance(node.get('filter_cfg'), dict):
             node['filter_cfg'].pop('min_size', None)
 

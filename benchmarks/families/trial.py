@@ -90,9 +90,10 @@ def try_config(package: str, path: Path, work: Path, data: Path) -> str:
     work.mkdir(parents=True)
     student, teacher = work / 'student.py', work / 'teacher.py'
     distilled, weights = work / 'distilled.py', work / 'teacher.pth'
-    shrink(read_config('config', str(path)), data, package != 'mmdet').dump(
-        student
-    )
+    cfg = shrink(read_config('config', str(path)), data, package != 'mmdet')
+    if package == 'mmdet':
+        _give_weights(cfg, work / 'backbone.pth')
+    cfg.dump(student)
     _write_teacher(package, path, student, teacher, weights)
     chosen = write_config(
         str(teacher), str(student), str(distilled), str(weights)
@@ -147,8 +148,21 @@ def _write_teacher(
     torch.save({'state_dict': model.state_dict()}, weights)
 
 
+def _give_weights(cfg: Config, file: Path) -> None:
+    """Let the backbone of a detector start from a file, as mmdet's do."""
+    torch.manual_seed(1)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+    _settle(model)
+    torch.save({'state_dict': model.state_dict()}, file)
+    cfg.model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(file), prefix='backbone.'
+    )
+
+
 def _settle(model: torch.nn.Module) -> None:
-    """Give a teacher of random weights what training would have given it.
+    """Give a model of random weights what training would have given it.
 
     Features of an ordinary size, by the statistics of its normalisation; and
     a class layer that does not begin with zeros.
