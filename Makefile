@@ -20,7 +20,7 @@ BRIEF := awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
 .PHONY: help env test slow gpu lint docs errors demo families mmrazor bench \
-	operators study api clean
+	startup operators study api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -85,6 +85,9 @@ mmrazor: env  ## take MMRazor's own configs all the way, an hour
 bench: env  ## time training steps, write docs/benchmarks.md
 	$(VENV)/bin/python benchmarks/benchmark.py --json docs/benchmarks.json \
 		--out docs/benchmarks.md
+
+startup: env  ## seconds to the first step, write docs/startup.md
+	$(VENV)/bin/python benchmarks/startup.py --out docs/startup.md
 
 operators: env  ## mmcv's operators against compiled ones, docs/operators.md
 	$(VENV)/bin/python benchmarks/compare_operators --out docs/operators.md

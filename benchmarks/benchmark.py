@@ -744,6 +744,7 @@ def main() -> None:
     parser.add_argument('--json', help='file for all figures')
     parser.add_argument('--out', help='Markdown page to write')
     options = parser.parse_args()
+    cli.load_stack()
     check(options)
     warnings.simplefilter('ignore')
     MMLogger.get_instance('benchmark', log_level='ERROR')

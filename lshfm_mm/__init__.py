@@ -6,8 +6,10 @@ is, but no package of the stack, ``lshfm_mm.losses.functional`` works alone.
 """
 
 import sys
+from pathlib import Path
 
 from .compat import stacks
+from .utils.shipped import shipped
 from .version import __version__
 
 __all__ = ['__version__']
@@ -23,53 +25,32 @@ if sys.version_info < (3, 10):  # noqa: UP036
     )
 
 
-def _is_set_up() -> bool:
-    """Whether ``python -m`` is about to run the doctor or the installer.
+def _starts_a_tool() -> bool:
+    """Whether a tool of ours is what runs.
 
-    They must run where the rest cannot be imported. While Python locates the
-    module of ``-m NAME``, ``sys.argv[0]`` is ``-m``, and NAME stands before
-    the arguments, alone or in one word with the option.
+    It imports ``components`` itself, once its arguments are right, for that
+    takes seconds; the doctor and the installer must run where it fails. While
+    Python locates the module of ``-m NAME``, ``sys.argv[0]`` is ``-m``, and
+    NAME stands before the arguments, alone or in one word with the option.
     """
-    if sys.argv[:1] != ['-m']:
-        return False
-    name = sys.orig_argv[-len(sys.argv)]
-    if name.startswith('-'):
-        name = name.partition('m')[2]
-    package, _, tool = name.partition('.')
-    tool = tool or ''.join(sys.argv[1:2])
-    return package == 'lshfm_mm' and tool in ('doctor', 'install_mmcv')
+    if sys.argv[:1] == ['-m']:
+        name = sys.orig_argv[-len(sys.argv)]
+        if name.startswith('-'):
+            name = name.partition('m')[2]
+        return name in ('lshfm_mm', 'lshfm_mm.doctor')
+    main = sys.modules['__main__']
+    if main.__name__ != '__main__' or not getattr(main, '__file__', None):
+        return False  # a worker of a tool registers at once
+    tools = shipped('tools').resolve()
+    return Path(str(main.__file__)).resolve().parent == tools
 
 
 # With no part of the stack there is the maths; with some of it the rest has
 # been forgotten.
-if not _is_set_up() and stacks.is_begun():
+if stacks.is_begun() and not _starts_a_tool():
     if error := stacks.lack():
         raise ImportError(error, name=__name__)
 
-    from .compat import mmengine, mmrazor
-    from .utils.safe_classes import declare_safe_classes
+    from . import components
 
-    mmrazor.patch_mmrazor()
-    declare_safe_classes()
-    mmengine.register_config_names()
-
-    from . import (
-        algorithms,
-        backbones,
-        connectors,
-        distillers,
-        hooks,
-        losses,
-    )
-    from .training import amp, audit_loop
-
-    __all__ += [
-        'algorithms',
-        'amp',
-        'audit_loop',
-        'backbones',
-        'connectors',
-        'distillers',
-        'hooks',
-        'losses',
-    ]
+    __all__ += ['components']

@@ -20,7 +20,7 @@ REPO = Path(__file__).parent.parent
 METHOD = 'forkserver' if hasattr(os, 'fork') else 'spawn'
 TIMEOUT = 600  # seconds; a hang ends there
 multiprocessing.set_forkserver_preload(
-    ['lshfm_mm', 'lshfm_mm.cli', 'mmdet.apis']
+    ['lshfm_mm', 'lshfm_mm.cli.training', 'mmdet.apis']
 )
 
 

@@ -164,7 +164,7 @@ def test_importing_changes_nothing_for_others(trusted):
 
 def test_our_tools_patch_mmengine_and_say_so(trusted, tmp_path):
     path, marker = trusted
-    tool = 'from lshfm_mm import cli\ncli.run_main(load)'
+    tool = 'from lshfm_mm import cli\ncli.load_stack()\ncli.run_main(load)'
     done = fresh(f'{STATE}{LOADED}{tool}', path)
     assert done.returncode == 1
     assert done.stderr.startswith(f'error: checkpoint: {path} holds ')

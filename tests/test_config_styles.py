@@ -13,7 +13,7 @@ from mmengine.model import BaseModule, PretrainedInit
 from mmrazor.registry import MODELS
 
 from lshfm_mm.algorithms import RoIMimicDistill
-from lshfm_mm.cli import upstream_tool
+from lshfm_mm.cli.upstream import upstream_tool
 from lshfm_mm.distillers import LSHFMDistiller
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 from torch import nn
 
-from lshfm_mm import cli
+from lshfm_mm.cli import upstream
 from lshfm_mm.errors import ConfigError
 
 SYNC = dict(norm_cfg=dict(type='SyncBN', requires_grad=True))
@@ -28,7 +28,7 @@ def test_workers_that_are_none_are_not_kept(make_config):
     cfg.train_dataloader.update(persistent_workers=True, prefetch_factor=2)
     cfg.val_dataloader.num_workers = 2
     args = arguments()
-    cli.fit_machine(args, cfg)
+    upstream.fit_machine(args, cfg)
     assert args.cfg_options == {
         'a': 1,
         'train_dataloader.persistent_workers': False,
@@ -45,21 +45,21 @@ def test_workers_that_are_none_are_not_kept(make_config):
 def test_mixed_precision_on_a_cpu_is_one_line(amp, kind):
     cfg = Config(dict(optim_wrapper=dict(type=kind)))
     with pytest.raises(ConfigError) as error:
-        cli.fit_machine(arguments(amp=amp), cfg)
+        upstream.fit_machine(arguments(amp=amp), cfg)
     assert str(error.value).startswith(
         'optim_wrapper.type: AmpOptimWrapper, which --amp takes, needs a GPU'
     )
     # Of a test it is not built.
-    cli.fit_machine(Namespace(cfg_options=None), cfg)
+    upstream.fit_machine(Namespace(cfg_options=None), cfg)
 
 
 def test_auto_scale_lr_needs_a_batch_size_and_no_more():
     args = arguments(auto_scale_lr=True)
     for given in ({}, dict(auto_scale_lr=None), dict(auto_scale_lr={})):
         with pytest.raises(ConfigError, match='auto_scale_lr: --auto-scale'):
-            cli.fit_machine(args, Config(given))
+            upstream.fit_machine(args, Config(given))
     cfg = Config(dict(auto_scale_lr=dict(base_batch_size=16)))
-    cli.fit_machine(args, cfg)
+    upstream.fit_machine(args, cfg)
     assert args.cfg_options['auto_scale_lr.enable'] is True
     assert cfg.auto_scale_lr.enable is True
 

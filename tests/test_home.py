@@ -26,7 +26,7 @@ from mmpretrain.models import ImageClassifier, TimmClassifier
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from lshfm_mm import cli
+from lshfm_mm.cli import training
 from lshfm_mm.cli.unsuited import UNSUITED
 from lshfm_mm.compat import stacks
 from lshfm_mm.errors import ConfigError
@@ -491,7 +491,7 @@ def added(cfg):
     args = Namespace(
         config='a.py', work_dir=cfg.work_dir, resume=None, cfg_options=None
     )
-    cli.prepare_training(args, cfg)
+    training.prepare_training(args, cfg)
     cfg.merge_from_dict(args.cfg_options)
     return cfg
 

@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmrazor.registry import MODELS
 
-from lshfm_mm import cli
+from lshfm_mm.cli import upstream
 from lshfm_mm.compat.mmrazor_configs import (
     patch_config_reading,
     todays,
@@ -331,7 +331,7 @@ def test_the_bases_of_a_copy_are_read_too(tmp_path, monkeypatch):
 def test_a_config_of_an_absent_package_says_so(package):
     [path] = CONFIGS.glob(f'{package}/*/*.py')
     with pytest.raises(ConfigError, match=rf'\({package}\w* is not inst'):
-        cli.upstream_tool('train', [str(path)])
+        upstream.upstream_tool('train', [str(path)])
 
 
 def test_the_student_normalises_as_its_algorithm_did():

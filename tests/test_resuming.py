@@ -13,7 +13,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from lshfm_mm import cli
+from lshfm_mm.cli import training
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export.student import plain_config
 from lshfm_mm.hooks import ExactResumeHook, WholeCheckpointHook
@@ -339,7 +339,7 @@ def test_the_tool_resumes_and_adds_the_hook(three):
             randomness=dict(seed=None),
         )
     )
-    cli.prepare_training(args, cfg)
+    training.prepare_training(args, cfg)
     assert args.resume == str(three / 'epoch_10.pth')
     cfg.merge_from_dict(args.cfg_options)
     assert cfg.custom_hooks[0] == median
@@ -356,15 +356,15 @@ def test_the_tool_resumes_and_adds_the_hook(three):
     cfg.custom_hooks = [*EXACT, dict(type='DataCheckHook')]
     args = Arguments(three / 'new', 'auto')
     cfg.load_from = 'start.pth'
-    cli.prepare_training(args, cfg)
+    training.prepare_training(args, cfg)
     assert args.resume is None
     assert args.cfg_options == {'optim_wrapper.x': 1, 'resume': False}
     args = Arguments(three, None)
     cfg.merge_from_dict(dict(resume=True, load_from=None))
-    cli.prepare_training(args, cfg)
+    training.prepare_training(args, cfg)
     assert args.resume == str(three / 'epoch_10.pth')
     with pytest.raises(ConfigError, match='resume: no such file: no.pth'):
-        cli.prepare_training(Arguments(three, 'no.pth'), cfg)
+        training.prepare_training(Arguments(three, 'no.pth'), cfg)
 
 
 @pytest.mark.parametrize(
@@ -377,14 +377,14 @@ def test_the_tool_resumes_and_adds_the_hook(three):
 )
 def test_the_tool_takes_the_place_of_mmengines_hook_alone(three, settings):
     args = Arguments(three / 'new', None)
-    cli.prepare_training(args, Config(settings))
+    training.prepare_training(args, Config(settings))
     assert 'default_hooks.checkpoint' not in args.cfg_options
 
 
 def test_an_exported_config_has_none_of_these_hooks(make_config):
     cfg = make_config('faster_rcnn_recommended')
     args = Arguments(Path(cfg.work_dir), None)
-    cli.prepare_training(args, cfg)
+    training.prepare_training(args, cfg)
     cfg.merge_from_dict(args.cfg_options)
     assert cfg.custom_hooks
     plain = plain_config(cfg)

@@ -12,7 +12,7 @@ from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from mmrazor.registry import MODELS
 
-from lshfm_mm import cli
+from lshfm_mm.cli import training
 from lshfm_mm.distillers import level_pairs
 from lshfm_mm.distillers.connected import ConnectedFeatures
 from lshfm_mm.distillers.level_losses import loss_over_levels
@@ -341,7 +341,7 @@ def prepare(folder, config, resume=None, trains=True):
     """What tools/train.py does before a training."""
     args = Arguments(folder, resume)
     args.config = str(config)
-    cli.prepare_training(args, Config(), trains)
+    training.prepare_training(args, Config(), trains)
     return args.resume
 
 

@@ -209,7 +209,7 @@ def test_training_resumes(trained, configs, tmp_path):
         ),
         (
             'test',
-            ['configs/distill/faster_rcnn_lshfm.py', 'student.pth'],
+            ['configs/distill/faster_rcnn_lshfm.py', 'README.md'],
             'error: test_dataloader.dataset.ann_file: no such file or '
             'folder: data/coco/annotations/instances_val2017.json; get the '
             'data with "python ',

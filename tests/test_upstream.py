@@ -63,7 +63,7 @@ from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 from torch.utils.data import DataLoader
 
-from lshfm_mm import cli
+from lshfm_mm.cli import upstream
 from lshfm_mm.utils.checkpoints import code_in
 
 # Where the stacks differ, an assumption is stated for each.
@@ -711,7 +711,7 @@ def test_upstream_tools_parse_then_do_all_in_main(
     path = tmp_path / 'x.py'
     path.write_text(f'default_scope = {scope!r}\nmodel = dict()\n')
     given = [str(path), 'x.pth'] if name == 'test' else [str(path)]
-    tool = cli.upstream_tool(name, given)
+    tool = upstream.upstream_tool(name, given)
     assert tool.__name__ == f'{scope}_{name}'
     monkeypatch.setattr('sys.argv', ['x', *given, '--launcher', 'pytorch'])
     monkeypatch.setenv('LOCAL_RANK', '0')

@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 from lshfm_mm import cli
-from lshfm_mm.insight import analyze, write_report
 
 
 def main() -> None:
@@ -51,10 +50,18 @@ def main() -> None:
         '--seed', type=int, default=0, help='of the boxes (default: 0)'
     )
     args = parser.parse_args()
+    students = cli.parse_names('students', args.students)
+    folders = cli.parse_names('work-dirs', args.work_dirs)
+    cli.check_files(dict(config=args.config))
+    for checkpoint in students.values():
+        cli.check_files(checkpoints=dict(checkpoint=checkpoint))
+    cli.load_stack()
+    from lshfm_mm.insight import analyze, write_report
+
     analysis, images = analyze(
         args.config,
-        cli.parse_names('students', args.students),
-        cli.parse_names('work-dirs', args.work_dirs),
+        students,
+        folders,
         args.num_images,
         args.images,
         args.seed,

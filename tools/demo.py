@@ -13,15 +13,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from mmdet.utils import register_all_modules
-from mmengine.config import Config
-from mmengine.registry import MODELS
-
 from lshfm_mm import cli
 from lshfm_mm.cli.chain import Chain, Run, table
 from lshfm_mm.datasets import shapes
-from lshfm_mm.insight.detections import draw_detections
-from lshfm_mm.utils.configs import model_config
 
 REPO = Path(__file__).parent.parent
 # Of each task: groups of runs, one after the other; of a group two at a time
@@ -154,6 +148,11 @@ def train_together(runs: Sequence[str]) -> None:
 
 def row(run: str, title: str, task: str) -> list[str]:
     """One line of the table."""
+    from mmengine.config import Config
+    from mmengine.registry import MODELS
+
+    from lshfm_mm.utils.configs import model_config
+
     cfg = Config.fromfile(WORK / f'{run}.py')
     model = MODELS.build(model_config('model', cfg.model))
     parameters = sum(p.numel() for p in model.parameters())
@@ -168,6 +167,10 @@ def row(run: str, title: str, task: str) -> list[str]:
 
 def draw(runs: dict[str, str]) -> Path:
     """Detections of the teacher, the student alone and the last run."""
+    from mmengine.config import Config
+
+    from lshfm_mm.insight.detections import draw_detections
+
     names = list(runs)
     picture = WORK / f'{names[0].replace("teacher", "detections")}.png'
     shown = {
@@ -183,6 +186,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--task', default='faster_rcnn', choices=GROUPS)
     task = parser.parse_args().task
+    cli.load_stack()
+    from mmdet.utils import register_all_modules
+
     groups = GROUPS[task]
     runs = {
         run: title for group in groups for run, title in group.items() if title

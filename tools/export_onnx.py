@@ -8,11 +8,6 @@ pip install onnx onnxscript.
 import argparse
 import importlib
 
-import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
-
 from lshfm_mm import cli
 from lshfm_mm.errors import ConfigError
 
@@ -24,6 +19,13 @@ def main() -> None:
     parser.add_argument('checkpoint', help='of export_student.py')
     parser.add_argument('-o', '--out', required=True, help='file to write')
     args = parser.parse_args()
+    cli.check_files(dict(config=args.config), dict(checkpoint=args.checkpoint))
+    cli.load_stack()
+    import torch
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+    from mmengine.runner import load_checkpoint
+
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.default_scope)  # mmdet or mmpretrain
     utils = importlib.import_module(f'{cfg.default_scope}.utils')

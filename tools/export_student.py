@@ -3,7 +3,6 @@
 import argparse
 
 from lshfm_mm import cli
-from lshfm_mm.export import export_student
 
 
 def main() -> None:
@@ -20,6 +19,10 @@ def main() -> None:
         'and folds its embedding',
     )
     args = parser.parse_args()
+    cli.check_files(dict(config=args.config), dict(checkpoint=args.checkpoint))
+    cli.load_stack()
+    from lshfm_mm.export import export_student
+
     print(export_student(**vars(args)))
 
 

@@ -3,8 +3,7 @@
 import argparse
 
 from lshfm_mm import cli
-from lshfm_mm.pairing import write_config
-from lshfm_mm.pairing.pair import CHOICES, LOSSES
+from lshfm_mm.utils.choices import LOSSES, TAPS
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument(
         '--tap',
-        help=f'one of {", ".join(CHOICES)} (default: the first of these that '
+        help=f'one of {", ".join(TAPS)} (default: the first of these that '
         f'both models have)',
     )
     parser.add_argument(
@@ -44,6 +43,13 @@ def main() -> None:
         '--force', action='store_true', help='overwrite the file'
     )
     args = parser.parse_args()
+    cli.check_files(
+        dict(teacher=args.teacher, student=args.student),
+        dict(teacher_ckpt=args.teacher_ckpt, student_ckpt=args.student_ckpt),
+    )
+    cli.load_stack()
+    from lshfm_mm.pairing import write_config
+
     print(write_config(**vars(args)))
     print(f'train with: python tools/train.py {args.out}')
 

@@ -107,7 +107,9 @@ def main() -> None:
     if args.list:
         print('\n'.join(find_rows()))
         return
-    row = read_row(row_of(args.row))
+    name = row_of(args.row)
+    cli.load_stack()
+    row = read_row(name)
     arms = chosen(row, args.only)
     batch = row.recipe.batch
     if args.gpus < 1 or batch % args.gpus:

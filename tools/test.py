@@ -9,19 +9,25 @@ import tempfile
 from pathlib import Path
 
 from lshfm_mm import cli
-from lshfm_mm.datasets.check_files import check_data
-from lshfm_mm.export import export_student
-from lshfm_mm.export.student import check_weights, student_config
-from lshfm_mm.utils.configs import read_config
 
 
 def main() -> None:
     """Put the student in the place of a distillation, then test."""
-    tool = cli.upstream_tool('test', sys.argv[1:])
+    args = cli.parse_upstream('test')
+    cli.check_files(dict(config=args.config), dict(checkpoint=args.checkpoint))
+    cli.load_stack()
+    from lshfm_mm.cli.training import start_processes
+    from lshfm_mm.cli.upstream import fit_machine, upstream_tool
+    from lshfm_mm.datasets.check_files import check_data
+    from lshfm_mm.export import export_student
+    from lshfm_mm.export.student import check_weights, student_config
+    from lshfm_mm.utils.configs import read_config
+
+    tool = upstream_tool('test', sys.argv[1:])
     args = tool.parse_args()
     cfg = read_config('config', args.config, args.cfg_options)
     args.config = cfg.filename  # also of 'package::path'
-    cli.fit_machine(args, cfg)
+    fit_machine(args, cfg)
     check_data(cfg, ('test_dataloader',))
     check_weights(cfg, args.checkpoint)
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +41,7 @@ def main() -> None:
         checkpoint = Path(folder) / 'student.pth'
         export_student(args.checkpoint, str(checkpoint), fold=False)
         args.checkpoint = str(checkpoint)
-        cli.start_processes(args, cfg)
+        start_processes(args, cfg)
         tool.parse_args = lambda: args
         tool.main()
 

@@ -8,8 +8,6 @@ import sys
 import tempfile
 
 from lshfm_mm import cli
-from lshfm_mm.datasets.check_files import check_data, check_weights_files
-from lshfm_mm.utils.configs import read_config
 
 
 def main() -> None:
@@ -31,27 +29,36 @@ def main() -> None:
         'first',
     )
     flags, sys.argv[1:] = parser.parse_known_args()
-    tool = cli.upstream_tool('train', sys.argv[1:])
     try:
-        args = tool.parse_args()
+        args = cli.parse_upstream('train')
     except SystemExit:
         if {'-h', '--help'} & {*sys.argv}:  # upstream has printed its own
             parser.print_help()
         raise
+    wanted = {} if args.resume == 'auto' else dict(resume=args.resume)
+    cli.check_files(dict(config=args.config), wanted)
+    cli.load_stack()
+    from lshfm_mm.cli import training
+    from lshfm_mm.cli.upstream import fit_machine, upstream_tool
+    from lshfm_mm.datasets.check_files import check_data, check_weights_files
+    from lshfm_mm.utils.configs import read_config
+
+    tool = upstream_tool('train', sys.argv[1:])
+    args = tool.parse_args()
     cfg = read_config('config', args.config, args.cfg_options)
     args.config = cfg.filename  # also of 'package::path'
-    cli.fit_machine(args, cfg)
+    fit_machine(args, cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     check_weights_files(cfg)
-    cli.prepare_training(args, cfg, trains=not flags.check)
-    cli.start_processes(args, cfg)
+    training.prepare_training(args, cfg, trains=not flags.check)
+    training.start_processes(args, cfg)
     if flags.check_teacher:
-        cli.evaluate_teacher(cfg, args.launcher)
+        training.evaluate_teacher(cfg, args.launcher)
     tool.parse_args = lambda: args
     if not flags.check:
         tool.main()
         return
-    options = cli.audit_options(cfg)
+    options = training.audit_options(cfg)
     args.cfg_options = {**(args.cfg_options or {}), **options}
     with tempfile.TemporaryDirectory() as args.work_dir:
         tool.main()

@@ -191,6 +191,7 @@ def main() -> None:
         '--minutes', type=float, default=1e9, help='then stop, after a family'
     )
     args = parser.parse_args()
+    cli.load_stack()
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
     register_all_modules(init_default_scope=True)

@@ -101,6 +101,7 @@ def main() -> None:
         '--report', action='store_true', help='only make tables and plots'
     )
     args = parser.parse_args()
+    cli.load_stack()
     if not args.report:
         if not list(plan.chosen(args.only)):
             raise ConfigError(

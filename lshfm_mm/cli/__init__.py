@@ -1,4 +1,8 @@
-"""What the command-line tools share."""
+"""What the command-line tools share.
+
+Importing it takes some milliseconds, and the stack seconds: a tool parses its
+arguments first, then calls :func:`load_stack`, and imports the rest after it.
+"""
 
 import sys
 
@@ -7,21 +11,13 @@ from ..compat import stacks
 if error := stacks.lack():
     sys.exit(f'error: {error}')
 
-from .training import (
-    audit_options,
-    evaluate_teacher,
-    prepare_training,
-    start_processes,
-)
-from .upstream import fit_machine, parse_names, run_main, upstream_tool
+from .arguments import check_files, parse_names, parse_upstream
+from .start import load_stack, run_main
 
 __all__ = [
-    'audit_options',
-    'evaluate_teacher',
-    'fit_machine',
+    'check_files',
+    'load_stack',
     'parse_names',
-    'prepare_training',
+    'parse_upstream',
     'run_main',
-    'start_processes',
-    'upstream_tool',
 ]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ConfigError
-from ..export import export_student
 from ..utils.files import atomic_write
 from ..utils.shipped import shipped
 
@@ -107,6 +106,8 @@ class Chain:
         """Train a run, or finish it; export its student."""
         if self.is_trained(run):
             return
+        from ..export import export_student  # needs the stack
+
         self.run_tool(run.name, *self.training(run))
         folder = self.work / run.name
         checkpoint = folder / run.checkpoint

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..utils.configs import read_config
 from ..utils.shipped import shipped
 from .chain import Run
 
@@ -148,6 +147,8 @@ def _read_name(path: Path, data: str) -> Name | None:
 
 def read_row(row: str) -> Row:
     """Plan the trainings of a row, one of :func:`find_rows`."""
+    from ..utils.configs import read_config  # needs the stack
+
     names = find_rows()[row]
     recipe = RECIPES[row.split()[0]]
     metafile = CONFIGS / recipe.folder / 'metafile.yml'

@@ -1,33 +1,22 @@
-"""The tools of mmdet and mmpretrain, and errors of one line.
+"""The tools of mmdet and mmpretrain.
 
 Training and testing are the tools of mmdet or mmpretrain, as they lie in
-their packages, with their arguments. Around them: the imports that make them
-run on today's torch, a look at the files a config needs before any work is
-done, and errors of one line.
+their packages, with their arguments.
 """
 
 import importlib.util
-import signal
-import sys
-import warnings
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from ..compat.mmengine import patch_device, patch_loaders
-from ..compat.mmrazor import patch_generators
-from ..compat.mmrazor_configs import patch_config_reading
-from ..errors import ConfigError, NonFiniteError
+from ..errors import ConfigError
 from ..utils.configs import load_config, model_config, read_config, stem
-
-# Of setuptools, whenever MMEngine finds a config of a package.
-warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
+from .arguments import config_in, tool_of
 
 
 def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
@@ -45,17 +34,12 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
     Raises:
         ConfigError: If a package is absent, or has no such tool.
     """
-    paths = [
-        argument
-        for argument in arguments
-        if argument.endswith('.py')
-        and ('::' in argument or Path(argument).is_file())
-    ]
+    given = config_in(arguments)
     try:
-        cfg = read_config('config', paths[0]) if paths else Config()
+        cfg = read_config('config', given) if given else Config()
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f'config: {paths[0]} needs a package that is not installed '
+            f'config: {given} needs a package that is not installed '
             f'({error}); python -m lshfm_mm doctor says what installs it'
         ) from error
     scope = cfg.get('default_scope')
@@ -63,14 +47,7 @@ def upstream_tool(name: str, arguments: Sequence[str]) -> ModuleType:
         model = cfg.model.get('architecture', cfg.model)
         scope = model_config('model', model).get('_scope_')
     package = 'mmpretrain' if scope == 'mmpretrain' else 'mmdet'
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None
-    path = Path(spec.origin).parent / '.mim' / 'tools' / f'{name}.py'
-    if not path.is_file():
-        raise ConfigError(
-            f'{package}: has no {path}; install it from its wheel: pip '
-            f'install {package}'
-        )
+    path = tool_of(package, name)
     spec = importlib.util.spec_from_file_location(f'{package}_{name}', path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -119,54 +96,3 @@ def fit_machine(args: Namespace, cfg: Config) -> None:
         options['auto_scale_lr.enable'] = True
     cfg.merge_from_dict(options)
     args.cfg_options = {**(args.cfg_options or {}), **options}
-
-
-def parse_names(field: str, arguments: Sequence[str]) -> dict[str, str]:
-    """Read arguments NAME=VALUE; ``field`` names them in messages.
-
-    Raises:
-        ConfigError: If one has no name or no value, or a name is given twice.
-    """
-    values: dict[str, str] = {}
-    for argument in arguments:
-        name, _, value = argument.partition('=')
-        if not name or not value or name in values:
-            reason = 'is given twice' if name in values else 'is no NAME=VALUE'
-            raise ConfigError(
-                f'{field}: {argument!r} {reason}; write lsh=work_dirs/lsh/'
-                f'epoch_7.pth, each name once'
-            )
-        values[name] = value
-    return values
-
-
-def run_main(main: Callable[[], None], stopped: str = '') -> None:
-    """Run a tool on a patched MMEngine; make one line of its errors.
-
-    Args:
-        main (Callable): The tool.
-        stopped (str): What it says when SIGTERM ends it, after it has ended
-            its children. Defaults to the signal ending it at once.
-    """
-    patch_loaders()
-    patch_device()
-    patch_config_reading()
-    patch_generators()
-    former = None
-    if stopped:
-        former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(stopped))
-    try:
-        main()
-    except (ConfigError, NonFiniteError) as error:
-        sys.exit(f'error: {error}')
-    except Exception as error:
-        if '!buf.empty()' in str(error):  # of OpenCV, which names no file
-            sys.exit(
-                'error: image: one is an empty file; find it with "find '
-                'FOLDER -size 0" in the folder of the images, and make it '
-                'again'
-            )
-        raise
-    finally:
-        if former is not None:
-            signal.signal(signal.SIGTERM, former)

@@ -12,11 +12,11 @@ from ..distillers.taps import width_of, widths_of, window_of_layer
 from ..distillers.widths import connector_config
 from ..errors import ConfigError, check_choice
 from ..export.folding import HEADS
+from ..utils.choices import TAPS
 from ..utils.configs import stem
 from .inspect import Layer, View
 
 MAX_HASHES = 4096
-LOSSES = ('recommended', 'cwd', 'lshl2', 'lsh', 'l2')
 PAPER_WEIGHT = 7
 ROI_WEIGHT = 4  # as chosen in docs/results.md; other taps have 1
 CWD_WEIGHT = 160  # likewise
@@ -62,7 +62,7 @@ def choose_pairing(
         ConfigError: If the models have no such tap in common.
     """
     if tap is not None:
-        check_choice('tap', tap, tuple(CHOICES))
+        check_choice('tap', tap, TAPS)
     default = {'roi': ROI_WEIGHT}
     if loss != 'recommended':
         weight_of_all = CWD_WEIGHT if loss == 'cwd' else PAPER_WEIGHT
@@ -323,13 +323,13 @@ def _pair_pooled(
     )
 
 
-CHOICES = {
-    'roi': _pair_rois,
-    'dense': _pair_dense,
-    'memory': _pair_memories,
-    'fpn': _pair_necks,
-    'pooled': _pair_pooled,
-}
+CHOICES = dict(
+    zip(
+        TAPS,
+        (_pair_rois, _pair_dense, _pair_memories, _pair_necks, _pair_pooled),
+        strict=True,
+    )
+)
 
 
 def _tap(ours: Layer, theirs: Layer) -> str:

@@ -15,12 +15,12 @@ from mmrazor.registry import MODELS
 from ..errors import ConfigError, check_choice, check_loss_weight
 from ..export.student import student_config
 from ..teachers.inherit import inheritable
-from ..utils.checkpoints import local_file
+from ..utils.choices import LOSSES
 from ..utils.configs import imports_of, model_of, read_config
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, local_file
 from ..utils.rng import forked_rng
 from .inspect import View, inspect_config
-from .pair import LOSSES, add_embedding, choose_pairing
+from .pair import add_embedding, choose_pairing
 
 WIDTH = 79  # of a line of code
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.hub import download_url_to_file, get_dir
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from ..errors import NAMED_KEYS, ConfigError, few, from_here
+from ..errors import NAMED_KEYS, ConfigError, few
+from .files import local_file
 from .safe_classes import declare_safe_classes
 
 REMOTE = ('http://', 'https://')
@@ -74,21 +75,6 @@ def load(field: str, checkpoint: str, map_location: Any = 'cpu') -> Any:
             f'({reason}); {again}give a .pth file saved by MMEngine or '
             f'torch.save'
         ) from error
-
-
-def local_file(field: str, checkpoint: str) -> Path:
-    """The path of a file that is here.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f'{field}: no such file: {checkpoint}{from_here(checkpoint)}; '
-            f'train it first, or give the path or http(s) URL of a checkpoint'
-        )
-    return path
 
 
 def _first_line(error: Exception) -> str:

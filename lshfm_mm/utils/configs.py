@@ -1,9 +1,8 @@
 """Reading configs, and the model in them."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import isclass, isfunction
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -11,7 +10,8 @@ from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS as ROOT
 from mmengine.utils import get_object_from_string
 
-from ..errors import ConfigError, from_here
+from ..errors import ConfigError
+from .files import check_config_file
 
 SCOPES = ('mmrazor', 'mmdet', 'mmpretrain')
 
@@ -101,18 +101,11 @@ def load_config(field: str, path: str) -> Config:
     Raises:
         ConfigError: If there is none, or it cannot be read.
     """
-    absent = (
-        f'{field}: no such file: {path}{from_here(path)}; give a config file '
-        f"or 'mmdet::path/in/its/configs.py'"
-    )
     file = path
     if '::' in path:
-        try:
+        with suppress(FileNotFoundError, ValueError):
             file = Config._get_cfg_path(path, '')[0]
-        except (FileNotFoundError, ValueError) as error:
-            raise ConfigError(absent) from error
-    if not Path(file).is_file():
-        raise ConfigError(absent)
+    check_config_file(field, path, file)
     with _in_one_line(field, path):
         return _parse(file)
 

@@ -1,12 +1,15 @@
-"""Files that are there whole or not at all.
+"""Files that are there, and files that are there whole or not at all.
 
-Only the standard library is used: the installer of mmcv writes so, too.
+Only the standard library is used: the installer of mmcv writes so, too, and
+tools tell what is not there before they import more.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ..errors import ConfigError, from_here
 
 PARTIAL = '_partial_'
 
@@ -30,6 +33,39 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _flush(path.parent)  # the rename itself
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_config_file(field: str, path: str, file: str = '') -> None:
+    """Raise unless a config is there.
+
+    Args:
+        field (str): Which setting names it, for messages.
+        path (str): File, or ``'package::path'``.
+        file (str): What the latter stands for. Defaults to the path.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    if not Path(file or path).is_file():
+        raise ConfigError(
+            f'{field}: no such file: {path}{from_here(path)}; give a config '
+            f"file or 'mmdet::path/in/its/configs.py'"
+        )
+
+
+def local_file(field: str, checkpoint: str) -> Path:
+    """The path of a checkpoint that is here.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f'{field}: no such file: {checkpoint}{from_here(checkpoint)}; '
+            f'train it first, or give the path or http(s) URL of a checkpoint'
+        )
+    return path
 
 
 def remove_partials(folder: Path) -> None:

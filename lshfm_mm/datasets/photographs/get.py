@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
-from torch.hub import download_url_to_file
-
 from ...errors import ConfigError
 from .sources import SOURCES
 
@@ -106,6 +104,8 @@ def _find_root(where: str, folder: Path, parts: Sequence[str]) -> Path:
         archive = root
         if '://' in where:
             archive = folder.with_suffix('.zip')
+            from torch.hub import download_url_to_file  # takes seconds
+
             try:
                 download_url_to_file(where, str(archive))
             except (OSError, ValueError) as error:

@@ -1,0 +1,54 @@
+"""Where a tool begins, and how its errors end it."""
+
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+
+from ..errors import ConfigError, NonFiniteError
+
+
+def load_stack() -> None:
+    """Import the stack, register all components, and patch MMEngine."""
+    # Of setuptools, whenever MMEngine finds a config of a package.
+    warnings.filterwarnings(
+        'ignore', 'pkg_resources is deprecated', UserWarning
+    )
+    import_module('lshfm_mm.components')
+    from ..compat.mmengine import patch_device, patch_loaders
+    from ..compat.mmrazor import patch_generators
+    from ..compat.mmrazor_configs import patch_config_reading
+
+    patch_loaders()
+    patch_device()
+    patch_config_reading()
+    patch_generators()
+
+
+def run_main(main: Callable[[], None], stopped: str = '') -> None:
+    """Run a tool; make one line of its errors.
+
+    Args:
+        main (Callable): The tool.
+        stopped (str): What it says when SIGTERM ends it, after it has ended
+            its children. Defaults to the signal ending it at once.
+    """
+    former = None
+    if stopped:
+        former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(stopped))
+    try:
+        main()
+    except (ConfigError, NonFiniteError) as error:
+        sys.exit(f'error: {error}')
+    except Exception as error:
+        if '!buf.empty()' in str(error):  # of OpenCV, which names no file
+            sys.exit(
+                'error: image: one is an empty file; find it with "find '
+                'FOLDER -size 0" in the folder of the images, and make it '
+                'again'
+            )
+        raise
+    finally:
+        if former is not None:
+            signal.signal(signal.SIGTERM, former)
