@@ -21,6 +21,11 @@ UNSUITED = {
     'training step has one; use DefaultOptimWrapperConstructor with '
     'paramwise_cfg.custom_keys',
     **dict.fromkeys(
+        ('ColossalAIStrategy', 'DeepSpeedStrategy', 'FSDPStrategy'),
+        'shards the model, which nobody has tried with a teacher beside it; '
+        'use DDPStrategy',
+    ),
+    **dict.fromkeys(
         (
             'DMCPSubnetHook',
             'DumpSubnetHook',
@@ -47,7 +52,8 @@ def check_suited(cfg: Config) -> None:
         cfg (Config): Of a distillation.
 
     Raises:
-        ConfigError: If there is such a hook, loop or optimizer constructor.
+        ConfigError: If there is such a hook, loop, optimizer constructor or
+            strategy.
     """
     named = dict(_named(cfg))
     for field, name in named.items():
@@ -69,7 +75,7 @@ def check_suited(cfg: Config) -> None:
 
 
 def _named(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Types of hooks, loops and the constructor, by where they stand."""
+    """Types of hooks, loops and the like, by where they stand."""
     for i, hook in enumerate(cfg.get('custom_hooks') or []):
         if isinstance(hook, Mapping):
             yield f'custom_hooks[{i}]', stem(hook.get('type'))
@@ -78,7 +84,10 @@ def _named(cfg: Config) -> Iterator[tuple[str, str]]:
             f'default_hooks.{k}': v
             for k, v in (cfg.get('default_hooks') or {}).items()
         },
-        **{k: cfg.get(k) for k in ('train_cfg', 'val_cfg', 'test_cfg')},
+        **{
+            k: cfg.get(k)
+            for k in ('train_cfg', 'val_cfg', 'test_cfg', 'strategy')
+        },
     }
     for field, part in parts.items():
         yield f'{field}.type', stem((part or {}).get('type'))
