@@ -130,7 +130,8 @@ def test_two_stages_to_a_student_of_unmodified_mmpretrain(
         for batch in first.train_dataloader:
             data = model.data_preprocessor(batch, training=False)
             features.append(model.teacher.extract_feat(data['inputs'])[-1])
-    projected = torch.cat(features) @ state[LSH + 'weight'].T
+    weight = model.distiller.distill_losses.loss_lsh_lsh.weight
+    projected = torch.cat(features) @ weight.T
     torch.testing.assert_close(
         state[LSH + 'bias'], -projected.median(dim=0).values
     )

@@ -434,6 +434,8 @@ def test_hooks(hook, classifier, tmp_path):
     if hook not in NO_EFFECT:
         assert expected.keys() != without.keys() or differ(expected, without)
     ours = distilled(cfg, tmp_path, tap)
+    own = [dict(type=x) for x in training.DISTILL_HOOKS]
+    ours.custom_hooks = [*ours.custom_hooks, *own]
     assert_same(expected, left_behind(trained(ours, 'ours')))
     if not any(name in hook for name in KEEP_STATE):
         return

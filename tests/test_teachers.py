@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
-from lshfm_mm.cli import evaluate_teacher, training
+from lshfm_mm.cli import training
+from lshfm_mm.cli.training import evaluate_teacher
 from lshfm_mm.cli.unsuited import check_suited
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student

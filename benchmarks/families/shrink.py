@@ -51,7 +51,7 @@ def walk(node: Any, change: Change) -> None:
 def without_downloads(node: dict[str, Any]) -> None:
     """Take out the weights that a model would fetch."""
     init = node.get('init_cfg')
-    if isinstance(init, dict) and init.get('type') == 'Pretrained':
+    if isinstance(init, dict) and 'checkpoint' in init:
         node['init_cfg'] = None
     for key in ('pretrained', 'teacher_ckpt'):
         if isinstance(node.get(key), str):
@@ -265,11 +265,12 @@ def _shorten(cfg: Config) -> None:
         for key in ('T_max', 'milestones', 'total_iters', 'periods', 'step'):
             if key in scheduler and same_unit:
                 scheduler[key] = moment(scheduler[key])
-        if scheduler.get('begin') and same_unit:
-            scheduler.begin = min(moment(scheduler.begin), after - 1)
+        if scheduler.get('begin'):
+            begin = moment(scheduler.begin) if same_unit else EPOCH
+            scheduler.begin = min(begin, after - 1)
         end = scheduler.get('end')
         if isinstance(end, int):
-            end = moment(end) if same_unit else min(end, EPOCH)
+            end = moment(end) if same_unit else min(end, EPOCH * EPOCHS)
             scheduler.end = max(end, scheduler.get('begin', 0) + 1)
     for hook in cfg.get('custom_hooks') or []:
         for key, value in hook.items():

@@ -144,7 +144,7 @@ def _write_teacher(
     with DefaultScope.overwrite_default_scope(package):
         model = MODELS.build(Config.fromfile(teacher).model)
         model.init_weights()
-    _settle(model)
+    _settle(model, 224 if package == 'mmdet' else _side(cfg))
     torch.save({'state_dict': model.state_dict()}, weights)
 
 
@@ -161,7 +161,21 @@ def _give_weights(cfg: Config, file: Path) -> None:
     )
 
 
-def _settle(model: torch.nn.Module) -> None:
+def _side(cfg: Config) -> int:
+    """The side of a classifier's images; some networks take no other."""
+    sizes = [224]
+    walk(
+        cfg.train_dataloader.dataset.pipeline,
+        lambda node: sizes.extend(
+            x
+            for x in (node.get('scale'), node.get('crop_size'))
+            if isinstance(x, int)
+        ),
+    )
+    return sizes[-1]
+
+
+def _settle(model: torch.nn.Module, side: int = 224) -> None:
     """Give a model of random weights what training would have given it.
 
     Features of an ordinary size, by the statistics of its normalisation; and
@@ -174,9 +188,6 @@ def _settle(model: torch.nn.Module) -> None:
             torch.nn.init.normal_(layer.weight, std=0.02)
     model.train()
     with torch.no_grad():
-        # Buffers of rotary embeddings take the size of what they last saw.
-        side = getattr(model.backbone, 'img_size', None) or 224
-        side = side if isinstance(side, int) else side[0]
         model.extract_feat(torch.randn(2, 3, side, side))
 
 

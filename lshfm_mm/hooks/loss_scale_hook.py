@@ -12,10 +12,10 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..errors import check_int
 from ..training.gradient_balance import describe_ratio, gradient_ratios
-from ..utils.listener import Listener
-from .distillation import distillation_of
+from .distillation import distillation_of, listen_to_losses
 
 
 @HOOKS.register_module()
@@ -54,7 +54,9 @@ class LossScaleHook(Hook):
             runner.logger.warning(f'LossScaleHook: does nothing, {reason}')
             return
         if runner.iter == 0:
-            self._handle = model.register_forward_hook(Listener(self._note))
+            self._handle = listen_to_losses(
+                model, lambda losses: self._note(model, losses)
+            )
 
     def after_train_iter(self, runner: Runner, *args: Any, **kw: Any) -> None:
         """Say what was found after the last of these batches."""
@@ -71,9 +73,7 @@ class LossScaleHook(Hook):
             for warning in warnings:
                 runner.logger.warning(warning)
 
-    def _note(self, model: Any, args: Any, losses: Any) -> None:
-        if not model.training:
-            return
+    def _note(self, model: FeatureMimicDistill, losses: Any) -> None:
         sums = {
             name: torch.stack([x.mean() for x in tree_leaves(loss)]).sum()
             for name, loss in losses.items()

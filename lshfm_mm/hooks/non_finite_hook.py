@@ -18,7 +18,7 @@ from ..errors import ConfigError, NonFiniteError, check_choice, check_int
 from ..training.non_finite import describe_explosion, describe_nonfinite
 from ..utils.files import atomic_write
 from ..utils.listener import Listener
-from .distillation import distillation_of
+from .distillation import distillation_of, listen_to_losses
 
 
 @HOOKS.register_module()
@@ -57,7 +57,7 @@ class NonFiniteHook(Hook):
         """Stand between the loss and the update."""
         model = distillation_of(self, runner)
         model.distiller.observers.append(Listener(self._observe))
-        model.register_forward_hook(Listener(self._note_losses))
+        listen_to_losses(model, self._note_losses)
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, OptimWrapper):
             raise ConfigError(
@@ -118,9 +118,8 @@ class NonFiniteHook(Hook):
     ) -> None:
         self._seen = seen
 
-    def _note_losses(self, model: Any, args: Any, losses: Any) -> None:
-        if model.training:
-            self._losses = losses
+    def _note_losses(self, losses: dict[str, Any]) -> None:
+        self._losses = losses
 
     def _is_finite(self, runner: Runner, loss: Tensor, scales: bool) -> bool:
         is_finite = loss.detach().isfinite().all().to(torch.uint8)

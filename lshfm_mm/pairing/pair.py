@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmengine.config import ConfigDict
 from torch import nn
 
 from ..distillers.connected import pair_by_size
@@ -11,9 +10,7 @@ from ..distillers.level_pairs import pair_by_shape
 from ..distillers.taps import width_of, widths_of, window_of_layer
 from ..distillers.widths import connector_config
 from ..errors import ConfigError, check_choice
-from ..export.folding import HEADS
 from ..utils.choices import TAPS
-from ..utils.configs import stem
 from .inspect import Layer, View
 
 MAX_HASHES = 4096
@@ -89,37 +86,6 @@ def choose_pairing(
         f'tap: {student.kind} and {teacher.kind} cannot be paired '
         f'({"; ".join(reasons)}); take another tap or pair'
     )
-
-
-def add_embedding(
-    model: ConfigDict, student: View, teacher: View
-) -> tuple[int, int] | None:
-    """Give a classifier an embedding as wide as its teacher, if it needs one.
-
-    Unlike a connector it is in the student's own path, so that the classifier
-    behind it can be the teacher's; export folds it away. The student's model
-    config is changed in place.
-
-    Returns:
-        tuple[int, int]: Widths before and after an embedding that is added.
-    """
-    layers = student.pooled, teacher.pooled
-    ours, theirs = (layer and layer.width for layer in layers)
-    if ours is None or theirs is None or ours == theirs:
-        return None
-    neck, head = (dict(model.get(k) or {}) for k in ('neck', 'head'))
-    pools = stem(neck.get('type')) == 'GlobalAveragePooling'
-    if not pools or stem(head.get('type')) not in HEADS:
-        return None
-    model.neck = dict(
-        type='LinearNeck',
-        in_channels=ours,
-        out_channels=theirs,
-        gap_dim=2,
-        norm_cfg=None,
-    )
-    model.head = dict(head, in_channels=theirs)
-    return ours, theirs
 
 
 def _both(student: View, teacher: View, part: str, what: str) -> list[Any]:

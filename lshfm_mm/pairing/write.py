@@ -19,8 +19,9 @@ from ..utils.choices import LOSSES
 from ..utils.configs import imports_of, model_of, read_config
 from ..utils.files import atomic_write, local_file
 from ..utils.rng import forked_rng
+from .embedding import add_embedding
 from .inspect import View, inspect_config
-from .pair import add_embedding, choose_pairing
+from .pair import choose_pairing
 
 WIDTH = 79  # of a line of code
 

@@ -190,15 +190,13 @@ class Audit:
                 raise
             _warn(f'audit: {error}')
 
-    def _end(
-        self, model: Any, args: Any, losses: Mapping[str, Any] | None
-    ) -> None:
+    def _end(self, model: Any, args: Any, losses: Any) -> None:
         """Report after the first batch; leave when all is audited."""
         if not self._watches:
             return
         self._let_go(self._of_batch)
         self._versions.clear()
-        if losses is None:  # the batch has failed
+        if not isinstance(losses, Mapping):  # it has failed, or is no step
             return
         if self._batches == 1:
             self._report(losses)
