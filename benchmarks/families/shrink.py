@@ -195,7 +195,7 @@ def _evaluator(cfg: Config, split: str, data: Path) -> Any:
     given = cfg[f'{split}_evaluator']
     if isinstance(given, list):
         given = given[0]
-    if 'ann_file' not in given and 'metric' not in given:
+    if cfg.get('default_scope') == 'mmpretrain':
         walk(given, six_classes)
         return given
     metric = given.get('metric', 'bbox')

@@ -1,5 +1,6 @@
 """One family: pair, train, resume, export, test by upstream's plain tool."""
 
+import functools
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from lshfm_mm.utils.configs import read_config
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGES = {'mmdet': mmdet, 'mmpretrain': mmpretrain}
+BN = torch.nn.modules.batchnorm._BatchNorm  # SyncBN's, of one process
 SECONDS = 600  # that a tool may take
 # Each tool runs in a process of its own, which has the stack already.
 SERVER = multiprocessing.get_context('forkserver')
@@ -155,10 +157,9 @@ def _give_weights(cfg: Config, file: Path) -> None:
         model = MODELS.build(cfg.model)
         model.init_weights()
     _settle(model)
-    torch.save({'state_dict': model.state_dict()}, file)
-    cfg.model.backbone.init_cfg = dict(
-        type='Pretrained', checkpoint=str(file), prefix='backbone.'
-    )
+    torch.save({'state_dict': model.backbone.state_dict()}, file)
+    init = dict(type='Pretrained', checkpoint=str(file))
+    cfg.model.backbone.init_cfg = init
 
 
 def _side(cfg: Config) -> int:
@@ -182,8 +183,10 @@ def _settle(model: torch.nn.Module, side: int = 224) -> None:
     a class layer that does not begin with zeros.
     """
     for layer in model.modules():
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+        if isinstance(layer, BN):
             layer.momentum = 1.0
+        if isinstance(layer, torch.nn.SyncBatchNorm):
+            layer.forward = functools.partial(BN.forward, layer)
         if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
             torch.nn.init.normal_(layer.weight, std=0.02)
     model.train()
