@@ -109,9 +109,7 @@ def dense_arms(detector: str, teacher_ckpt: str) -> dict[str, Any]:
         'recommended': recommended,
         'FPN, CWD': maps,
         'class tower, LSHL2, K = 4096': written(tap='dense', loss='lshl2'),
-        'class tower, LSHL2, a quarter of a hash an entry': written(
-            tap='dense'
-        ),
+        'class tower, LSHL2, half a hash an entry': written(tap='dense'),
     }
     for name, loss in (('CWD', CWD), ('PKD', PKD)):
         found[f'MMRazor FpnTeacherDistill, {name}'] = of_mmrazor(

@@ -93,7 +93,8 @@ def build(backbone: dict[str, Any], seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     model = MODELS.build(model_config('model', classifier(backbone)))
     model.init_weights()
-    return model.eval()
+    model.eval()
+    return model
 
 
 def train(args: argparse.Namespace, seed: int, folder: Path) -> Path:

@@ -79,6 +79,12 @@ def test_the_config_tells_whose_usage_it_is(config, has_no_validate):
         assert said.count('usage: train.py') == 1
 
 
+def test_a_config_of_the_new_style_tells_whose_usage_it_is(tmp_path):
+    config = tmp_path / 'new.py'
+    config.write_text('from mmpretrain.models import ImageClassifier\n')
+    assert '[--no-validate]' in answer('tools/train.py', config, '--help')
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -106,13 +112,22 @@ def test_what_is_not_there_is_one_line(arguments, message):
         assert re.fullmatch(f'error: {re.escape(message)}[^\n]*', said)
 
 
-@pytest.mark.parametrize('likely', ['mmdet', 'mmpretrain'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        b"default_scope = 'mmdet'",
+        b"default_scope = 'mmpretrain'",
+        b"_base_ = 'config.py'",  # itself
+        b"_base_ = 'torch.nothing.at_all::x.py'",
+        b'# caf\xe9, in Latin-1',
+    ],
+)
 def test_what_either_package_takes_is_not_refused(
-    likely, tmp_path, monkeypatch, capsys
+    text, tmp_path, monkeypatch, capsys
 ):
     """The text of a config may tell nothing, or the wrong thing."""
     config = tmp_path / 'config.py'
-    config.write_text(f'default_scope = {likely!r}\n')
+    config.write_bytes(text)
     monkeypatch.setenv('LOCAL_RANK', '0')
     given = [str(config), '--no-validate', '--cfg-options', 'a=1', 'b=2']
     monkeypatch.setattr('sys.argv', ['train.py', *given])

@@ -68,6 +68,53 @@ def test_a_calibration_is_restored_bit_for_bit(bias, std, features):
         assert torch.equal(first(*features), second(*features))
 
 
+def test_a_file_that_holds_the_weights_is_checked_by_them():
+    """As files of before had them."""
+    target = make()
+    target.load_state_dict(
+        {'weight': make().weight, 'bias': make().bias, 'sums': make().sums}
+    )
+    old = {'weight': make(seed=1).weight, 'bias': make().bias}
+    with pytest.raises(ConfigError, match='made with other hash functions'):
+        target.load_state_dict(old, strict=False)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_a_file_of_half_precision_is_that_of_the_same_draw(dtype):
+    state = {
+        k: v.to(dtype) for k, v in make(num_hashes=4096).state_dict().items()
+    }
+    target = make(num_hashes=4096)
+    target.load_state_dict(state)
+    assert torch.equal(target.sums, make(num_hashes=4096).sums)
+    state['sums'] = make(num_hashes=4096, seed=1).sums.to(dtype)
+    with pytest.raises(ConfigError, match='made with other hash functions'):
+        target.load_state_dict(state)
+
+
+def test_a_bias_of_fewer_hash_functions_leaves_a_loss_uncalibrated():
+    from mmengine.runner.checkpoint import load_state_dict
+
+    source, target = make(bias='mean'), make(bias='mean', num_hashes=2 * K)
+    source.calibrate(torch.ones(K))
+    load_state_dict(target, source.state_dict())
+    assert target.needs_calibration
+
+
+def test_a_second_calibration_is_saved_whole():
+    first, second = (make(std='features') for _ in range(2))
+    for spread in (2.0, 3.0):
+        first.calibrate(torch.zeros(K), torch.tensor(spread))
+    second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(second.weight, first.weight)
+
+
+@pytest.mark.parametrize('saved', [None, 4])
+def test_a_file_does_not_ask_for_a_count_of_steps(saved):
+    target = make(hashes_per_step=None if saved else 4)
+    target.load_state_dict(make(hashes_per_step=saved).state_dict())
+
+
 def test_a_step_takes_the_loss_of_some(features):
     """Value and gradient of each step are those of a float64 loop."""
     s, t = features
@@ -88,6 +135,19 @@ def test_a_step_takes_the_loss_of_some(features):
     loss.eval()
     whole = 3 * lsh_loss(s, t, loss.weight, loss.bias)
     assert torch.equal(loss(s, t), whole)
+
+
+def test_calls_of_one_step_take_the_same(features):
+    """As levels of a map do; and an idle step counts, as on another rank."""
+    loss, other = (make(hashes_per_step=4) for _ in range(2))
+    with loss.one_step():
+        first, second = loss(*features), loss(*features)
+    assert first == second
+    with other.one_step():
+        pass
+    with other.one_step(), loss.one_step():
+        assert loss(*features) == other(*features) != first
+    assert loss(*features) == other(*features)
 
 
 def test_the_mean_of_all_steps_is_the_loss_of_all(features):

@@ -263,9 +263,16 @@ def test_an_inherited_dense_head_mimics_by_cwd(write, beta, tmp_path):
         assert cfg.model.inherit == inherits
         assert cfg.model.distiller.taps == dict(cls='bbox_head.retina_cls')
         assert cfg.model.distiller.losses.cls == [
-            dict(type='LSHLoss', num_hashes=16 * 9 // 4),
+            dict(type='LSHLoss', num_hashes=16 * 9 // 2),
             dict(type='RelativeL2Loss'),
         ]
+
+
+def test_heads_of_two_stages_do_not_take_cwd_for_it(write):
+    cfg = write(faster(8), faster(4), tap='fpn')
+    assert cfg.model.inherit
+    kinds = [x.type for x in cfg.model.distiller.losses.fpn]
+    assert kinds == ['LSHLoss', 'RelativeL2Loss']
 
 
 def test_a_neck_of_several_parts(write):

@@ -86,8 +86,9 @@ def parse_upstream(name: str) -> Namespace:
     """
     given = config_in(sys.argv[1:])
     likely, other = 'mmdet', 'mmpretrain'
-    if given and _scope(given) == other:
-        likely, other = other, likely
+    with suppress(Exception):  # a guess; what is wrong with it is told later
+        if given and _scope(given) == other:
+            likely, other = other, likely
     if given and find_spec(other):
         silent = redirect_stdout(StringIO()), redirect_stderr(StringIO())
         with suppress(SystemExit, ConfigError), silent[0], silent[1]:
@@ -143,4 +144,5 @@ def _scope(path: str, folder: Path = Path()) -> str | None:
     for base in re.findall(r'[\'"](.+?)[\'"]', bases[1]) if bases else ():
         if scope := _scope(base, place.parent):
             return scope
-    return None
+    named = {*re.findall(r'\b(mmdet|mmpretrain)\b', text)}
+    return named.pop() if len(named) == 1 else None

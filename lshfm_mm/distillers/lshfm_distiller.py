@@ -7,6 +7,7 @@ recorders and losses of the long form.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -240,17 +241,21 @@ class LSHFMDistiller(ConfigurableDistiller):
         """
         batch = Batch(data_samples, image, dict(rows or {}))
         self.records.check_long_form(self.loss_forward_mappings)
-        values = super().compute_distill_losses()  # of the long form
         compared = {}
-        for name in self.taps:
-            levels = self.pairs.of(name, batch.rows.get(name))
-            weights = self.weights.of(name, levels, batch)
-            compared[name] = TapObservation(levels, weights)
-            one_set = self.records.is_one_set(name)
-            for loss in self.losses_of(name):
-                values[loss] = loss_over_levels(
-                    self.distill_losses[loss], levels, weights, one_set
-                )
+        with ExitStack() as step:
+            for module in self.distill_losses.values():
+                if isinstance(module, LSHLoss):
+                    step.enter_context(module.one_step())
+            values = super().compute_distill_losses()  # of the long form
+            for name in self.taps:
+                levels = self.pairs.of(name, batch.rows.get(name))
+                weights = self.weights.of(name, levels, batch)
+                compared[name] = TapObservation(levels, weights)
+                one_set = self.records.is_one_set(name)
+                for loss in self.losses_of(name):
+                    values[loss] = loss_over_levels(
+                        self.distill_losses[loss], levels, weights, one_set
+                    )
         if self.strength < 1:
             values = {k: v * self.strength for k, v in values.items()}
         for observe in self.observers:

@@ -1,5 +1,7 @@
 """The LSH loss as a module (paper, section 3.2)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,7 +52,8 @@ class LSHLoss(nn.Module):
         seed (int): Seed of the hash weights. Defaults to 0.
         hashes_per_step (int, optional): How many of the hash functions count
             in a step of training, at most K. They are drawn afresh each
-            time, so that their mean is the loss of all. Defaults to all.
+            time, so that their mean is the loss of all. A step is one of
+            LSHFMDistiller, elsewhere a call. Defaults to all.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -112,6 +115,7 @@ class LSHLoss(nn.Module):
         self.loss_weight = loss_weight
         self.seed = seed
         self.hashes_per_step = hashes_per_step
+        self._rows: Tensor | None = None  # that count in this step
         if hashes_per_step is not None:
             self._steps = 0  # of which the buffer is what is saved
             step = torch.zeros((), dtype=torch.int64)
@@ -164,9 +168,9 @@ class LSHLoss(nn.Module):
         if self.bias_kind != 'zero':
             self.bias_is.fill_(BIASES.index(self.bias_kind))
         if self.std == 'features':
-            self.spread.copy_(torch.as_tensor(spread))
-            self.weight /= self.spread
-            self.bias /= self.spread
+            self.weight /= spread
+            self.bias /= spread
+            self.spread.fill_(float(spread) * (float(self.spread) or 1.0))
         self.needs_calibration = False
 
     def _load_from_state_dict(
@@ -180,28 +184,36 @@ class LSHLoss(nn.Module):
         if not self.is_ready:
             super()._load_from_state_dict(state_dict, prefix, *args)
             return
-        drawn = self._draw()
         scales = self.std == 'features'
         spread = float(state_dict.get(f'{prefix}spread', 0))
         kind = BIASES[int(state_dict.get(f'{prefix}bias_is', 0))]
         same = kind == self.bias_kind and (spread > 0) == scales
         sums = state_dict.get(f'{prefix}sums', self.sums)
-        if sums.shape == self.sums.shape:
-            if same and not self._is_own(sums):
-                raise ConfigError(
-                    f'{prefix[:-1]}: the checkpoint was made with other hash '
-                    f'functions than those of seed={self.seed} and a std of '
-                    f'{self._std:.4g}; take its seed, std and teacher, or '
-                    f'load its student alone, see tools/export_student.py'
-                )
+        weight = state_dict.pop(f'{prefix}weight', None)  # of older files
+        if weight is not None and not scales:
+            sums = weight.sum(dim=1)
+        if sums.shape != self.sums.shape:
+            same = False
+        elif same and not self._is_own(sums):
+            raise ConfigError(
+                f'{prefix[:-1]}: the checkpoint was made with other hash '
+                f'functions than those of seed={self.seed} and a std of '
+                f'{self._std:.4g}; take its seed, std and teacher, or load '
+                f'its student alone, see tools/export_student.py'
+            )
+        else:
             state_dict[f'{prefix}sums'] = self.sums
+        if self.hashes_per_step is None:
+            state_dict.pop(f'{prefix}step', None)
+        else:
+            state_dict.setdefault(f'{prefix}step', torch.zeros_like(self.step))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self.needs_calibration = False
+        self.needs_calibration = self._calibrates and not same
         if not same:
             self.bias.zero_()
-            self.needs_calibration = self._calibrates
         if scales:
             self.spread.fill_(spread if same else 0)
+            drawn = self._draw()
             self.weight.copy_(drawn / self.spread if same else drawn)
         if self.hashes_per_step is not None:
             self._steps = int(self.step)
@@ -216,8 +228,31 @@ class LSHLoss(nn.Module):
     def _is_own(self, sums: Tensor) -> bool:
         """Whether sums of hash weights, (K,), are those of this draw."""
         size = self._std * self.weight.shape[1] ** 0.5
-        off = (sums.to(self.sums) - self.sums).abs().max()
-        return float(off) <= ROUNDING * size
+        least = torch.finfo(sums.dtype).eps * self.sums.abs()
+        off = (sums.to(self.sums) - self.sums).abs() - least
+        return float(off.max()) <= ROUNDING * size
+
+    @contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Let the same hash functions count in all calls of a training step.
+
+        All ranks count alike, whatever features they have.
+        """
+        if self.training and self.hashes_per_step is not None:
+            self._rows = self._next_rows()
+        try:
+            yield
+        finally:
+            self._rows = None
+
+    def _next_rows(self) -> Tensor:
+        """Indices of the hash functions of the next step."""
+        assert self.hashes_per_step is not None
+        self._steps += 1
+        self.step.fill_(self._steps)
+        return some_of(
+            len(self.weight), self.hashes_per_step, self.seed, self._steps
+        ).to(self.weight.device)
 
     def forward(
         self,
@@ -240,12 +275,7 @@ class LSHLoss(nn.Module):
             )
         weight, bias = self.weight, self.bias
         if self.training and self.hashes_per_step is not None:
-            # All ranks count alike, and a resumed run goes on counting.
-            self._steps += 1
-            self.step.fill_(self._steps)
-            rows = some_of(
-                len(weight), self.hashes_per_step, self.seed, self._steps
-            ).to(weight.device)
+            rows = self._next_rows() if self._rows is None else self._rows
             weight, bias = weight[rows], bias[rows]
         loss = lsh_loss(
             s_feature, t_feature, weight, bias, self.mode, sample_weight

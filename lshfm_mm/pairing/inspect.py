@@ -59,6 +59,7 @@ class View(NamedTuple):
     neck: Layer | None
     pooled: Layer | None
     one_label: bool  # to an image
+    is_dense: bool  # a detector of one stage
 
     @property
     def kind(self) -> str:
@@ -121,7 +122,7 @@ def inspect_config(field: str, config: Config) -> View:
             for name, module in model.named_modules()
             if name == 'neck' or isinstance(module, nn.Linear | nn.Conv2d)
         ]
-        errors = []
+        errors = {}
         for side in PROBES if is_classifier else (PROBE,):
             image = next(model.parameters()).new_zeros(1, 3, side, side)
             calls.clear()
@@ -132,23 +133,25 @@ def inspect_config(field: str, config: Config) -> View:
                     result = model.extract_feat(image)
                 break
             except (RuntimeError, AssertionError) as error:
-                errors.append(error)
-        else:
-            reason = str(errors[0]).strip().splitlines()[-1:]
-            raise ConfigError(
-                f'{field}: {type(model).__name__} does not run on a blank '
-                f'image of {PROBE} x {PROBE} {reason}; write its config by '
-                f'hand, as configs/examples/your_detector.py'
-            ) from errors[0]
+                errors[side] = error
         for hook in hooks:
             hook.remove()
+    if len(errors) == (len(PROBES) if is_classifier else 1):
+        side = PROBES[1] if is_classifier else PROBE
+        reason = str(errors[side]).strip().splitlines()[-1:]
+        raise ConfigError(
+            f'{field}: {type(model).__name__} does not run on a blank image '
+            f'of {side} x {side} {reason}; write its config by hand, as '
+            f'configs/examples/your_detector.py'
+        ) from errors[side]
     return View(
         model,
         _stages(model),
         _source(model, calls, _maps(result)) if is_dense else None,
-        _neck(calls),
+        _neck(calls) if side == PROBE else None,  # its strides are known
         _source(model, calls, [result]) if is_classifier else None,
         is_classifier and type(model.head).__name__ == 'LinearClsHead',
+        is_dense,
     )
 
 

@@ -79,7 +79,7 @@ def choose_pairing(
             return pairing
         if name == 'roi':
             return _beside_rois(pairing, student, teacher, weight)
-        if name in MAPS and inherit:
+        if inherit and student.is_dense and teacher.is_dense:
             return _better_by_cwd(pairing, student, teacher, beta)
         return pairing
     raise ConfigError(
@@ -164,8 +164,8 @@ def _pair_dense(
     each = ''
     if isinstance(ours.module, nn.ModuleList):
         each = ', by a layer each'
-    # As many did no better in the study; the paper has 4096.
-    hashes = max(entries // 4, 1)
+    # On RoIs more did no better in the study; the paper has 4096.
+    hashes = entries // 2
     if loss != 'recommended':
         hashes = min(4 * entries, MAX_HASHES)
     return Pairing(
