@@ -82,7 +82,9 @@ def test_the_config_tells_whose_usage_it_is(config, has_no_validate):
 def test_a_config_of_the_new_style_tells_whose_usage_it_is(tmp_path):
     config = tmp_path / 'new.py'
     config.write_text('from mmpretrain.models import ImageClassifier\n')
-    assert '[--no-validate]' in answer('tools/train.py', config, '--help')
+    assert '[--no-validate]' in answer(
+        'tools/train.py', str(config), '--help', code=0
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,12 @@ def walk(node: Any, change: Change) -> None:
 
 
 def without_downloads(node: dict[str, Any]) -> None:
-    """Take out the weights that a model would fetch."""
+    """Take out the weights that a model would fetch.
+
+    And mmcv's SyncBN, which cannot be built in one process; torch's can.
+    """
+    if node.get('type') == 'MMSyncBN':
+        node['type'] = 'SyncBN'
     init = node.get('init_cfg')
     if isinstance(init, dict) and 'checkpoint' in init:
         node['init_cfg'] = None
@@ -101,11 +106,12 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
     walk({k: v for k, v in cfg.model.items() if k != 'rpn_head'}, six_classes)
     preprocessor = cfg.get('data_preprocessor') or {}
     walk(preprocessor, six_classes)
-    change = _crops(data) if classifier else _objects(data)
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
         loader.pop('pin_memory', None)
+        part = 'train' if split == 'train' else 'val'
+        change = _crops(data) if classifier else _objects(data, part)
         walk(loader.dataset, change)
         if split != 'train':
             cfg[f'{split}_evaluator'] = _evaluator(cfg, split, data)
@@ -136,11 +142,12 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
 
 def _without_threshold(node: dict[str, Any]) -> None:
     """A detector of two epochs is sure of nothing."""
-    if 'score_thr' in node:
-        node['score_thr'] = 0.0
+    for key in ('score_thr', 'filter_thr', 'update_thr'):
+        if key in node:
+            node[key] = 0.0
 
 
-def _objects(data: Path) -> Change:
+def _objects(data: Path, split: str) -> Change:
     """Detection data sets become shapes in COCO's format."""
 
     def change(node: dict[str, Any]) -> None:
@@ -150,7 +157,6 @@ def _objects(data: Path) -> Change:
             node['poly2mask'] = True
         if 'ann_file' not in node and 'data_prefix' not in node:
             return
-        split = 'val' if node.get('test_mode') else 'train'
         prefix = dict(img=f'{split}/')
         if 'seg' in (node.get('data_prefix') or {}):
             prefix['seg'] = f'maps/{split}/'
