@@ -61,6 +61,8 @@ def without_downloads(node: dict[str, Any]) -> None:
     for key in ('pretrained', 'teacher_ckpt'):
         if isinstance(node.get(key), str):
             node[key] = None
+    if node.get('pretrained') is True:  # of timm
+        node['pretrained'] = False
 
 
 def six_classes(node: dict[str, Any]) -> None:

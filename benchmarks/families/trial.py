@@ -17,7 +17,7 @@ import mmpretrain
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from shrink import shrink, walk, without_downloads
+from shrink import FIXED, shrink, walk, without_downloads
 
 from lshfm_mm.pairing import write_config
 from lshfm_mm.utils.configs import read_config
@@ -93,10 +93,12 @@ def try_config(package: str, path: Path, work: Path, data: Path) -> str:
     student, teacher = work / 'student.py', work / 'teacher.py'
     distilled, weights = work / 'distilled.py', work / 'teacher.pth'
     cfg = shrink(read_config('config', str(path)), data, package != 'mmdet')
+    side = _side(cfg)
     if package == 'mmdet':
-        _give_weights(cfg, work / 'backbone.pth')
+        side = FIXED.get(data.name, 224)
+        _give_weights(cfg, work / 'backbone.pth', side)
     cfg.dump(student)
-    _write_teacher(package, path, student, teacher, weights)
+    _write_teacher(package, path, student, teacher, weights, side)
     chosen = write_config(
         str(teacher), str(student), str(distilled), str(weights)
     )
@@ -134,7 +136,12 @@ def _train(config: Path, work: Path) -> Path:
 
 
 def _write_teacher(
-    package: str, path: Path, student: Path, teacher: Path, weights: Path
+    package: str,
+    path: Path,
+    student: Path,
+    teacher: Path,
+    weights: Path,
+    side: int,
 ) -> None:
     """The config as it is with random weights; a classifier's as small."""
     cfg = read_config('config', str(path))
@@ -146,17 +153,17 @@ def _write_teacher(
     with DefaultScope.overwrite_default_scope(package):
         model = MODELS.build(Config.fromfile(teacher).model)
         model.init_weights()
-    _settle(model, 224 if package == 'mmdet' else _side(cfg))
+    _settle(model, side)
     torch.save({'state_dict': model.state_dict()}, weights)
 
 
-def _give_weights(cfg: Config, file: Path) -> None:
+def _give_weights(cfg: Config, file: Path, side: int) -> None:
     """Let the backbone of a detector start from a file, as mmdet's do."""
     torch.manual_seed(1)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg.model)
         model.init_weights()
-    _settle(model)
+    _settle(model, side)
     torch.save({'state_dict': model.backbone.state_dict()}, file)
     init = dict(type='Pretrained', checkpoint=str(file))
     cfg.model.backbone.init_cfg = init
@@ -176,7 +183,7 @@ def _side(cfg: Config) -> int:
     return sizes[-1]
 
 
-def _settle(model: torch.nn.Module, side: int = 224) -> None:
+def _settle(model: torch.nn.Module, side: int) -> None:
     """Give a model of random weights what training would have given it.
 
     Features of an ordinary size, by the statistics of its normalisation; and
