@@ -81,9 +81,10 @@ def not_counted(package: str, cfg: Config) -> str:
     return ''
 
 
-def reason(error: BaseException) -> str:
-    """An error in a table cell."""
-    text = ' '.join(str(error).split()) or type(error).__name__
+def reason(error: BaseException, work: Path) -> str:
+    """An error in a table cell, without the folder of the sweep."""
+    text = ' '.join(str(error).replace(f'{work}/', '').split())
+    text = text or type(error).__name__
     known = isinstance(error, ConfigError | Failure)
     name = '' if known else f'{type(error).__name__}: '
     return (name + text)[:240].replace('|', '/')
@@ -124,7 +125,7 @@ def try_family(name: str, work: Path) -> list[str]:
         try:
             what = try_config(package, path, work / family, data)
         except Exception as error:  # the table is of what goes wrong
-            tried.append([path.name, 'fails', reason(error)])
+            tried.append([path.name, 'fails', reason(error, work)])
         else:
             return [path.name, 'passes', what]
         finally:  # all families together would fill a disk
@@ -147,7 +148,8 @@ def table(results: dict[str, list[str]]) -> str:
         'pairs it with a teacher of the same config and random weights; two '
         'epochs with evaluation; again from the middle, which must give the '
         "same weights bit for bit; export; upstream's test tool, which must "
-        'give the same metrics. AMP, which needs a GPU, is off.',
+        'give the same metrics. AMP, which needs a GPU, is off. A sweep goes '
+        'on where it stopped: what a row says is of the commit that ran it.',
         '',
     ]
     for package in COMMON:
@@ -165,7 +167,10 @@ def table(results: dict[str, list[str]]) -> str:
             '',
         ]
         for kind, title in (
-            ('passes', '| family | config | what is mimicked (metrics) |'),
+            (
+                'passes',
+                '| family | config | what is mimicked (equal metrics) |',
+            ),
             ('fails', '| family that fails | config | why |'),
             ('not counted', '| not counted | config | why |'),
         ):
