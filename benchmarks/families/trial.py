@@ -1,5 +1,6 @@
 """One family: pair, train, resume, export, test by upstream's plain tool."""
 
+import copy
 import functools
 import json
 import multiprocessing
@@ -161,7 +162,7 @@ def _give_weights(cfg: Config, file: Path, side: int) -> None:
     """Let the backbone of a detector start from a file, as mmdet's do."""
     torch.manual_seed(1)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(cfg.model)
+        model = MODELS.build(copy.deepcopy(cfg.model))  # DETRs change it
         model.init_weights()
     _settle(model, side)
     torch.save({'state_dict': model.backbone.state_dict()}, file)
