@@ -94,9 +94,10 @@ def try_config(package: str, path: Path, work: Path, data: Path) -> str:
     student, teacher = work / 'student.py', work / 'teacher.py'
     distilled, weights = work / 'distilled.py', work / 'teacher.pth'
     cfg = shrink(read_config('config', str(path)), data, package != 'mmdet')
-    side = _side(cfg)
-    if package == 'mmdet':
-        side = FIXED.get(data.name, 224)
+    side = FIXED.get(data.name, 224)
+    if package != 'mmdet':
+        side = _side(cfg)
+    else:
         _give_weights(cfg, work / 'backbone.pth', side)
     cfg.dump(student)
     _write_teacher(package, path, student, teacher, weights, side)
