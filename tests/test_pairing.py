@@ -16,6 +16,7 @@ from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.export.student import student_config
 from lshfm_mm.pairing import write_config
+from lshfm_mm.pairing.inspect import inspect_config
 from lshfm_mm.pairing.write import _classes
 from lshfm_mm.utils.configs import read_config
 
@@ -578,3 +579,18 @@ def test_a_model_whose_train_gives_nothing_to_chain(write):
         )
     lad.teacher_ckpt = None
     assert write(lad, lad).model.distiller.taps.fpn
+
+
+def test_a_classifier_of_one_image_size_is_looked_at():
+    """An MLP takes no image but of its own size."""
+    sizes = dict(embed_dims=16, num_layers=1)
+    sizes.update(tokens_mlp_dims=8, channels_mlp_dims=16)
+    backbone = dict(type='MlpMixer', arch=sizes, img_size=224, patch_size=32)
+    head = dict(type='LinearClsHead', num_classes=3, in_channels=16)
+    neck = dict(type='GlobalAveragePooling', dim=1)
+    model = dict(backbone=backbone, neck=neck, head=head)
+    model.update(type='ImageClassifier', _scope_='mmpretrain')
+    assert inspect_config('student', Config(dict(model=model))).pooled
+    backbone['img_size'] = 160
+    with pytest.raises(ConfigError, match='on a blank image of 224 x 224'):
+        inspect_config('student', Config(dict(model=model)))
