@@ -29,7 +29,7 @@ import mmdet
 import mmengine
 import torch
 import torch.nn.functional as F
-from machine import commit, processor
+from machine import commit, memory, processor
 from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
@@ -318,19 +318,13 @@ class Meter:
             return torch.cuda.max_memory_allocated() - before
         ctypes.CDLL('libc.so.6').malloc_trim(0)
         Path('/proc/self/clear_refs').write_text('5', 'utf-8')  # resets VmHWM
-        before = self._status('VmRSS')
+        before = memory('VmRSS')
         run()
-        return self._status('VmHWM') - before
+        return memory('VmHWM') - before
 
     def _wait(self) -> None:
         if self.device == 'cuda':
             torch.cuda.synchronize()
-
-    def _status(self, key: str) -> int:
-        for line in Path('/proc/self/status').read_text('utf-8').splitlines():
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
-        raise AssertionError(key)
 
 
 def raw_batch(options: Any) -> dict[str, Any]:

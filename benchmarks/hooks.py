@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import commit, processor
+from machine import commit, memory, processor
 
 REPO = Path(__file__).resolve().parent.parent
 FIRST = 10  # steps in which gradients are compared
@@ -39,7 +39,7 @@ def measure(steps: int, tool: str, *arguments: str) -> None:
             started = time.perf_counter()
         call_hook(self, name, **kwargs)
         if name == 'after_train_iter':
-            found.append((time.perf_counter() - started, peak()))
+            found.append((time.perf_counter() - started, memory('VmHWM')))
             if len(found) == steps:
                 print(f'\n{json.dumps(found)}', flush=True)
                 sys.exit()
@@ -47,14 +47,6 @@ def measure(steps: int, tool: str, *arguments: str) -> None:
     Runner.call_hook = noted
     sys.argv = [tool, *arguments]
     runpy.run_path(tool, run_name='__main__')
-
-
-def peak() -> int:
-    """Bytes that this process has held at most since it was last reset."""
-    for line in Path('/proc/self/status').read_text('utf-8').splitlines():
-        if line.startswith('VmHWM'):
-            return int(line.split()[1]) * 1024
-    raise AssertionError('VmHWM')
 
 
 def write_pair(root: Path, size: tuple[int, int], images: int) -> Path:

@@ -34,3 +34,11 @@ def commit(repo: Path) -> str:
     except FileNotFoundError:  # no git
         return 'unknown'
     return described.stdout.strip() or 'unknown'
+
+
+def memory(key: str) -> int:
+    """Bytes of this process: 'VmRSS' now, 'VmHWM' at most since a reset."""
+    for line in Path('/proc/self/status').read_text('utf-8').splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(key)

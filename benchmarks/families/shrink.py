@@ -31,9 +31,7 @@ SIZES = re.compile(
 # When a hook begins or ends, in epochs.
 MOMENTS = re.compile('.*epoch.*|interval|begin|start|burn_in')
 # What a data set of another format keeps as one of COCO's.
-KEPT = {
-    *('filter_cfg', 'metainfo', 'pipeline', 'return_classes', 'test_mode'),
-}
+KEPT = {'filter_cfg', 'metainfo', 'pipeline', 'return_classes', 'test_mode'}
 Change = Callable[[dict[str, Any]], None]
 
 

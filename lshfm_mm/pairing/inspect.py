@@ -136,7 +136,7 @@ def inspect_config(field: str, config: Config) -> View:
                 errors[side] = error
         for hook in hooks:
             hook.remove()
-    if len(errors) == (len(PROBES) if is_classifier else 1):
+    if side in errors:  # the last of them, too
         side = PROBES[1] if is_classifier else PROBE
         reason = str(errors[side]).strip().splitlines()[-1:]
         raise ConfigError(
