@@ -81,6 +81,8 @@ def check_annotations(
             check_boxes(
                 *(field, path, content, dataset, classes, masks, filters)
             )
+        if load in KeptCOCO.LOADERS and kind.COCOAPI in KeptCOCO.__mro__:
+            keep(path, content, kind)
         if not is_plain:  # LVIS, Objects365: names of images are their own
             return None
         starts = kind.__init__ is CocoDataset.__init__
@@ -90,8 +92,6 @@ def check_annotations(
                 f'{where}.data_prefix: must name the folder of the images as '
                 f"dict(img='train/'), but got {dataset.get('data_prefix')!r}"
             )
-        if kind.COCOAPI in (CocoDataset.COCOAPI, KeptCOCO):
-            keep(path, content)
         key, names = 'img', [x['file_name'] for x in content['images']]
     elif load is BaseDataset.load_data_list and path.suffix == '.json':
         content = _read(field, path, ('data_list',))

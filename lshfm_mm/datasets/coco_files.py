@@ -7,7 +7,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import (
+    CocoDataset,
+    Objects365V1Dataset,
+    Objects365V2Dataset,
+)
 from mmengine.logging import print_log
 
 from ..errors import ConfigError, nearest
@@ -23,6 +27,12 @@ kept: dict[str, dict[str, Any]] = {}
 class KeptCOCO(CocoDataset.COCOAPI):
     """pycocotools' index of a file that need not be read a second time."""
 
+    LOADERS = (  # those that read a file by the COCOAPI of their class
+        CocoDataset.load_data_list,
+        Objects365V1Dataset.load_data_list,
+        Objects365V2Dataset.load_data_list,
+    )
+
     def __init__(self, annotation_file: str | None = None) -> None:
         content = kept.pop(str(Path(annotation_file or '').absolute()), None)
         super().__init__(None if content else annotation_file)
@@ -33,9 +43,11 @@ class KeptCOCO(CocoDataset.COCOAPI):
             self.cat_img_map = self.catToImgs
 
 
-def keep(path: Path, content: dict[str, Any]) -> None:
+def keep(
+    path: Path, content: dict[str, Any], kind: type[CocoDataset]
+) -> None:
     """Let mmdet's data set of a file take over what was read."""
-    CocoDataset.COCOAPI = KeptCOCO
+    kind.COCOAPI = KeptCOCO
     kept[str(path.absolute())] = content
 
 

@@ -4,57 +4,66 @@ from typing import Any
 
 import torch
 from mmcv.transforms import LoadImageFromFile
+from mmengine.dist import all_reduce
 
 
 class SizeCheck:
-    """A transform that counts such images, in all workers together.
+    """A transform that finds such images, in all workers together.
 
     Args:
         dataset (BaseDataset): Whose images it sees.
+
+    Attributes:
+        sizes (Tensor): Shape (images, 2): height and width in the file of
+            each image that differs from its annotation, and 0 of the others.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        # Count; index, height and width in the annotation and of the image.
-        self.seen = torch.zeros(6, dtype=torch.int64).share_memory_()
+        size = len(dataset), 2
+        self.sizes = torch.zeros(size, dtype=torch.int32).share_memory_()
         self._told = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker gets: not the data set, of which this is a part."""
-        return {'seen': self.seen}
+        return {'sizes': self.sizes}
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Compare an image that was just loaded."""
         stated = results.get('height'), results.get('width')
         actual = results.get('ori_shape', stated)[:2]
         known = all(isinstance(x, int | float) for x in stated)
-        if known and stated != tuple(actual):
-            if not self.count:
-                facts = [results.get('sample_idx', 0), *stated, *actual]
-                self.seen[1:] = torch.tensor(facts)
-            self.seen[0] += 1
+        if known and stated != tuple(actual) and 'sample_idx' in results:
+            self.sizes[results['sample_idx']] = torch.tensor(actual).int()
         return results
 
     @property
     def count(self) -> int:
         """Images of another size so far."""
-        return int(self.seen[0])
+        return int(self.sizes.any(1).sum())
 
     @property
     def is_new(self) -> bool:
         """Whether there is one, and none was told of."""
-        return not self._told and self.count > 0
+        return not self._told and bool(self.sizes.any())
+
+    def gather(self) -> None:
+        """Take what all processes of a training found."""
+        all_reduce(self.sizes, 'max')
 
     def tell(self) -> str:
-        """A warning; '' if there is nothing new."""
-        self._told, index, *sizes = self.seen.tolist()
-        height, width, actual_height, actual_width = sizes
+        """A warning of what was found so far."""
+        self._told = self.count
+        index = int(self.sizes.any(1).int().argmax())
+        info = self.dataset.get_data_info(index)
+        height, width = info['height'], info['width']
+        actual_height, actual_width = self.sizes[index].tolist()
         turned = (height, width) == (actual_width, actual_height)
         return (
             f'train_dataloader: so far {self._told:,} images have another '
             f'size than their annotations say, first '
-            f'{self.dataset.get_data_info(index)["img_path"]}: {width} x '
-            f'{height} there, {actual_width} x {actual_height} in the file'
+            f'{info["img_path"]}: {width} x {height} there, {actual_width} x '
+            f'{actual_height} in the file'
             + (', turned by EXIF?' if turned else '')
             + '; boxes are of one of them'
         )

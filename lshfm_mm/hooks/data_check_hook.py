@@ -67,6 +67,7 @@ class DataCheckHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Say how many there were in the first epoch."""
         for check in self.checks:
+            check.gather()
             if check.count > 1:
                 warn(check.tell())
         self.checks = []
