@@ -43,9 +43,7 @@ class KeptCOCO(CocoDataset.COCOAPI):
             self.cat_img_map = self.catToImgs
 
 
-def keep(
-    path: Path, content: dict[str, Any], kind: type[CocoDataset]
-) -> None:
+def keep(path: Path, content: dict[str, Any], kind: type[CocoDataset]) -> None:
     """Let mmdet's data set of a file take over what was read."""
     kind.COCOAPI = KeptCOCO
     kept[str(path.absolute())] = content
