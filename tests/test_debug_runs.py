@@ -11,6 +11,7 @@ from mmrazor.registry import MODELS
 from torch import nn
 
 from lshfm_mm.cli import upstream
+from lshfm_mm.cli.start import run_main
 from lshfm_mm.errors import ConfigError
 
 SYNC = dict(norm_cfg=dict(type='SyncBN', requires_grad=True))
@@ -78,3 +79,11 @@ def test_sync_bn_of_both_models_trains_in_one_process(make_config, batch):
     torch.manual_seed(0)
     data = model.data_preprocessor(batch, training=True)
     assert model(**data, mode='loss')['distill.loss_roi_lsh'].isfinite()
+
+
+def test_mmcvs_sync_bn_in_one_process_is_one_line(make_config):
+    student = make_config('faster_rcnn_student').model
+    student.backbone.norm_cfg = dict(type='MMSyncBN', requires_grad=True)
+    with pytest.raises(SystemExit) as error:
+        run_main(lambda: MODELS.build(student))
+    assert "write 'SyncBN', which one process runs" in str(error.value)

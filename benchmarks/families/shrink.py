@@ -20,7 +20,7 @@ NARROWER = 4
 BASE_CHANNELS = 64  # of ResNet
 LONGEST = 128  # side of an image in pixels, where a network takes any
 FIXED = {'ssd': 300, 'ddod': 512}  # sides that a network is made for
-OBJECTS = 100  # queries of a transformer, or proposals, at most
+OBJECTS = 40  # queries of a transformer, or proposals, at most
 EPOCHS = 2
 EPOCH = 4  # iterations
 # What stands in pixels in a pipeline or a data preprocessor.
@@ -30,6 +30,7 @@ SIZES = re.compile(
 )
 # When a hook begins or ends, in epochs.
 MOMENTS = re.compile('.*epoch.*|interval|begin|start|burn_in')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # What a data set of another format keeps as one of COCO's.
 KEPT = {'filter_cfg', 'metainfo', 'pipeline', 'return_classes', 'test_mode'}
 Change = Callable[[dict[str, Any]], None]
@@ -70,6 +71,14 @@ def six_classes(node: dict[str, Any]) -> None:
         node['num_classes'] = len(shapes.CLASSES)
     if isinstance(node.get('topk'), tuple | list):
         node['topk'] = (1,)
+
+
+def one_class(node: dict[str, Any]) -> None:
+    """Keep the first class alone."""
+    if 'num_classes' in node:
+        node['num_classes'] = 1
+    if 'metainfo' in node:
+        node['metainfo'] = dict(classes=shapes.CLASSES[:1])
 
 
 def few_objects(node: dict[str, Any]) -> None:
@@ -121,9 +130,11 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
         walk(cfg.model.get('test_cfg'), _without_threshold)
         whole = cfg.model.get('data_preprocessor') or {}
         resize = _resized(cfg, FIXED.get(data.name, LONGEST))
-        for node in (cfg.train_dataloader, cfg.val_dataloader, whole):
+        for node in [whole, *(cfg[x] for x in LOADERS)]:
             walk(node, resize)
-        walk(cfg.test_dataloader, resize)
+    if cfg.model.type == 'CrowdDet':  # it can tell objects of one class apart
+        for node in [cfg[x] for x in ('model', *LOADERS)]:
+            walk(node, one_class)
     _shorten(cfg)
     cfg.load_from = None
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)

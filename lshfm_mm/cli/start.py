@@ -8,6 +8,15 @@ from importlib import import_module
 
 from ..errors import ConfigError, NonFiniteError
 
+# A part of an error of upstream's that names no field -> our line.
+UPSTREAM = {
+    '!buf.empty()': 'image: one is an empty file; find it with "find FOLDER '
+    '-size 0" in the folder of the images, and make it again',  # OpenCV
+    'Default process group has not been initialized': 'norm_cfg.type: '
+    "mmcv's MMSyncBN needs the processes of a --launcher; write 'SyncBN', "
+    'which one process runs as BN',
+}
+
 
 def load_stack() -> None:
     """Import the stack, register all components, and patch MMEngine."""
@@ -42,12 +51,9 @@ def run_main(main: Callable[[], None], stopped: str = '') -> None:
     except (ConfigError, NonFiniteError) as error:
         sys.exit(f'error: {error}')
     except Exception as error:
-        if '!buf.empty()' in str(error):  # of OpenCV, which names no file
-            sys.exit(
-                'error: image: one is an empty file; find it with "find '
-                'FOLDER -size 0" in the folder of the images, and make it '
-                'again'
-            )
+        for part, line in UPSTREAM.items():
+            if part in str(error):
+                sys.exit(f'error: {line}')
         raise
     finally:
         if former is not None:
