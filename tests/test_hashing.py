@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lshfm_mm.calibration.calibrate import _project
@@ -111,6 +112,60 @@ def test_products_are_of_full_float32(shape, of_the_user):
     assert before not in inside.seen
     assert not {'tf32', 'bf16', 'medium', True} & {*sum(inside.seen, ())}
     assert precisions() == before
+
+
+@pytest.mark.parametrize('shape', [(5, 3), (2, 3, 4, 4)])
+def test_products_of_tf32(shape, of_the_user):
+    before = precisions()
+    feature = torch.rand(shape, requires_grad=True)
+    weight, bias = torch.rand(8, 3), torch.rand(8)
+    with Products() as inside:
+        args = feature, feature, weight, bias
+        lsh_loss(*args, precision='tf32').backward()
+    assert len(inside.seen) == 3
+    assert {*sum(inside.seen, ())} <= {'tf32', True, 'high'}
+    assert precisions() == before
+
+
+def rounded(x, bits):
+    """To as many bits after the first, in float64: what a format keeps."""
+    mantissa, exponent = x.double().frexp()
+    scale = 2.0 ** (bits + 1)
+    return torch.ldexp((mantissa * scale).round() / scale, exponent)
+
+
+@pytest.mark.parametrize('shape', [(400, 64), (2, 16, 12, 12)])
+@pytest.mark.parametrize(
+    ('precision', 'bits'), [('tf32', 10), ('bfloat16', 7)]
+)
+def test_what_fewer_bits_do_to_codes_and_gradient(shape, precision, bits):
+    """Few codes change, and the gradient keeps its direction.
+
+    TF32 is of GPUs: here its factors are rounded beforehand.
+    """
+    torch.manual_seed(0)
+    s, t, weight = torch.randn(shape), torch.randn(shape), torch.randn(256, 64)
+    if len(shape) == 4:
+        weight = torch.randn(256, 144)
+    bias = torch.zeros(256)
+    low = [rounded(x, bits) for x in (s, t, weight)]
+    exact = project(t.double(), weight.double(), bias.double())
+    changed = (project(low[1], low[2], bias.double()) > 0) != (exact > 0)
+    assert 0 < changed.double().mean() < 2.0**-bits
+    s = s.double().requires_grad_()
+    lsh_loss(s, t.double(), weight.double(), bias.double()).backward()
+    given = (s.detach().float(), t, weight, bias)
+    if precision == 'tf32':
+        given = (*(x.float() for x in low), bias)
+    given[0].requires_grad_()
+    lsh_loss(*given, precision=precision).backward()
+    gradient = given[0].grad
+    assert gradient.dtype == torch.float32
+    cosine = F.cosine_similarity(
+        gradient.double().flatten(), s.grad.flatten(), 0
+    )
+    assert 0 < 1 - cosine < 2.0 ** -(bits + 2)
+    assert gradient.norm() / s.grad.norm() == pytest.approx(1, abs=2.0**-bits)
 
 
 @pytest.fixture

@@ -238,6 +238,7 @@ def test_runs_in_float32_under_autocast(tensors, dtype):
             dict(bias='mode'),
             "bias: must be one of ('zero', 'mean', 'median'), but got 'mode'",
         ),
+        (dict(precision='half'), "precision: must be one of ('float32', 'tf"),
         (dict(mode='cos'), "mode: must be one of ('bce', 'l1', 'l2')"),
         (
             dict(loss_weight=-1),

@@ -136,6 +136,8 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
         for node in [cfg[x] for x in ('model', *LOADERS)]:
             walk(node, one_class)
     _shorten(cfg)
+    if cfg.get('auto_scale_lr'):  # by the batch, which is smaller
+        cfg.auto_scale_lr.enable = True
     cfg.load_from = None
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
     if 'max_iters' in cfg.train_cfg:

@@ -18,6 +18,7 @@ from .hashing import (
 )
 
 MODES = ('bce', 'l1', 'l2')
+PRECISIONS = ('float32', 'tf32', 'bfloat16')
 SILENT = 1e-12  # mean square of a feature below which it has no scale
 
 
@@ -38,23 +39,29 @@ class _LSH(Function):
         bias: Tensor,
         mode: str,
         share: Tensor,
+        factors: torch.dtype,
     ) -> Tensor:
-        """Sum over samples and hashes of the losses times ``share``."""
+        """Sum over samples and hashes of the losses times ``share``.
+
+        What is multiplied in the projections has the dtype of ``factors``.
+        """
         total = s_feature.new_zeros(())
         wanted = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(s_feature) if wanted else None
         step = hashes_at_a_time(s_feature)
+        s, t = s_feature.to(factors), t_feature.to(factors)
+        weight, bias = weight.to(factors), bias.to(factors)
         for w, b in zip(weight.split(step), bias.split(step), strict=True):
             losses, slopes = _compare(
-                project(s_feature, w, b),
-                project(t_feature, w, b),
+                project(s, w, b).to(share),
+                project(t, w, b).to(share),
                 mode,
                 wanted,
             )
             total += losses.mul_(share).sum()
             if gradient is not None:
-                slopes *= share
-                gradient += project_back(slopes, w, s_feature.shape)
+                slopes = slopes.mul_(share).to(factors)
+                gradient += project_back(slopes, w, s.shape)
             del losses, slopes  # before the next block needs the memory
         ctx.save_for_backward(gradient)
         return total
@@ -64,7 +71,7 @@ class _LSH(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradient that the forward pass has taken."""
         (gradient,) = ctx.saved_tensors
-        return grad * gradient, None, None, None, None, None
+        return (grad * gradient, *[None] * 6)
 
 
 def _compare(
@@ -90,6 +97,7 @@ def lsh_loss(
     bias: Tensor,
     mode: str = 'bce',
     sample_weight: Tensor | None = None,
+    precision: str = 'float32',
 ) -> Tensor:
     """Locality-sensitive-hashing loss (paper, section 3.2).
 
@@ -100,7 +108,8 @@ def lsh_loss(
     In a map every location is a sample. Its feature is the k x k window
     around it, zero-padded: what a k x k class layer sees of it (paper,
     section 3.5). Memory beside the features stays at a few blocks of
-    projections; (N, K) never exists. Computed in float32 or better.
+    projections; (N, K) never exists. Computed in float32 or better, but for
+    what ``precision`` says.
 
     Args:
         s_feature (Tensor): The student's features, (N, D), or maps,
@@ -114,6 +123,9 @@ def lsh_loss(
         sample_weight (Tensor, optional): Weights of the samples, >= 0, (N,),
             for maps (N, H, W). The mean over samples becomes the mean under
             these weights.
+        precision (str): Of what is multiplied in the projections: 'float32',
+            'tf32', which a GPU has, or 'bfloat16'; all else, sums included,
+            is float32. Defaults to 'float32'.
 
     Returns:
         Tensor: The mean over samples and hash functions, in nats for 'bce',
@@ -121,7 +133,7 @@ def lsh_loss(
         a gradient (of zeros).
 
     Raises:
-        ConfigError: If the mode is unknown or shapes do not agree.
+        ConfigError: If mode or precision is unknown or shapes do not agree.
 
     Example:
         >>> import torch
@@ -131,6 +143,7 @@ def lsh_loss(
         0.6931
     """
     check_choice('mode', mode, MODES)
+    check_choice('precision', precision, PRECISIONS)
     _check_shapes(s_feature, t_feature, sample_weight)
     window_of(s_feature, weight)
     if bias.shape != weight.shape[:1]:
@@ -140,7 +153,8 @@ def lsh_loss(
         )
     dtype = torch.promote_types(s_feature.dtype, torch.float32)
     share = _shares(s_feature, sample_weight, dtype) / len(weight)
-    with full_float32(s_feature.device):
+    factors = torch.bfloat16 if precision == 'bfloat16' else dtype
+    with full_float32(s_feature.device, tf32=precision == 'tf32'):
         return _LSH.apply(
             s_feature.to(dtype),
             t_feature.detach().to(dtype),
@@ -148,6 +162,7 @@ def lsh_loss(
             bias.to(dtype),
             mode,
             share.unsqueeze(1),
+            factors,
         )
 
 

@@ -88,22 +88,24 @@ def hashes_at_a_time(feature: Tensor) -> int:
 
 
 @contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
+def full_float32(device: torch.device, tf32: bool = False) -> Iterator[None]:
     """Multiply in float32 or better, whatever the user has set.
 
     Autocast is off, and so are TF32 and bfloat16 in products of float32: a
     GPU has TF32, with 10 bits of mantissa, on for convolutions by default.
-    torch.compile leaves what is computed here out of its graphs.
+    With ``tf32`` it is on for all products. torch.compile leaves what is
+    computed here out of its graphs.
     """
     is_old = not hasattr(torch.backends.cudnn, 'conv')  # torch < 2.9
-    precision = _old_precision() if is_old else _precision()
+    precision = _old_precision(tf32) if is_old else _precision(tf32)
     with torch.autocast(device.type, enabled=False), precision:
         yield
 
 
 @contextmanager
-def _precision() -> Iterator[None]:
+def _precision(tf32: bool) -> Iterator[None]:
     backends: Any = torch.backends
+    wanted = 'tf32' if tf32 else 'ieee'
     before = []
     try:
         # From the outermost inwards: what has no value of its own follows,
@@ -116,9 +118,9 @@ def _precision() -> Iterator[None]:
             backends.mkldnn.conv,
             backends.mkldnn.matmul,
         ):
-            if level.fp32_precision != 'ieee':
+            if level.fp32_precision != wanted:
                 before.append((level, level.fp32_precision))
-                level.fp32_precision = 'ieee'
+                level.fp32_precision = wanted
         yield
     finally:
         for level, precision in reversed(before):
@@ -126,11 +128,11 @@ def _precision() -> Iterator[None]:
 
 
 @contextmanager
-def _old_precision() -> Iterator[None]:
+def _old_precision(tf32: bool) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision('highest')
+    cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision('high' if tf32 else 'highest')
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from ..errors import (
     check_loss_weight,
     check_positive,
 )
-from .functional import MODES, lsh_loss
+from .functional import MODES, PRECISIONS, lsh_loss
 from .hashing import random_projection, some_of
 
 BIASES = ('zero', 'mean', 'median')
@@ -54,6 +54,8 @@ class LSHLoss(nn.Module):
             in a step of training, at most K. They are drawn afresh each
             time, so that their mean is the loss of all. A step is one of
             LSHFMDistiller, elsewhere a call. Defaults to all.
+        precision (str): Of the projections: 'float32', 'tf32' or 'bfloat16',
+            see :func:`lsh_loss`. Defaults to 'float32'.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -85,6 +87,7 @@ class LSHLoss(nn.Module):
         loss_weight: float = 1.0,
         seed: int = 0,
         hashes_per_step: int | None = None,
+        precision: str = 'float32',
     ) -> None:
         super().__init__()
         for field, value in dict(
@@ -98,6 +101,7 @@ class LSHLoss(nn.Module):
             check_positive('std', std, f' or one of {STDS}')
         check_choice('bias', bias, BIASES)
         check_choice('mode', mode, MODES)
+        check_choice('precision', precision, PRECISIONS)
         if bias != 'zero' and mode != 'bce':
             raise ConfigError(
                 f'bias: {bias!r} has no effect with mode={mode!r}, which '
@@ -112,6 +116,7 @@ class LSHLoss(nn.Module):
         self.bias_kind = bias
         self.needs_calibration = False
         self.mode = mode
+        self.precision = precision
         self.loss_weight = loss_weight
         self.seed = seed
         self.hashes_per_step = hashes_per_step
@@ -278,7 +283,8 @@ class LSHLoss(nn.Module):
             rows = self._next_rows() if self._rows is None else self._rows
             weight, bias = weight[rows], bias[rows]
         loss = lsh_loss(
-            s_feature, t_feature, weight, bias, self.mode, sample_weight
+            *(s_feature, t_feature, weight, bias, self.mode),
+            *(sample_weight, self.precision),
         )
         return self.loss_weight * loss
 
@@ -288,5 +294,6 @@ class LSHLoss(nn.Module):
         return (
             f'weight={shape}, std={self.std}, bias={self.bias_kind!r}, '
             f'mode={self.mode!r}, loss_weight={self.loss_weight}, '
-            f'seed={self.seed}, hashes_per_step={self.hashes_per_step}'
+            f'seed={self.seed}, hashes_per_step={self.hashes_per_step}, '
+            f'precision={self.precision!r}'
         )
