@@ -35,6 +35,7 @@ import plan  # noqa: E402
 import report  # noqa: E402
 import results  # noqa: E402
 import runs  # noqa: E402
+import why  # noqa: E402
 from arm import CONFIGS, FACTORS, TUNING_SEED, WORK  # noqa: E402
 
 ARMS = [
@@ -379,6 +380,36 @@ def test_the_pages_and_their_pictures_come_from_the_records():
             drawn = picture.text['Description']
         experiment = name.removeprefix('study_')
         assert drawn == report.content(records, experiment)
+
+
+def test_a_point_is_an_arm_of_the_class_layer(some):
+    torch.manual_seed(0)
+    t, s = torch.randn(2, 64, dtype=torch.float64)
+    s *= 2 * t.norm() / s.norm()
+    cosine = torch.cosine_similarity(t, s, 0)
+    path = 'faster_rcnn/lsh+inherit'
+    found = recorded(
+        record('needed/faster_rcnn_teacher', 0, 0.4),
+        *(record(path, i, 0.3 + i / 100) for i in range(3)),
+        *(record('faster_rcnn/lsh', i, 0.2) for i in range(3)),
+        record('faster_rcnn/cwd+inherit', 0, 0.3),
+    )
+    for each in found.values():
+        angle = float(torch.rad2deg(cosine.acos()))
+        each['alignment'] = {'roi.angle': angle, 'roi.norm_ratio': 2.0}
+    (point,) = why.points(found)  # not of a head of its own, nor on the FPN
+    assert (point.kind, point.value) == ('LSH', pytest.approx(31))
+    distance = float((t - s).norm() / t.norm())
+    assert point.distance == pytest.approx(distance)
+    near = why.correlations(
+        [
+            point,
+            point._replace(value=30, angle=90, norm=0.3, distance=3),
+            point._replace(value=29, angle=95, norm=0.4, distance=4),
+        ]
+    )
+    assert near['angle'] == pytest.approx(1)
+    assert near['norm'] == pytest.approx(0.5)  # ln 2, ln 0.3, ln 0.4
 
 
 def test_the_records_are_of_the_grid_as_it_is():

@@ -4,11 +4,13 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import grid
 import markdown_tables as tables
 import matplotlib.pyplot as plt
 import numpy as np
+import why
 from arm import INHERITED
 from results import rows, teacher
 from runs import REPO, Record
@@ -69,10 +71,14 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         plt.close(figure)
 
 
-def content(records: Mapping[str, Record], experiment: str) -> str:
+def content(records: Mapping[str, Record], name: str) -> str:
     """What a plot shows, for the file itself."""
-    drawn = [(x.title, x.values) for x in rows(records, experiment)]
-    shown = [teacher(records, experiment), *drawn]
+    shown: list[Any]
+    if name == 'why':
+        shown = why.points(records)
+    else:
+        drawn = [(x.title, x.values) for x in rows(records, name)]
+        shown = [teacher(records, name), *drawn]
     return hashlib.sha256(repr(shown).encode()).hexdigest()
 
 
@@ -81,6 +87,7 @@ def parts(records: Mapping[str, Record]) -> dict[str, str]:
     found = {
         'cost': tables.cost(records),
         'short': tables.short(records),
+        'why': why.sentence(records),
     }
     for name in grid.EXPERIMENTS:
         if len(rows(records, name)) > 1:
@@ -119,7 +126,8 @@ def write(records: Mapping[str, Record]) -> Sequence[Path]:
         text = filled(page.read_text('utf-8'), found)
         with atomic_write(page) as partial:
             partial.write_text(text, 'utf-8')
-    written = [*PAGES]
+    written = [*PAGES, IMAGES / 'study_why.png']
+    why.plot(records, written[-1], content(records, 'why'))
     for name in grid.EXPERIMENTS:
         if len(rows(records, name)) > 1:
             written.append(IMAGES / f'study_{name}.png')
