@@ -26,7 +26,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmpretrain.datasets import CustomDataset
-from mmrazor.registry import MODELS
+from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 

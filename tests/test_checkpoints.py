@@ -361,7 +361,7 @@ def test_two_processes_download_a_file_once(server):
     folder, url, asked = server
     torch.save({'x': torch.ones(500_000)}, folder / 'big.pth')
     child = python(FETCH, f'{url}/big.pth')
-    assert child.stdout.readline() == 'ready\n'
+    assert 'ready\n' in child.stdout  # OneDL's packages print, too
     child.stdin.write('\n')
     child.stdin.flush()
     size = download('teacher_ckpt', f'{url}/big.pth').stat().st_size
