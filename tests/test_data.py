@@ -429,8 +429,7 @@ def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
     check_data(ready(lacks, 'train'), LOADERS)  # there it is nothing
     assert error_of(ready(lacks, 'val')) == (
         f'val_evaluator.ann_file: annotation 3 of {tmp_path}/val.json has no '
-        f"['iscrowd'], which COCO evaluates by; add it (iscrowd is 0 for a "
-        f'single object)'
+        f"'iscrowd', which COCO evaluates by; add it (0 for a single object)"
     )
     assert error_of(ready(each('id', 'a', **first(1)), 'val')) == (
         f"val_evaluator.ann_file: annotation 'a' of {tmp_path}/val.json: "
@@ -440,9 +439,9 @@ def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
     cfg = ready(lambda x: x['annotations'][0].pop('segmentation'), 'val')
     check_data(cfg, LOADERS)
     cfg.val_evaluator.metric = ['bbox', 'segm']
-    assert f"1 of {tmp_path}/val.json has no ['segmentation']" in (
-        error_of(cfg)
-    )
+    message = error_of(cfg)
+    assert f"1 of {tmp_path}/val.json has no 'segmentation', w" in message
+    assert message.endswith("; add it, or without masks set metric='bbox'")
 
 
 def test_an_evaluation_on_other_images_is_refused(ready, said):

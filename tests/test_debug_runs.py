@@ -47,8 +47,14 @@ def test_mixed_precision_on_a_cpu_is_one_line(amp, kind):
     cfg = Config(dict(optim_wrapper=dict(type=kind)))
     with pytest.raises(ConfigError) as error:
         upstream.fit_machine(arguments(amp=amp), cfg)
+    which, fix = (
+        (', which --amp takes,', 'leave --amp out')
+        if amp
+        else ('', "write 'OptimWrapper'")
+    )
     assert str(error.value).startswith(
-        'optim_wrapper.type: AmpOptimWrapper, which --amp takes, needs a GPU'
+        f'optim_wrapper.type: AmpOptimWrapper{which} needs a GPU, and there '
+        f'is none; {fix}, or for bfloat16 on a CPU '
     )
     # Of a test it is not built.
     upstream.fit_machine(Namespace(cfg_options=None), cfg)

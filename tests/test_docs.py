@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmrazor.registry import MODELS
 
@@ -172,6 +173,39 @@ def test_own_images_on_the_pages(
             assert len(dataset.metainfo['classes']) == 3
             assert max(item['inputs'].shape) in (224, 320)
             METRICS.build(cfg[f'{split}_evaluator'.replace('train', 'val')])
+
+
+CATS = ('cat', 'dog', 'bird')
+
+
+@pytest.mark.parametrize('family', ['convnext', 'dino'])
+def test_a_small_model_of_the_page_learns_from_own_images(
+    family, tmp_path, monkeypatch, shapes_root
+):
+    text = (REPO / 'docs/small_data.md').read_text('utf-8')
+    blocks = re.findall(r'```python\n(.*?)```', text, re.S)
+    (data,) = (x for x in blocks if 'todo' in x)
+    (model,) = (x for x in blocks if x.startswith(f'# mmdet::{family}/'))
+    base = model.split('\n')[0][2:]
+    monkeypatch.chdir(tmp_path)
+    Path('own.py').write_text(f'_base_ = {base!r}\n{data}{model}', 'utf-8')
+    cfg = Config.fromfile('own.py')
+    content = json.loads((shapes_root / 'annotations/val.json').read_text())
+    for old, new in zip(content['categories'], CATS, strict=False):
+        old['name'] = new
+    Path('data/mine').mkdir(parents=True)
+    for split in ('train', 'val'):
+        Path(f'data/mine/{split}.json').write_text(json.dumps(content))
+    shutil.copytree(shapes_root / 'val', 'data/mine/train')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        batch = pseudo_collate([dataset[i] for i in (0, 1)])
+        assert max(batch['inputs'][0].shape) <= 1333 // 4
+        detector = MODELS.build(cfg.model)
+        batch = detector.data_preprocessor(batch, training=True)
+        losses = detector(**batch, mode='loss')
+    assert detector.parse_losses(losses)[0].isfinite()
+    assert METRICS.build(cfg.val_evaluator).metrics == ['bbox']
 
 
 def commands(page: str) -> list[str]:

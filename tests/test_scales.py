@@ -144,6 +144,9 @@ def test_how_hard_is_no_fault_and_rounding_is():
             'the rounding of float32; lower a.b',
             warning,
         )
+    _, warning = describe_ratio('distill.x', [0.5, 2e-4, 2e-4], 'a.b')
+    assert warning.startswith('distill.x: pulls 0.0002 times as hard as the ')
+    assert '; raise a.b. An LSHLoss does so where the weights of ' in warning
     assert describe_ratio('distill.x', [math.nan], 'a.b') == [
         'distill.x: shares no gradient with the task'
     ]

@@ -51,6 +51,7 @@ def main() -> None:
     from lshfm_mm.pairing import write_config
 
     print(write_config(**vars(args)))
+    print(f'check with: python tools/train.py {args.out} --check')
     print(f'train with: python tools/train.py {args.out}')
 
 

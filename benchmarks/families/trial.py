@@ -199,6 +199,9 @@ def _settle(model: torch.nn.Module, side: int) -> None:
         if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
             torch.nn.init.normal_(layer.weight, std=0.02)
     model.train()
+    for layer in model.modules():
+        if isinstance(layer, BN):
+            layer.train()  # with norm_eval, too
     with torch.no_grad():
         model.extract_feat(torch.randn(2, 3, side, side))
 

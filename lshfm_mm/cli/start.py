@@ -12,6 +12,9 @@ from ..errors import ConfigError, NonFiniteError
 UPSTREAM = {
     '!buf.empty()': 'image: one is an empty file; find it with "find FOLDER '
     '-size 0" in the folder of the images, and make it again',  # OpenCV
+    'selected index k out of range': 'model: a topk takes more than there '
+    'are; in a DETR test_cfg.max_per_img must be at most num_queries x '
+    "num_classes, and num_queries at most the locations of the encoder's maps",
     'Default process group has not been initialized': 'norm_cfg.type: '
     "mmcv's MMSyncBN needs the processes of a --launcher; write 'SyncBN', "
     'which one process runs as BN',

@@ -81,10 +81,12 @@ def fit_machine(args: Namespace, cfg: Config) -> None:
     trains = hasattr(args, 'auto_scale_lr')
     has_amp = trains and (args.amp or wrapper == 'AmpOptimWrapper')
     if has_amp and get_device() == 'cpu':
+        fix = 'leave --amp out' if args.amp else "write 'OptimWrapper'"
         raise ConfigError(
-            'optim_wrapper.type: AmpOptimWrapper, which --amp takes, needs a '
-            'GPU, and there is none; leave --amp out and, for bfloat16 on a '
-            "CPU, write optim_wrapper.type='mmrazor.BFloat16OptimWrapper'"
+            f'optim_wrapper.type: AmpOptimWrapper'
+            f'{", which --amp takes," * args.amp} needs a GPU, and there is '
+            f'none; {fix}, or for bfloat16 on a CPU '
+            f"'mmrazor.BFloat16OptimWrapper'"
         )
     if trains and args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):

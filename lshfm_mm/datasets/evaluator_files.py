@@ -43,11 +43,13 @@ def check_coco_metric(
     if 'segm' in (metric.get('metric') or ()):
         needed.add('segmentation')
     for entry in content.get('annotations', ()):
-        if not needed <= entry.keys():
+        if lacking := sorted(needed - entry.keys()):
+            fix = 'add it (0 for a single object)'
+            if lacking[-1] == 'segmentation':
+                fix = "add it, or without masks set metric='bbox'"
             raise ConfigError(
                 f'{field}: annotation {entry["id"]} of {path} has no '
-                f'{sorted(needed - entry.keys())}, which COCO evaluates by; '
-                f'add it (iscrowd is 0 for a single object)'
+                f'{lacking[-1]!r}, which COCO evaluates by; {fix}'
             )
         if not isinstance(entry['id'], int | float):
             raise ConfigError(

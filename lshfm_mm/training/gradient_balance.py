@@ -8,6 +8,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+IDLE = 1e-3
 DROWNED = 2.0**24  # a sum with 1 in float32 does not change by 1 / DROWNED
 SCALE = 2.0**16  # so that gradients do not vanish on their way in float16
 
@@ -88,7 +89,8 @@ def describe_ratio(name: str, ratios: Sequence[float], key: str) -> list[str]:
     """Say how hard a loss pulls, and in a second line what is surely wrong.
 
     How hard is no fault: in these batches good weights have pulled a tenth to
-    240 times as hard as the task, and useless ones 23 times.
+    240 times as hard as the task, and useless ones 23 times. A thousandth is
+    one: then the codes' projections are as good as 0.
 
     Args:
         name (str): Name of the loss.
@@ -104,5 +106,12 @@ def describe_ratio(name: str, ratios: Sequence[float], key: str) -> list[str]:
         lines.append(
             f'{name}: pulls {ratio:.2g} times as hard as the task, which is '
             f'lost in the rounding of float32; lower {key}'
+        )
+    if 0 < ratio < IDLE:
+        lines.append(
+            f'{name}: pulls {ratio:.2g} times as hard as the task, next to '
+            f'nothing; raise {key}. An LSHLoss does so where the weights of '
+            f"the teacher's class layer are small, as they are before its "
+            f"training; then take std='features', with LSHCalibrationHook"
         )
     return lines
