@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.datasets import CocoDataset, Objects365V1Dataset, VOCDataset
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from PIL import Image
 
@@ -799,6 +799,29 @@ def test_sizes_that_cannot_be_compared():
     assert not check.count
     check(dict(turned, sample_idx=2))
     assert check.sizes.tolist() == [[0, 0], [0, 0], [4, 3]]
+
+
+def test_a_pretrained_file_that_gives_a_plain_model_nothing(ready, tmp_path):
+    """MMEngine warns in the middle of its log, and trains from scratch."""
+    cfg = ready(None)
+    cfg.custom_hooks = [dict(type='DataCheckHook')]
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    weights = MODELS.build(cfg.model).state_dict()
+    file = str(tmp_path / 'whole.pth')
+    torch.save({'state_dict': weights}, file)
+    init = dict(type='Pretrained', checkpoint=file)
+    cfg.model.backbone.init_cfg = init
+    with pytest.raises(ConfigError) as error:
+        train(cfg)
+    assert str(error.value).startswith(
+        f'model.backbone.init_cfg: {file} gave 0 of its 20 weights, which '
+        f"would start from scratch; add prefix='backbone.' to this init_cfg"
+    )
+    cfg.load_from = file  # then its init counts for nothing
+    train(cfg)
+    cfg.load_from = None
+    cfg.model.backbone.init_cfg = dict(init, prefix='backbone.')
+    train(cfg)
 
 
 def find_in(rank, meeting):

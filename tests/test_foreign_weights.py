@@ -181,7 +181,7 @@ def test_names_that_a_backbone_does_not_find_are_one_line(
     assert said.startswith(
         f'architecture.backbone.init_cfg: {path} gave 0 of its '
     )
-    assert f'the student would start from scratch; {advice}' in said
+    assert f'which would start from scratch; {advice}' in said
     assert 'patch_embed.proj.weight, ' in said
 
 

@@ -157,7 +157,7 @@ def _without_threshold(node: dict[str, Any]) -> None:
     """A detector of two epochs is sure of nothing."""
     for key in ('score_thr', 'filter_thr', 'update_thr'):
         if key in node:
-            node[key] = 0.0
+            node[key] = -1.0  # some give scores of 0, and want more than this
 
 
 def _objects(data: Path, split: str) -> Change:

@@ -71,11 +71,15 @@ def name_student(
 
 
 def weights_from_files(
-    student: nn.Module,
+    student: nn.Module, where: str = 'architecture.'
 ) -> tuple[list[str], list[str], list[str]]:
     """Look which pretrained files gave an initialised model its weights.
 
     Compared are values, not names: some backbones rename what they load.
+
+    Args:
+        student (nn.Module): The model.
+        where (str): Where its config stands, for messages.
 
     Returns:
         tuple[list[str], list[str], list[str]]: A line for each file that gave
@@ -104,8 +108,8 @@ def weights_from_files(
             field = f'{name}.init_cfg'.lstrip('.')
             if len(held) < FEW * len(own):
                 faults.append(
-                    f'architecture.{field}: {path} gave {len(held)} of its '
-                    f'{len(own)} weights, the student would start from '
+                    f'{where}{field}: {path} gave {len(held)} of its '
+                    f'{len(own)} weights, which would start from '
                     f'scratch; {_advice(module, given)}'
                 )
             else:

@@ -1,4 +1,4 @@
-"""Compares the data with the model, and images with their annotations."""
+"""Compares a model with its data and files, images with annotations."""
 
 from typing import Any
 
@@ -8,23 +8,29 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..algorithms.feature_mimic import FeatureMimicDistill
+from ..algorithms.student_weights import weights_from_files
 from ..datasets.image_sizes import SizeCheck, add_size_checks
 from ..datasets.unused import warn
+from ..errors import ConfigError
 from ..teachers.settings import split_source
 from ..training.num_classes import check_num_classes
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Finds data that do not fit the model, or their own images.
+    """Finds data and pretrained files that do not fit the model.
 
     Before a training, the number of classes of the head is compared with
     that of the data. In its first epoch, images of another size than their
     annotations say (such as those that EXIF turns) are warned of.
 
+    Of a model that distils nothing it looks whether the files that its
+    ``init_cfg`` names gave it weights, too; MMEngine warns where no key fits.
+
     Raises:
         ConfigError: If a head has too few classes, or too many for an
-            evaluation with COCO's metric.
+            evaluation with COCO's metric; or if a file gave (almost) nothing.
     """
 
     priority = 'VERY_HIGH'  # before others start workers
@@ -33,9 +39,13 @@ class DataCheckHook(Hook):
         self.checks: list[SizeCheck] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the classes; watch what the pipelines load."""
+        """Compare files and classes; watch what the pipelines load."""
         model: Any = runner.model
         model = model.module if is_model_wrapper(model) else model
+        is_new = not getattr(runner, '_has_loaded', True)
+        if is_new and not isinstance(model, FeatureMimicDistill):
+            for fault in weights_from_files(model, 'model.')[1]:
+                raise ConfigError(fault)
         dataset = runner.train_dataloader.dataset
         student = getattr(model, 'student', model)
         learns = getattr(model, 'calculate_student_loss', True)
