@@ -8,7 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmdet.datasets import CocoDataset, Objects365V1Dataset, VOCDataset
+from mmdet.datasets import (
+    CocoDataset,
+    Objects365V1Dataset,
+    Objects365V2Dataset,
+    VOCDataset,
+)
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from PIL import Image
@@ -18,6 +23,7 @@ from lshfm_mm.datasets.check_files import check_data
 from lshfm_mm.datasets.image_sizes import SizeCheck, add_size_checks
 from lshfm_mm.datasets.shapes.scene import CLASSES
 from lshfm_mm.errors import ConfigError
+from lshfm_mm.hooks import data_check_hook
 
 from .processes import run_each
 from .test_training import epochs, train
@@ -238,7 +244,9 @@ def test_images_without_labels_are_welcome(lacks, coco, said):
     ]
 
 
-@pytest.mark.parametrize('kind', [CocoDataset, Objects365V1Dataset])
+@pytest.mark.parametrize(
+    'kind', [CocoDataset, Objects365V1Dataset, Objects365V2Dataset]
+)
 def test_a_file_is_read_once_for_the_check_and_for_mmdet(
     kind, coco, monkeypatch, tmp_path
 ):
@@ -429,7 +437,8 @@ def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
     check_data(ready(lacks, 'train'), LOADERS)  # there it is nothing
     assert error_of(ready(lacks, 'val')) == (
         f'val_evaluator.ann_file: annotation 3 of {tmp_path}/val.json has no '
-        f"'iscrowd', which COCO evaluates by; add it (0 for a single object)"
+        f"['iscrowd'], which COCO evaluates by; add iscrowd, 0 for a single "
+        f'object'
     )
     assert error_of(ready(each('id', 'a', **first(1)), 'val')) == (
         f"val_evaluator.ann_file: annotation 'a' of {tmp_path}/val.json: "
@@ -440,8 +449,8 @@ def test_an_evaluation_that_would_fail_is_refused(ready, tmp_path):
     check_data(cfg, LOADERS)
     cfg.val_evaluator.metric = ['bbox', 'segm']
     message = error_of(cfg)
-    assert f"1 of {tmp_path}/val.json has no 'segmentation', w" in message
-    assert message.endswith("; add it, or without masks set metric='bbox'")
+    assert f"1 of {tmp_path}/val.json has no ['segmentation'], " in message
+    assert message.endswith("; add masks, or set metric='bbox'")
 
 
 def test_an_evaluation_on_other_images_is_refused(ready, said):
@@ -560,7 +569,7 @@ def test_images_that_exif_turns_are_told(ready, said, tmp_path):
         dataset[0]
     assert check.count == 1
     assert check.tell() == (
-        f'train_dataloader: so far 1 images have another size than their '
+        f'train_dataloader: so far 1 image has another size than their '
         f'annotations say, first {tmp_path}/a.jpg: 64 x 40 there, 40 x 64 in '
         f'the file, turned by EXIF?; boxes are of one of them'
     )
@@ -824,20 +833,37 @@ def test_a_pretrained_file_that_gives_a_plain_model_nothing(ready, tmp_path):
     train(cfg)
 
 
-def find_in(rank, meeting):
-    """A process that loads one image of four."""
+class Four(list):
+    """A data set that says a size of each image."""
+
+    def get_data_info(self, index):
+        return dict(height=3, width=4, img_path=f'{index}.jpg')
+
+
+def find_in(rank, meeting, found):
+    """A process that loads images of another size, or none."""
     torch.distributed.init_process_group(
         'gloo', meeting, rank=rank, world_size=2
     )
-    check = SizeCheck(range(4))
-    check(dict(height=3, width=4, ori_shape=(4, 3 + rank), sample_idx=rank))
-    check.gather()
-    assert check.sizes.tolist() == [[4, 3], [4, 4], [0, 0], [0, 0]]
+    lines = []
+    data_check_hook.warn = lines.append
+    check = SizeCheck(Four('0123'))
+    for index in found[rank]:
+        check(dict(height=3, width=4, ori_shape=(4, 3), sample_idx=index))
+    hook = data_check_hook.DataCheckHook()
+    hook.checks = [check]
+    hook.after_train_iter(None)
+    hook.after_train_epoch(None)
+    total = sorted({*found[0], *found[1]})
+    assert check.sizes.any(1).nonzero().flatten().tolist() == total
+    assert f' so far {len(total)} image' in lines[-1]  # of the first, too
+    assert f'first {total[0]}.jpg: 4 x 3 there, 3 x 4 in' in lines[-1]
 
 
-def test_sizes_that_two_processes_find(tmp_path):
-    meeting = (tmp_path / 'meeting').as_uri()
-    run_each(*((find_in, rank, meeting) for rank in range(2)), timeout=60)
+@pytest.mark.parametrize('found', [([], [2]), ([1], [0, 1])])
+def test_sizes_that_two_processes_find(tmp_path, found):
+    args = (tmp_path / 'meeting').as_uri(), found
+    run_each(*((find_in, rank, *args) for rank in range(2)), timeout=60)
 
 
 def test_data_that_are_elsewhere(coco, voc, tmp_path):

@@ -188,7 +188,8 @@ def test_a_small_model_of_the_page_learns_from_own_images(
     (model,) = (x for x in blocks if x.startswith(f'# mmdet::{family}/'))
     base = model.split('\n')[0][2:]
     monkeypatch.chdir(tmp_path)
-    Path('own.py').write_text(f'_base_ = {base!r}\n{data}{model}', 'utf-8')
+    data = re.sub("mmdet::[^']*", base, data, count=1)
+    Path('own.py').write_text(data + model, 'utf-8')
     cfg = Config.fromfile('own.py')
     content = json.loads((shapes_root / 'annotations/val.json').read_text())
     for old, new in zip(content['categories'], CATS, strict=False):
@@ -196,11 +197,13 @@ def test_a_small_model_of_the_page_learns_from_own_images(
     Path('data/mine').mkdir(parents=True)
     for split in ('train', 'val'):
         Path(f'data/mine/{split}.json').write_text(json.dumps(content))
-    shutil.copytree(shapes_root / 'val', 'data/mine/train')
+        shutil.copytree(shapes_root / 'val', f'data/mine/{split}')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         batch = pseudo_collate([dataset[i] for i in (0, 1)])
-        assert max(batch['inputs'][0].shape) <= 1333 // 4
+        tested = DATASETS.build(cfg.val_dataloader.dataset)[0]
+        for image in (*batch['inputs'], tested['inputs']):
+            assert max(image.shape) <= 1333 // 4
         detector = MODELS.build(cfg.model)
         batch = detector.data_preprocessor(batch, training=True)
         losses = detector(**batch, mode='loss')

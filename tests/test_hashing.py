@@ -1,6 +1,7 @@
 """The random projection and the law of random hyperplanes."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lshfm_mm.calibration.calibrate import _project
 from lshfm_mm.distillers.alignment import equal_codes
 from lshfm_mm.losses import LSHLoss, lsh_loss
+from lshfm_mm.losses.functional import MODES, _sides
 from lshfm_mm.losses.hashing import (
     full_float32,
     hash_codes,
@@ -134,38 +136,59 @@ def rounded(x, bits):
     return torch.ldexp((mantissa * scale).round() / scale, exponent)
 
 
+CHANGED = {  # precision, mean of the features -> share of codes, in %
+    ('tf32', 0): 0.009,
+    ('tf32', 3): 0.03,
+    ('bfloat16', 0): 0.07,
+    ('bfloat16', 3): 0.29,
+}
+
+
+@pytest.mark.parametrize(('precision', 'mean'), CHANGED)
+def test_codes_that_fewer_bits_change(precision, mean):
+    """Those of docs/cost.md. TF32 is of GPUs: its factors are rounded here."""
+    torch.manual_seed(0)
+    feature, weight = torch.randn(1500, 64) + mean, torch.randn(1000, 64)
+    bias = -(feature @ weight.T).mean(0)
+    exact = project(feature.double(), weight.double(), bias.double()) > 0
+    if precision == 'tf32':
+        low = rounded(feature, 10), rounded(weight, 10), bias.double()
+    else:
+        low = feature.bfloat16(), weight.bfloat16(), bias
+    changed = ((_sides(*low) > 0) != exact).double().mean().item()
+    expected = CHANGED[precision, mean]
+    assert 100 * changed == pytest.approx(expected, rel=0.15)
+    page = (Path(__file__).parent.parent / 'docs/cost.md').read_text('utf-8')
+    assert f'{expected:g} %' in page
+
+
 @pytest.mark.parametrize('shape', [(400, 64), (2, 16, 12, 12)])
+@pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize(
     ('precision', 'bits'), [('tf32', 10), ('bfloat16', 7)]
 )
-def test_what_fewer_bits_do_to_codes_and_gradient(shape, precision, bits):
-    """Few codes change, and the gradient keeps its direction.
-
-    TF32 is of GPUs: here its factors are rounded beforehand.
-    """
+def test_gradients_of_fewer_bits(shape, mode, precision, bits):
+    """They keep direction and length, with a bias and positive features."""
     torch.manual_seed(0)
-    s, t, weight = torch.randn(shape), torch.randn(shape), torch.randn(256, 64)
-    if len(shape) == 4:
-        weight = torch.randn(256, 144)
-    bias = torch.zeros(256)
-    low = [rounded(x, bits) for x in (s, t, weight)]
-    exact = project(t.double(), weight.double(), bias.double())
-    changed = (project(low[1], low[2], bias.double()) > 0) != (exact > 0)
-    assert 0 < changed.double().mean() < 2.0**-bits
-    s = s.double().requires_grad_()
-    lsh_loss(s, t.double(), weight.double(), bias.double()).backward()
-    given = (s.detach().float(), t, weight, bias)
+    s, t = torch.randn(shape) + 1, torch.randn(shape) + 1
+    weight = torch.randn(256, 64 if len(shape) == 2 else 144)
+    middle = project(t, weight, None).transpose(0, 1).flatten(1).mean(1)
+    exact = [x.double() for x in (s, t, weight, -middle)]
+    exact[0].requires_grad_()
+    expected = lsh_loss(*exact, mode)
+    expected.backward()
+    given = [s, t, weight, -middle]
     if precision == 'tf32':
-        given = (*(x.float() for x in low), bias)
+        given[:3] = (rounded(x, 10).float() for x in given[:3])
     given[0].requires_grad_()
-    lsh_loss(*given, precision=precision).backward()
-    gradient = given[0].grad
-    assert gradient.dtype == torch.float32
-    cosine = F.cosine_similarity(
-        gradient.double().flatten(), s.grad.flatten(), 0
-    )
-    assert 0 < 1 - cosine < 2.0 ** -(bits + 2)
-    assert gradient.norm() / s.grad.norm() == pytest.approx(1, abs=2.0**-bits)
+    value = lsh_loss(*given, mode, precision=precision)
+    value.backward()
+    found, wanted = given[0].grad, exact[0].grad
+    assert found.dtype == torch.float32
+    assert value.item() == pytest.approx(expected.item(), rel=2.0**-bits)
+    cosine = F.cosine_similarity(found.double().flatten(), wanted.flatten(), 0)
+    assert 0 < 1 - cosine < 2.0 ** -(bits + 1)
+    assert found.norm() / wanted.norm() == pytest.approx(1, abs=2.0**-bits)
 
 
 @pytest.fixture

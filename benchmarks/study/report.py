@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import grid
 import markdown_tables as tables
@@ -73,12 +72,14 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
 
 def content(records: Mapping[str, Record], name: str) -> str:
     """What a plot shows, for the file itself."""
-    shown: list[Any]
-    if name == 'why':
-        shown = why.points(records)
-    else:
-        drawn = [(x.title, x.values) for x in rows(records, name)]
-        shown = [teacher(records, name), *drawn]
+    shown: list[object] = (
+        [*why.points(records)]
+        if name == 'why'
+        else [
+            teacher(records, name),
+            *((x.title, x.values) for x in rows(records, name)),
+        ]
+    )
     return hashlib.sha256(repr(shown).encode()).hexdigest()
 
 

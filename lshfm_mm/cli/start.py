@@ -2,23 +2,42 @@
 
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from importlib import import_module
 
 from ..errors import ConfigError, NonFiniteError
 
-# A part of an error of upstream's that names no field -> our line.
-UPSTREAM = {
-    '!buf.empty()': 'image: one is an empty file; find it with "find FOLDER '
-    '-size 0" in the folder of the images, and make it again',  # OpenCV
-    'selected index k out of range': 'model: a topk takes more than there '
-    'are; in a DETR test_cfg.max_per_img must be at most num_queries x '
-    "num_classes, and num_queries at most the locations of the encoder's maps",
-    'Default process group has not been initialized': 'norm_cfg.type: '
-    "mmcv's MMSyncBN needs the processes of a --launcher; write 'SyncBN', "
-    'which one process runs as BN',
-}
+# Of errors of upstream's that name no field: a part of one, a part of the path
+# of the file that raises it, and our line.
+UPSTREAM = (
+    (
+        '!buf.empty()',  # of OpenCV
+        '',
+        'image: one is an empty file; find it with "find FOLDER -size 0" in '
+        'the folder of the images, and make it again',
+    ),
+    (
+        'Default process group has not been initialized',
+        'mmcv/ops/sync_bn.py',
+        "norm_cfg.type: mmcv's MMSyncBN needs the processes of a --launcher; "
+        "write 'SyncBN', which one process runs as BN",
+    ),
+    (
+        'selected index k out of range',
+        'mmdet/models/dense_heads/detr_head.py',
+        'model.test_cfg.max_per_img: is more than the queries give; take at '
+        'most num_queries x num_classes, or num_queries where the class loss '
+        'is no sigmoid',
+    ),
+    (
+        'selected index k out of range',
+        'mmdet/models/detectors/',
+        'model.num_queries: is more than the locations of all maps of the '
+        'encoder; lower it, or take larger images',
+    ),
+)
 
 
 def load_stack() -> None:
@@ -54,8 +73,9 @@ def run_main(main: Callable[[], None], stopped: str = '') -> None:
     except (ConfigError, NonFiniteError) as error:
         sys.exit(f'error: {error}')
     except Exception as error:
-        for part, line in UPSTREAM.items():
-            if part in str(error):
+        frames = traceback.extract_tb(error.__traceback__)
+        for part, file, line in UPSTREAM:
+            if part in str(error) and any(file in x.filename for x in frames):
                 sys.exit(f'error: {line}')
         raise
     finally:

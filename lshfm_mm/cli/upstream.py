@@ -81,12 +81,11 @@ def fit_machine(args: Namespace, cfg: Config) -> None:
     trains = hasattr(args, 'auto_scale_lr')
     has_amp = trains and (args.amp or wrapper == 'AmpOptimWrapper')
     if has_amp and get_device() == 'cpu':
-        fix = 'leave --amp out' if args.amp else "write 'OptimWrapper'"
+        fix = 'leave --amp out, and write' if args.amp else 'write'
         raise ConfigError(
-            f'optim_wrapper.type: AmpOptimWrapper'
-            f'{", which --amp takes," * args.amp} needs a GPU, and there is '
-            f'none; {fix}, or for bfloat16 on a CPU '
-            f"'mmrazor.BFloat16OptimWrapper'"
+            f'optim_wrapper.type: AmpOptimWrapper, which --amp takes, too, '
+            f"needs a GPU, and there is none; {fix} type='OptimWrapper', or "
+            f"'mmrazor.BFloat16OptimWrapper' for bfloat16 on a CPU"
         )
     if trains and args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):

@@ -81,7 +81,7 @@ def check_annotations(
             check_boxes(
                 *(field, path, content, dataset, classes, masks, filters)
             )
-        if load in KeptCOCO.LOADERS and kind.COCOAPI in KeptCOCO.__mro__:
+        if load in KeptCOCO.LOADERS and issubclass(KeptCOCO, kind.COCOAPI):
             keep(path, content, kind)
         if not is_plain:  # LVIS, Objects365: names of images are their own
             return None

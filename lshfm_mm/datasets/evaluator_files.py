@@ -44,12 +44,14 @@ def check_coco_metric(
         needed.add('segmentation')
     for entry in content.get('annotations', ()):
         if lacking := sorted(needed - entry.keys()):
-            fix = 'add it (0 for a single object)'
-            if lacking[-1] == 'segmentation':
-                fix = "add it, or without masks set metric='bbox'"
+            fixes = dict(
+                iscrowd='add iscrowd, 0 for a single object',
+                segmentation="add masks, or set metric='bbox'",
+            )
             raise ConfigError(
                 f'{field}: annotation {entry["id"]} of {path} has no '
-                f'{lacking[-1]!r}, which COCO evaluates by; {fix}'
+                f'{lacking}, which COCO evaluates by; '
+                f'{", and ".join(fixes[x] for x in lacking)}'
             )
         if not isinstance(entry['id'], int | float):
             raise ConfigError(

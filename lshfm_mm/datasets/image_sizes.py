@@ -22,11 +22,13 @@ class SizeCheck:
         self.dataset = dataset
         size = len(dataset), 2
         self.sizes = torch.zeros(size, dtype=torch.int32).share_memory_()
+        # Asked for in each iteration, when all sizes would take too long.
+        self._found = torch.zeros((), dtype=torch.bool).share_memory_()
         self._told = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker gets: not the data set, of which this is a part."""
-        return {'sizes': self.sizes}
+        return {'sizes': self.sizes, '_found': self._found}
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Compare an image that was just loaded."""
@@ -35,6 +37,7 @@ class SizeCheck:
         known = all(isinstance(x, int | float) for x in stated)
         if known and stated != tuple(actual) and 'sample_idx' in results:
             self.sizes[results['sample_idx']] = torch.tensor(actual).int()
+            self._found.fill_(True)
         return results
 
     @property
@@ -45,11 +48,12 @@ class SizeCheck:
     @property
     def is_new(self) -> bool:
         """Whether there is one, and none was told of."""
-        return not self._told and bool(self.sizes.any())
+        return not self._told and bool(self._found)
 
     def gather(self) -> None:
         """Take what all processes of a training found."""
         all_reduce(self.sizes, 'max')
+        self._found.fill_(self.count > 0)
 
     def tell(self) -> str:
         """A warning of what was found so far."""
@@ -60,7 +64,8 @@ class SizeCheck:
         actual_height, actual_width = self.sizes[index].tolist()
         turned = (height, width) == (actual_width, actual_height)
         return (
-            f'train_dataloader: so far {self._told:,} images have another '
+            f'train_dataloader: so far {self._told:,} '
+            f'{"image has" if self._told == 1 else "images have"} another '
             f'size than their annotations say, first '
             f'{info["img_path"]}: {width} x {height} there, {actual_width} x '
             f'{actual_height} in the file'

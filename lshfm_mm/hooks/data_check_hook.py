@@ -78,6 +78,6 @@ class DataCheckHook(Hook):
         """Say how many there were in the first epoch."""
         for check in self.checks:
             check.gather()
-            if check.count > 1:
+            if check.is_new or check.count > 1:
                 warn(check.tell())
         self.checks = []

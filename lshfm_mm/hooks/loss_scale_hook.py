@@ -26,7 +26,8 @@ class LossScaleHook(Hook):
     the parameters that a loss and the task share, and logs the median ratio
     of each loss. It proposes no weight: ratios of the first batches do not
     tell good weights from bad ones. It warns where the task's gradient is
-    lost in the rounding of the sum.
+    lost in the rounding of the sum, and where a loss pulls less than a
+    thousandth of it.
 
     Args:
         num_batches (int): How many. Each costs a backward pass per loss.

@@ -39,28 +39,28 @@ class _LSH(Function):
         bias: Tensor,
         mode: str,
         share: Tensor,
-        factors: torch.dtype,
+        product_dtype: torch.dtype,
     ) -> Tensor:
         """Sum over samples and hashes of the losses times ``share``.
 
-        What is multiplied in the projections has the dtype of ``factors``.
+        Products of features and weights are of ``product_dtype``.
         """
         total = s_feature.new_zeros(())
         wanted = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(s_feature) if wanted else None
         step = hashes_at_a_time(s_feature)
-        s, t = s_feature.to(factors), t_feature.to(factors)
-        weight, bias = weight.to(factors), bias.to(factors)
+        s, t = s_feature.to(product_dtype), t_feature.to(product_dtype)
+        weight = weight.to(product_dtype)
         for w, b in zip(weight.split(step), bias.split(step), strict=True):
             losses, slopes = _compare(
-                project(s, w, b).to(share),
-                project(t, w, b).to(share),
+                _sides(s, w, b),
+                _sides(t, w, b),
                 mode,
                 wanted,
             )
             total += losses.mul_(share).sum()
             if gradient is not None:
-                slopes = slopes.mul_(share).to(factors)
+                slopes = slopes.mul_(share).to(product_dtype)
                 gradient += project_back(slopes, w, s.shape)
             del losses, slopes  # before the next block needs the memory
         ctx.save_for_backward(gradient)
@@ -72,6 +72,14 @@ class _LSH(Function):
         """Scale the gradient that the forward pass has taken."""
         (gradient,) = ctx.saved_tensors
         return (grad * gradient, *[None] * 6)
+
+
+def _sides(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Projections in the dtype of the bias, whatever that of the product."""
+    if feature.dtype == bias.dtype:
+        return project(feature, weight, bias)
+    sides = project(feature, weight, None).to(bias)
+    return sides.add_(bias.view(-1, *[1] * (feature.dim() - 2)))
 
 
 def _compare(
@@ -123,9 +131,10 @@ def lsh_loss(
         sample_weight (Tensor, optional): Weights of the samples, >= 0, (N,),
             for maps (N, H, W). The mean over samples becomes the mean under
             these weights.
-        precision (str): Of what is multiplied in the projections: 'float32',
-            'tf32', which a GPU has, or 'bfloat16'; all else, sums included,
-            is float32. Defaults to 'float32'.
+        precision (str): Of products of features and weights: 'float32';
+            'tf32' of GPUs, for what is multiplied; 'bfloat16', for what is
+            multiplied and for the product. Bias, losses and the sum over
+            hash functions stay as above. Defaults to 'float32'.
 
     Returns:
         Tensor: The mean over samples and hash functions, in nats for 'bce',
@@ -153,7 +162,7 @@ def lsh_loss(
         )
     dtype = torch.promote_types(s_feature.dtype, torch.float32)
     share = _shares(s_feature, sample_weight, dtype) / len(weight)
-    factors = torch.bfloat16 if precision == 'bfloat16' else dtype
+    product_dtype = torch.bfloat16 if precision == 'bfloat16' else dtype
     with full_float32(s_feature.device, tf32=precision == 'tf32'):
         return _LSH.apply(
             s_feature.to(dtype),
@@ -162,7 +171,7 @@ def lsh_loss(
             bias.to(dtype),
             mode,
             share.unsqueeze(1),
-            factors,
+            product_dtype,
         )
 
 

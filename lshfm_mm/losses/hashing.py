@@ -156,7 +156,7 @@ def window_of(feature: Tensor, weight: Tensor) -> int:
     return side
 
 
-def project(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def project(feature: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Signed, scaled distances of features to the hyperplanes.
 
     The feature of a location of a map is its k x k window, zero-padded, as a
@@ -167,7 +167,7 @@ def project(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
         weight (Tensor): Weights, (K, D); for maps D = C * k * k, in the
             order of ``torch.nn.functional.unfold``.
-        bias (Tensor): Biases, (K,).
+        bias (Tensor, optional): Biases, (K,); None for 0.
 
     Returns:
         Tensor: ``feature @ weight.T + bias``, (N, K) or (N, K, H, W).

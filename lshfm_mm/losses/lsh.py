@@ -283,8 +283,13 @@ class LSHLoss(nn.Module):
             rows = self._next_rows() if self._rows is None else self._rows
             weight, bias = weight[rows], bias[rows]
         loss = lsh_loss(
-            *(s_feature, t_feature, weight, bias, self.mode),
-            *(sample_weight, self.precision),
+            s_feature,
+            t_feature,
+            weight,
+            bias,
+            self.mode,
+            sample_weight,
+            self.precision,
         )
         return self.loss_weight * loss
 

@@ -8,7 +8,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-IDLE = 1e-3
+IDLE = 1e-3  # of the task's gradient; what pulls less moves nothing
 DROWNED = 2.0**24  # a sum with 1 in float32 does not change by 1 / DROWNED
 SCALE = 2.0**16  # so that gradients do not vanish on their way in float16
 
@@ -89,8 +89,8 @@ def describe_ratio(name: str, ratios: Sequence[float], key: str) -> list[str]:
     """Say how hard a loss pulls, and in a second line what is surely wrong.
 
     How hard is no fault: in these batches good weights have pulled a tenth to
-    240 times as hard as the task, and useless ones 23 times. A thousandth is
-    one: then the codes' projections are as good as 0.
+    240 times as hard as the task, and useless ones 23 times. Less than a
+    thousandth is a fault: the loss moves nothing.
 
     Args:
         name (str): Name of the loss.

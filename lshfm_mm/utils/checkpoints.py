@@ -105,8 +105,7 @@ def download(field: str, url: str) -> Path:
         except (OSError, HTTPException) as error:
             raise ConfigError(
                 f'{field}: {url} could not be downloaded ({error}); fetch it '
-                f'elsewhere and give its path, or init_cfg=None of the '
-                f'backbone that wants it'
+                f'elsewhere and give its path'
             ) from error
         except RuntimeError as error:  # of the hash
             raise ConfigError(
