@@ -94,9 +94,10 @@ def test_mmcvs_sync_bn_in_one_process_is_one_line(make_config):
 
 def test_a_detr_that_is_asked_for_more_than_its_queries_is_one_line():
     head = DETRHead(num_classes=3, test_cfg=dict(max_per_img=300))
-    scores, boxes = torch.rand(60, 3), torch.rand(60, 4)
+    scores = torch.rand(60, 3)
+    found = scores, torch.rand(60, 4), dict(img_shape=(9, 9))
     with pytest.raises(SystemExit) as error:
-        run_main(lambda: head._predict_by_feat_single(scores, boxes, {}))
+        run_main(lambda: head._predict_by_feat_single(*found))
     assert 'model.test_cfg.max_per_img: is more than the' in str(error.value)
     with pytest.raises(RuntimeError):  # of a topk that nobody knows
         run_main(lambda: scores.topk(99))
