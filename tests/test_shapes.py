@@ -574,3 +574,20 @@ def test_tool_reports_errors_in_one_line(tmp_path, monkeypatch):
     assert answer.startswith(f'error: root: cannot write to {tmp_path}/file (')
     assert answer.endswith('; take another folder')
     assert '\n' not in answer
+
+
+def test_easy_shapes_are_whole_strong_and_alone(tmp_path):
+    for index in range(20):
+        rng = np.random.default_rng([4, index])
+        drawn = scene.compose(rng, 160, easy=True)
+        assert 1 <= len(drawn.layers) == len(drawn.objects)
+        assert drawn.noise <= 3 and drawn.background.std((0, 1)).max() < 20
+        for layer in drawn.layers:
+            y, x = ((part.start + part.stop) // 2 for part in layer.window)
+            apart = math.dist(layer.colour, drawn.background[y, x].tolist())
+            assert apart > 80 or set(layer.colour) & {5, 250}  # cut there
+    write.generate(tmp_path, 2, 1, 64, easy=True)
+    content = json.loads((tmp_path / 'annotations/train.json').read_text())
+    assert content['info']['description'] == 'easy shapes'
+    with pytest.raises(ConfigError, match=r'is easy shapes .*for is shapes'):
+        write.generate(tmp_path, 2, 1, 64)

@@ -196,8 +196,8 @@ def test_training_resumes(trained, configs, tmp_path):
             + ['--cfg-options', 'train_dataloader.dataset.data_root=void'],
             'error: train_dataloader.dataset.ann_file: no such file or '
             'folder: void/annotations/train.json; get the data with "python '
-            '-m lshfm_mm make_shapes data/shapes --num-train 640 --size 128", '
-            'or set its data_root',
+            '-m lshfm_mm make_shapes data/easy_shapes --num-train 640 --size '
+            '96 --easy", or set its data_root',
         ),
         (
             'train',

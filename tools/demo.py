@@ -118,9 +118,10 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
         'F1, overall': ('multi-label/f1-score_micro', 1),
     },
 }
-DATA = 'data/shapes'
 WORK = Path('work_dirs/shapes')
-SIZE = 128
+# Where the images of a task are, their side in pixels, whether they are easy.
+HARD = ('data/shapes', 128, False)
+DATA = {'faster_rcnn': ('data/easy_shapes', 96, True)}
 NUM_TRAIN, NUM_VAL = 640, 200
 SHOWN = 6
 CHAIN = Chain(WORK, threads=max((os.cpu_count() or 1) // 2, 1))
@@ -202,8 +203,9 @@ def main() -> None:
             f'[{number}/{last}] {what} ({minutes:.1f} min so far)', flush=True
         )
 
-    step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {DATA}')
-    shapes.generate(DATA, NUM_TRAIN, NUM_VAL, SIZE, seed=0)
+    root, size, easy = DATA.get(task, HARD)
+    step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {root}')
+    shapes.generate(root, NUM_TRAIN, NUM_VAL, size, 0, easy)
     for number, group in enumerate(groups, start=2):
         step(number, f'train: {", ".join(group)}')
         train_together(list(group))

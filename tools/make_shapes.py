@@ -24,6 +24,11 @@ def main() -> None:
         '--size', type=int, default=160, help='side of an image in pixels'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the whole set')
+    parser.add_argument(
+        '--easy',
+        action='store_true',
+        help='large, upright shapes of strong colours, without clutter',
+    )
     args = parser.parse_args()
     try:
         generate(**vars(args))

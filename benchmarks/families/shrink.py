@@ -155,7 +155,7 @@ def shrink(cfg: Config, data: Path, classifier: bool) -> Config:
 
 def _without_threshold(node: dict[str, Any]) -> None:
     """A detector of two epochs is sure of nothing."""
-    for key in ('score_thr', 'filter_thr', 'update_thr'):
+    for key in ('score_thr', 'mask_thr', 'filter_thr', 'update_thr'):
         if key in node:
             node[key] = -1.0  # some give scores of 0, and want more than this
 

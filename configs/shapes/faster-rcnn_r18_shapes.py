@@ -1,6 +1,9 @@
 """The small detector alone: what distillation must beat."""
 
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', '../_base_/shapes.py']
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    '../_base_/easy_shapes.py',
+]
 
 model = dict(
     backbone=dict(

@@ -15,7 +15,6 @@ Colour = tuple[float, ...]
 CLUTTER = -1  # label of a layer that is no object
 # Least and greatest length in pixels. The greatest holds at a size of 160 and
 # grows with the size, the least is what can be told at any size.
-EXTENT = (16.0, 62.0)  # diameter of a shape
 BAR = (20.0, 140.0)  # length of a bar
 BAR_WIDTH = (1.4, 6.0)
 BLOB = (12.0, 60.0)  # diameter of a blob behind the objects
@@ -27,9 +26,33 @@ OBJECT_SHARE = 0.6
 DECOY_SHARE = 0.75  # of halves and blobs; hidden more, they could be objects
 BAR_SHARE = 0.0
 TRIES = 30  # places tried for an object before it is left out
-NOISE = (3.0, 8.0)  # grey levels, standard deviation
-CONTRAST = (45.0, 150.0)  # grey levels, distance between two BGR colours
 CONTRAST_TO_NOISE = 3.0  # least contrast in standard deviations of the noise
+
+
+class Look(NamedTuple):
+    """How hard shapes are to find and to tell.
+
+    Attributes:
+        extent (tuple[float, float]): Diameter of a shape, as above.
+        noise (tuple[float, float]): Its standard deviation, in grey levels.
+        contrast (tuple[float, float]): Distance between two BGR colours, in
+            grey levels.
+        turn (float): Greatest angle of a form, in radians.
+        texture (float): Share of the background's variation that is kept.
+        clutter (bool): Whether there are forms that are no objects.
+    """
+
+    extent: tuple[float, float]
+    noise: tuple[float, float]
+    contrast: tuple[float, float]
+    turn: float
+    texture: float
+    clutter: bool
+
+
+HARD = Look((16.0, 62.0), (3.0, 8.0), (45.0, 150.0), 2 * math.pi, 1.0, True)
+# Large, upright, of strong colours, alone on a calm background.
+EASY = Look((20.0, 60.0), (1.0, 3.0), (110.0, 160.0), 0.4, 0.35, False)
 
 
 class Layer(NamedTuple):
@@ -67,18 +90,24 @@ class Scene:
         noise (float): Standard deviation of the noise in grey levels.
     """
 
-    def __init__(self, rng: np.random.Generator, size: int) -> None:
+    def __init__(
+        self, rng: np.random.Generator, size: int, look: Look = HARD
+    ) -> None:
         self.rng = rng
         self.size = size
-        self.noise = float(rng.uniform(*NOISE))
+        self.look = look
+        self.noise = float(rng.uniform(*look.noise))
         self.background = background(rng, size)
+        if look.texture < 1:
+            mean = self.background.mean((0, 1))
+            self.background = mean + look.texture * (self.background - mean)
         self.owner = np.full((size, size), -1, np.int16)
         self.layers: list[Layer] = []
         self.objects: list[int] = []
 
     def add_object(self, label: int) -> None:
         """Add an object, or nothing if no place is free enough."""
-        radius = self._length(EXTENT) / 2
+        radius = self._length(self.look.extent) / 2
         detail = self.rng.random()
         squeeze = self.rng.uniform(0.82, 1)
         for _ in range(TRIES):
@@ -93,7 +122,7 @@ class Scene:
         Halves of the other shapes could pass for whole or covered ones.
         """
         name = ('circle', 'cross', 'ring')[self.rng.integers(3)]
-        radius = self._length(EXTENT) / 2
+        radius = self._length(self.look.extent) / 2
         window, u, v = self._grid(radius, REACH, inside=REACH)
         mask = shape_mask(CLASSES.index(name), u, v, self.rng.random())
         self._add(CLUTTER, DECOY_SHARE, window, mask & (u >= 0), u, v)
@@ -155,7 +184,7 @@ class Scene:
             y = self.rng.uniform(rows.start, rows.stop)
             x = min(max(x, margin), self.size - margin)
             y = min(max(y, margin), self.size - margin)
-        angle = self.rng.uniform(0, 2 * math.pi)
+        angle = self.rng.uniform(0, self.look.turn)
         cosine, sine = math.cos(angle) / radius, math.sin(angle) / radius
         left, top = int(x - reach * radius) - 1, int(y - reach * radius) - 1
         side = int(2 * reach * radius) + 4
@@ -228,8 +257,9 @@ class Scene:
         Returns:
             tuple: The colour, and its change per radius.
         """
-        low = max(CONTRAST[0], CONTRAST_TO_NOISE * self.noise)
-        contrast = self._log_uniform(low, CONTRAST[1])
+        least, greatest = self.look.contrast
+        low = max(least, CONTRAST_TO_NOISE * self.noise)
+        contrast = self._log_uniform(low, greatest)
         for step in self.rng.standard_normal((8, 3)).tolist():
             step = [part * contrast / math.hypot(*step) for part in step]
             colour = tuple(

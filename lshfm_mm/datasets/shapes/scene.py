@@ -10,7 +10,15 @@ import numpy.typing as npt
 
 from ...errors import check_int
 from .forms import CLASSES, Floats, Mask
-from .layers import BLOB, CLUTTER, FRONT_BLOB, Scene, tight_box
+from .layers import (
+    BLOB,
+    CLUTTER,
+    EASY,
+    FRONT_BLOB,
+    HARD,
+    Scene,
+    tight_box,
+)
 
 MAX_OBJECTS = 5
 MIN_SIZE = 64  # side of an image in pixels
@@ -32,9 +40,11 @@ class Shape(NamedTuple):
 
 
 def render(
-    rng: np.random.Generator, size: int
+    rng: np.random.Generator, size: int, easy: bool = False
 ) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
     """Draw one image of ``size`` pixels a side, with its objects.
+
+    Easy ones are large, upright and of strong colours, with no clutter.
 
     Returns:
         tuple[np.ndarray, list[Shape]]: The image, uint8, BGR, (H, W, 3), and
@@ -51,7 +61,7 @@ def render(
         True
     """
     check_int('size', size, MIN_SIZE)
-    scene = compose(rng, size)
+    scene = compose(rng, size, easy)
     noise = rng.standard_normal((size, size, 3), np.float32)
     # One pass that adds, rounds and clips to 0..255.
     image = cv2.addWeighted(
@@ -65,28 +75,30 @@ def render(
     return np.asarray(image, np.uint8), objects
 
 
-def compose(rng: np.random.Generator, size: int) -> Scene:
+def compose(rng: np.random.Generator, size: int, easy: bool = False) -> Scene:
     """Draw a scene: clutter, then objects, then clutter that hides some.
 
     What is hidden too much, by the border or by what lies on it, or would
     hide too much of another form, is placed elsewhere or left out. So no
     unlabelled rest of an object stays in the image.
     """
-    scene = Scene(rng, size)
-    for _ in range(rng.integers(0, 3)):
-        scene.add_bar()
-    for _ in range(rng.integers(0, 2)):
-        scene.add_blob(BLOB)
-    for _ in range(rng.integers(0, 2)):
-        scene.add_half()
+    scene = Scene(rng, size, EASY if easy else HARD)
+    if scene.look.clutter:
+        for _ in range(rng.integers(0, 3)):
+            scene.add_bar()
+        for _ in range(rng.integers(0, 2)):
+            scene.add_blob(BLOB)
+        for _ in range(rng.integers(0, 2)):
+            scene.add_half()
     labels = rng.integers(len(CLASSES), size=rng.integers(1, MAX_OBJECTS + 1))
     while not scene.objects:
         for label in labels:
             scene.add_object(int(label))
-    for _ in range(rng.integers(0, 2)):
-        scene.add_bar(near_object=0.7)
-    for _ in range(rng.integers(0, 2)):
-        scene.add_blob(FRONT_BLOB, near_object=0.7)
+    if scene.look.clutter:
+        for _ in range(rng.integers(0, 2)):
+            scene.add_bar(near_object=0.7)
+        for _ in range(rng.integers(0, 2)):
+            scene.add_blob(FRONT_BLOB, near_object=0.7)
     return scene
 
 

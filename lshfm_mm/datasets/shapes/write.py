@@ -34,6 +34,7 @@ from .forms import CLASSES
 from .scene import MIN_SIZE, Shape, render
 
 VERSION = '1.0'  # to be raised when the same arguments give other images
+EASY = 'easy shapes'  # what such a set is called
 SPLITS = ('train', 'val')
 # Of annotations. COCO's come last: a set that has both of them is whole.
 FILES = [f'{x}{view}' for view in ('_labels', '_crops', '') for x in SPLITS]
@@ -47,6 +48,7 @@ def generate(
     num_val: int = 200,
     size: int = 160,
     seed: int = 0,
+    easy: bool = False,
 ) -> None:
     """Write the data set, unless ``root`` holds it already.
 
@@ -63,6 +65,8 @@ def generate(
         num_val (int): Number of validation images.
         size (int): Side of an image in pixels, at least :data:`MIN_SIZE`.
         seed (int): Seed of the whole set, not negative.
+        easy (bool): Whether shapes are large, upright and of strong colours,
+            without clutter. Defaults to False.
 
     Raises:
         ConfigError: If an argument is out of range, or if ``root`` holds
@@ -74,7 +78,7 @@ def generate(
     check_int('size', size, MIN_SIZE)
     check_int('seed', seed, 0)
     info = dict(
-        description='shapes',
+        description=EASY if easy else 'shapes',
         version=VERSION,
         num_train=num_train,
         num_val=num_val,
@@ -125,7 +129,9 @@ def _write_images(
     size = info['size']
     for index in range(count):
         seed = [info['seed'], SPLITS.index(split), index]
-        image, objects = render(np.random.default_rng(seed), size)
+        image, objects = render(
+            np.random.default_rng(seed), size, info['description'] == EASY
+        )
         name = f'{index:06d}.png'
         _write_image(root / split / name, image)
         record = {'file_name': name, 'width': size, 'height': size}
