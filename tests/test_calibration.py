@@ -12,7 +12,12 @@ import torch.nn.functional as F
 from mmengine.runner import Runner
 from mmrazor.registry import MODELS
 
-from lshfm_mm.calibration.calibrate import calibrate
+from lshfm_mm.calibration.calibrate import (
+    Sketches,
+    _project,
+    _settle,
+    calibrate,
+)
 from lshfm_mm.distillers.roi_sampling import jittered_rois
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.losses import LSHLoss
@@ -501,3 +506,22 @@ def test_a_million_samples_of_4096_hash_functions():
     assert 0 < extra <= 256e6 / 2**20
     assert bound <= 0.005
     assert max(errors) <= 0.005
+
+
+@pytest.mark.parametrize('bias', ['zero', 'mean', 'median'])
+@pytest.mark.parametrize(('noise', 'is_told'), [(1e-5, True), (0.05, False)])
+def test_features_that_only_rounding_tells_apart(bias, noise, is_told):
+    """Of a teacher in bfloat16, whose layers add almost nothing."""
+    torch.manual_seed(0)
+    feature = 1 + torch.rand(16) + noise * torch.randn(200, 16)
+    loss = LSHLoss(16, std='features', bias=bias)
+    sketches = Sketches(loss)
+    rows = feature.bfloat16().float()
+    for sketch in sketches.all:
+        sketch.update(_project(rows, loss.weight))
+    if is_told and bias != 'zero':
+        with pytest.raises(ConfigError, match='features differ by only'):
+            _settle('x', loss, sketches)
+    else:
+        _settle('x', loss, sketches)
+        assert not loss.needs_calibration

@@ -52,7 +52,7 @@ class LossScaleHook(Hook):
         elif not model.calculate_student_loss:
             reason = 'calculate_student_loss=False leaves no task to compare'
         if reason:
-            runner.logger.warning(f'LossScaleHook: does nothing, {reason}')
+            runner.logger.info(f'LossScaleHook: does nothing, {reason}')
             return
         if runner.iter == 0:
             self._handle = listen_to_losses(

@@ -95,9 +95,8 @@ class NonFiniteHook(Hook):
                 raise NonFiniteError(
                     f'iteration {runner.iter}: the losses are finite, but not '
                     f'the gradients of {wrong[0]} and {len(wrong) - 1} more; '
-                    f'nothing was updated: clip nothing by NaN, lower the '
-                    f'learning rate, and go on from the last checkpoint with '
-                    f'--resume'
+                    f'nothing was updated; look for a loss that is far above '
+                    f'the others, and lower its weight or the learning rate'
                 )
 
         wrapper.update_params = guarded
