@@ -202,8 +202,12 @@ def _settle(model: torch.nn.Module, side: int) -> None:
     for layer in model.modules():
         if isinstance(layer, BN):
             layer.train()  # with norm_eval, too
+    images = 255 * torch.rand(2, 3, side, side)
+    own = model.data_preprocessor
+    if getattr(own, 'mean', None) is not None:  # those of Caffe keep 255
+        images = (images - own.mean) / own.std
     with torch.no_grad():
-        model.extract_feat(torch.randn(2, 3, side, side))
+        model.extract_feat(images)
 
 
 def _checkpoints(folder: Path) -> Sequence[Path]:
