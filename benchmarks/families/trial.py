@@ -16,6 +16,7 @@ from pathlib import Path
 import mmdet
 import mmpretrain
 import torch
+from mmdet.models.backbones.trident_resnet import TridentConv
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from shrink import FIXED, shrink, walk, without_downloads
@@ -198,6 +199,8 @@ def _settle(model: torch.nn.Module, side: int) -> None:
             layer.forward = functools.partial(BN.forward, layer)
         if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
             torch.nn.init.normal_(layer.weight, std=0.02)
+        if isinstance(layer, TridentConv):  # whose weights are as memory was
+            torch.nn.init.kaiming_normal_(layer.weight)
     model.train()
     for layer in model.modules():
         if isinstance(layer, BN):
