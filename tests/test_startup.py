@@ -20,4 +20,4 @@ def test_the_parts_of_a_start_add_up(tmp_path):
     for side in (1, 2):
         assert sum(x[side] for x in parts) == pytest.approx(total[side], abs=1)
     ours = {name: seconds for name, _, seconds in parts}
-    assert all(ours[x] > 0 for x in ('imports', 'building', 'calibration'))
+    assert all(ours[x] > 0 for x in ('imports', 'building', 'loading'))

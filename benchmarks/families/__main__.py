@@ -143,13 +143,18 @@ def table(results: dict[str, list[str]]) -> str:
         '`make families` takes a config of each config folder of mmdet '
         f'{mmdet.__version__} and mmpretrain {mmpretrain.__version__} whole: '
         'its pipelines, hooks, optimizer, schedule, loops and test settings; '
-        'data, sizes, channels, batches and epochs shrink. Where its data '
+        'data, sizes, channels, batches, the rate with them, and epochs '
+        'shrink. Where its data '
         'are of another format they become those of shapes. `make_config` '
         'pairs it with a teacher of the same config and random weights; two '
         'epochs with evaluation; again from the middle, which must give the '
         "same weights bit for bit; export; upstream's test tool, which must "
         'give the same metrics. AMP, which needs a GPU, is off. A sweep goes '
         'on where it stopped: what a row says is of the commit that ran it.',
+        '',
+        'A failure is one of these 8 steps from random weights. Where plain '
+        'training fails, too, the row says so. "The export scores {}, the '
+        'student {}" means that neither finds anything after them.',
         '',
     ]
     for package in COMMON:
