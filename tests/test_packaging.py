@@ -129,7 +129,7 @@ def test_the_wheel_trains_outside_the_repository(wheel, tmp_path):
     def run(*args):
         return python(*args, at=at, cwd=work)
 
-    run('-m', 'lshfm_mm', 'make_shapes', 'data/shapes', *data)
+    run('-m', 'lshfm_mm', 'make_shapes', 'data/easy_shapes', *data)
     # As mim does: it finds the tool and the config below .mim.
     mim = packages / 'lshfm_mm' / '.mim'
     run(

@@ -537,7 +537,7 @@ def test_the_whole_way_of_a_classifier(tmp_path, monkeypatch, capfd):
         (root / kind).write_bytes(pickle.dumps(content))
 
     row = ['cifar100', 'resnet56_resnet20']
-    teacher = ['--only', 'student', '--cfg-options', 'train_cfg.max_epochs=1']
+    teacher = ['--only', 'student']
     assert reproduce(monkeypatch, *row, *teacher) == 0
     assert reproduce(monkeypatch, *row, '--only', 'correct') == 0
     assert '| LSHL2, correct only | -' in capfd.readouterr().out
