@@ -721,3 +721,9 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
     for entry in before:
         assert after[entry['run']] == entry
     assert sum('+inherit' in x for x in after) == 5
+
+
+def test_only_images_that_are_seen_are_made():
+    assert plan.images(['aquarium/*']) == []
+    assert plan.images(['retinanet/cwd+inherit']) == ['crops', 'main', 'test']
+    assert plan.images() == [*grid.DATA]

@@ -132,7 +132,7 @@ def main() -> None:
                 f'killed one has left; wait for it, or end it'
             ) from None
         workers = Workers(args.gpus, args.jobs)
-        runs.prepare_data()
+        runs.prepare_data(plan.images(args.only))
         for stage in plan.needed(args.only):
             workers.do('needed', stage)
             workers.check()

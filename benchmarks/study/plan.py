@@ -37,6 +37,17 @@ def needed(only: Patterns = ALL) -> Iterator[list[Run]]:
         yield [runs.needed(x) for x in stage]
 
 
+def images(only: Patterns = ALL) -> list[str]:
+    """Names of the generated images that these arms see."""
+    planned = [x for stage in needed(only) for x in stage] + [
+        Run(experiment, name, 0, split, 1.0, arm)
+        for experiment, name, arm in chosen(only)
+        for split in ('val', 'test')
+    ]
+    seen = {x for run in planned for x in run.images}
+    return [x for x in grid.DATA if x in seen]
+
+
 def tuning(
     only: Patterns = ALL, records: Mapping[str, Record] = MappingProxyType({})
 ) -> list[Run]:

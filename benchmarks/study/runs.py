@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +88,12 @@ class Run(NamedTuple):
         return options
 
     @property
+    def images(self) -> list[str]:
+        """Names of the generated ones that it sees."""
+        text = json.dumps(self.options)
+        return [x for x in grid.DATA if f'data/study/{x}/' in text]
+
+    @property
     def fingerprint(self) -> str:
         """Of all that the grid says of it: what differs is another run.
 
@@ -99,8 +105,7 @@ class Run(NamedTuple):
             {x: needed(x).fingerprint for x in self.spec.starts_from},
         ]
         text = json.dumps(said, sort_keys=True)
-        seen = [x for x in grid.DATA if f'data/study/{x}/' in text]
-        text += json.dumps({x: grid.DATA[x] for x in seen})
+        text += json.dumps({x: grid.DATA[x] for x in self.images})
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -110,9 +115,10 @@ def needed(arm: str) -> Run:
     return Run('needed', arm, 0, 'test', 1.0, spec)
 
 
-def prepare_data() -> None:
+def prepare_data(names: Iterable[str] = grid.DATA) -> None:
     """Generate what images are not there yet."""
-    for name, (seed, train, val, size) in grid.DATA.items():
+    for name in names:
+        seed, train, val, size = grid.DATA[name]
         shapes.generate(f'data/study/{name}', train, val, size, seed)
 
 
