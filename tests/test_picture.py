@@ -46,7 +46,7 @@ def test_a_row_for_the_truth_and_each_detector(
     truth, sure, blind = (
         [
             pixels_like(picture[row * height : (row + 1) * height], colour)
-            for colour in (detections.TRUTH, detections.BOX)
+            for colour in (detections.RIGHT, detections.WRONG)
         ]
         for row in range(3)
     )
@@ -69,7 +69,7 @@ def test_a_box_is_where_the_object_is(scores):
     image = np.zeros((128, 64, 3), np.uint8)
     image[..., 0] = 90  # BGR
     drawn = detections.draw_boxes(
-        image, instances, {'classes': ('ring', 'star')}, colour
+        image, {colour: instances}, {'classes': ('ring', 'star')}
     )
     assert drawn.shape == (detections.SIDE, detections.SIDE // 2, 3)
     assert (drawn[:, -5] == (0, 0, 90)).all()
@@ -79,6 +79,23 @@ def test_a_box_is_where_the_object_is(scores):
     assert np.allclose(ends, expected, atol=2.5)
     inside = drawn[int(60 * scale), int(20 * scale) : int(50 * scale)]
     assert (inside == (0, 0, 90)).all()
+
+
+def test_a_right_box_has_class_and_place_once():
+    truth = InstanceData(
+        bboxes=torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]]),
+        labels=torch.tensor([1, 2]),
+    )
+    boxes = [[0, 0, 10, 9], [0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 30, 24]]
+    found = InstanceData(
+        bboxes=torch.tensor(boxes).float(),
+        labels=torch.tensor([1, 1, 2, 2]),
+        scores=torch.tensor([0.9, 0.8, 0.7, 0.6]),
+    )
+    right = detections.are_right(found, truth)
+    assert right.tolist() == [True, False, False, False]
+    assert detections.are_right(found[:0], truth).tolist() == []
+    assert not detections.are_right(found, truth[:0]).any()
 
 
 def test_the_table_lines_up():

@@ -16,14 +16,16 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
+from torchvision.ops import box_iou
 
 from ..errors import ConfigError
 
 SCORE = 0.4  # a detection that is shown has a greater one
 SHOWN_CLASSES = 3  # of a classifier's scores for an image
 SIDE = 256  # pixels of the longer side of a drawn image
-BOX = (255, 212, 0)  # RGB
-TRUTH = (0, 224, 138)
+RIGHT = (0, 224, 138)  # RGB, of a box with the class and place of an object
+WRONG = (255, 72, 72)
+OVERLAP = 0.5  # IoU from which on it has the place
 
 
 def draw_detections(
@@ -44,7 +46,7 @@ def draw_detections(
     images = [mmcv.imread(info['img_path']) for info in infos]
     rows = {
         'ground truth': [
-            draw_boxes(image, _instances(info), dataset.metainfo, TRUTH)
+            draw_boxes(image, {RIGHT: _instances(info)}, dataset.metainfo)
             for image, info in zip(images, infos, strict=True)
         ]
     }
@@ -52,10 +54,12 @@ def draw_detections(
         detector = init_detector(cfg, str(checkpoint), device='cpu')
         meta = detector.dataset_meta
         rows[title] = []
-        for image in images:
+        for image, info in zip(images, infos, strict=True):
             boxes = inference_detector(detector, image).pred_instances
             boxes = boxes[boxes.scores > SCORE]
-            rows[title].append(draw_boxes(image, boxes, meta, BOX))
+            right = are_right(boxes, _instances(info))
+            parts = {WRONG: boxes[~right], RIGHT: boxes[right]}
+            rows[title].append(draw_boxes(image, parts, meta))
     figure = Figure((2.2 * num_images, 2.35 * len(rows)), layout='constrained')
     grid = figure.subplots(len(rows), num_images, squeeze=False)
     for line, (title, drawn) in zip(grid, rows.items(), strict=True):
@@ -63,16 +67,34 @@ def draw_detections(
         for axes, image in zip(line, drawn, strict=True):
             axes.imshow(image)
             axes.set(xticks=[], yticks=[])
-    figure.savefig(out, dpi=125)
+    figure.supxlabel(
+        f'green: class and place of an object (IoU {OVERLAP:g}), once each; '
+        f'red: not; scores above {SCORE:g}',
+        fontsize=11,
+    )
+    figure.savefig(out, dpi=100)
+
+
+def are_right(found: InstanceData, truth: InstanceData) -> torch.Tensor:
+    """Which detections are objects; of several for one the surest.
+
+    Returns:
+        Tensor: bool, (N,).
+    """
+    near = box_iou(found.bboxes, truth.bboxes) >= OVERLAP
+    near &= found.labels[:, None] == truth.labels
+    right = torch.zeros(len(found), dtype=torch.bool)
+    for fits in near.T[near.any(0)]:
+        right[(found.scores * fits).argmax()] = True
+    return right
 
 
 def draw_boxes(
     image: np.ndarray,
-    instances: InstanceData,
+    parts: Mapping[tuple[int, int, int], InstanceData],
     metainfo: Mapping[str, Any],
-    colour: tuple[int, int, int],
 ) -> np.ndarray:
-    """Draw boxes with their classes and maybe scores, in a colour, RGB.
+    """Draw boxes with their classes and maybe scores, by colour, RGB.
 
     Takes an image BGR, (H, W, 3), with ``bboxes``, (N, 4), ``labels`` and
     maybe ``scores``, (N,); gives it RGB, its longer side of :data:`SIDE`
@@ -83,14 +105,16 @@ def draw_boxes(
     )
     height, width = image.shape[:2]
     edges = torch.tensor([width, height, width, height]) - 1
-    scaled = instances.cpu().clone()
-    # The visualizer warns of what lies on the border.
-    scaled.bboxes = torch.minimum(scaled.bboxes * scale, edges)
-    visualizer = DetLocalVisualizer(bbox_color=colour, line_width=2)
-    visualizer.dataset_meta = metainfo
-    sample = DetDataSample(gt_instances=scaled)
-    visualizer.add_datasample('detections', image, sample, draw_pred=False)
-    return visualizer.get_image()
+    for colour, instances in parts.items():
+        scaled = instances.cpu().clone()
+        # The visualizer warns of what lies on the border.
+        scaled.bboxes = torch.minimum(scaled.bboxes * scale, edges)
+        visualizer = DetLocalVisualizer(bbox_color=colour, line_width=2)
+        visualizer.dataset_meta = metainfo
+        sample = DetDataSample(gt_instances=scaled)
+        visualizer.add_datasample('detections', image, sample, draw_pred=False)
+        image = visualizer.get_image()
+    return image
 
 
 def _instances(info: Mapping[str, Any]) -> InstanceData:
