@@ -833,6 +833,43 @@ def test_a_pretrained_file_that_gives_a_plain_model_nothing(ready, tmp_path):
     train(cfg)
 
 
+def test_a_teacher_of_mmrazor_has_another_checkpoint_than_its_init(
+    ready, tmp_path
+):
+    """The latter is no fault: the checkpoint comes after it."""
+    cfg = ready(None)
+    cfg.custom_hooks = [dict(type='DataCheckHook')]
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    student = dict(cfg.model.to_dict(), _scope_='mmdet')
+    files = [str(tmp_path / f'{x}.pth') for x in 'ab']
+    for file in files:
+        torch.save({'state_dict': MODELS.build(cfg.model).state_dict()}, file)
+    init = dict(type='Pretrained', checkpoint=files[0], prefix='backbone.')
+    backbone = dict(student['backbone'], init_cfg=init)
+    recorder = dict(type='ModuleOutputs', source='neck.fpn_convs.0.conv')
+    sides = {'s_feature': True, 't_feature': False}
+    cfg.model = dict(
+        _scope_='mmrazor',
+        type='SingleTeacherDistill',
+        architecture=student,
+        teacher=dict(student, backbone=backbone),
+        teacher_ckpt=files[1],
+        distiller=dict(
+            type='ConfigurableDistiller',
+            student_recorders=dict(map=recorder),
+            teacher_recorders=dict(map=recorder),
+            distill_losses=dict(loss_map=dict(type='L2Loss')),
+            loss_forward_mappings=dict(
+                loss_map={
+                    name: dict(from_student=of_student, recorder='map')
+                    for name, of_student in sides.items()
+                }
+            ),
+        ),
+    )
+    train(cfg)
+
+
 class Four(list):
     """A data set that says a size of each image."""
 

@@ -7,8 +7,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmrazor.models.algorithms import BaseAlgorithm
 
-from ..algorithms.feature_mimic import FeatureMimicDistill
 from ..algorithms.student_weights import weights_from_files
 from ..datasets.image_sizes import SizeCheck, add_size_checks
 from ..datasets.unused import warn
@@ -43,7 +43,8 @@ class DataCheckHook(Hook):
         model: Any = runner.model
         model = model.module if is_model_wrapper(model) else model
         is_new = not getattr(runner, '_has_loaded', True)
-        if is_new and not isinstance(model, FeatureMimicDistill):
+        # Of teachers and the like, checkpoints come after what init_cfg says.
+        if is_new and not isinstance(model, BaseAlgorithm):
             for fault in weights_from_files(model, 'model.')[1]:
                 raise ConfigError(fault)
         dataset = runner.train_dataloader.dataset
