@@ -147,6 +147,7 @@ def main(path: str, folder: Path, torch_home: Path) -> None:
         os.dup2(log, stream)
     sys.stdout, sys.stderr = (open(x, 'w', buffering=1) for x in (1, 2))
     torch.set_num_threads(1)
+    torch.manual_seed(0)  # some draws of random weights diverge
     save_time()
     CIFAR10._check_integrity = lambda self: True  # made, not downloaded
     patch_config_reading()
@@ -162,7 +163,7 @@ def main(path: str, folder: Path, torch_home: Path) -> None:
         if file and '://' not in file:  # one that the user has to bring
             Path(file).parent.mkdir(parents=True, exist_ok=True)
             make(file, file)
-    options = options_of(cfg, name)
+    options = options_of(cfg, name) | {'randomness.seed': 0}
     more = ['--work-dir', 'run', '--cfg-options']
 
     def written() -> list[str]:
