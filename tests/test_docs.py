@@ -124,6 +124,20 @@ def test_the_config_on_the_page_of_classifiers_can_be_built(
         assert getattr(neck, 'out_channels', None) == width
 
 
+CATS = ('cat', 'dog', 'bird')
+
+
+def write_own_images(shapes_root):
+    """Images and annotations in data/mine, as the pages have them."""
+    content = json.loads((shapes_root / 'annotations/val.json').read_text())
+    names = (*CATS, *'abc')
+    for old, new in zip(content['categories'], names, strict=True):
+        old['name'] = new
+    for split in ('train', 'val'):
+        shutil.copytree(shapes_root / 'val', f'data/mine/{split}')
+        Path(f'data/mine/{split}.json').write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ('page', 'base'),
     [
@@ -145,21 +159,13 @@ def test_own_images_on_the_pages(
     monkeypatch.chdir(tmp_path)
     for name, code in (('student', student), ('teacher', teacher)):
         Path(f'{name}.py').write_text(code, 'utf-8')
-    shutil.copytree(shapes_root / 'val', 'data/mine/train')
-    shutil.copytree(shapes_root / 'val', 'data/mine/val')
+    write_own_images(shapes_root)
     image = next(Path('data/mine/val').iterdir())
-    for name in ('cat', 'dog', 'bird'):
+    for name in CATS:
         for split in ('train', 'val'):
             folder = Path('data/mine', split, name)
             folder.mkdir(parents=True)
             shutil.copy(image, folder)
-    content = json.loads((shapes_root / 'annotations/val.json').read_text())
-    for old, new in zip(
-        content['categories'], ('cat', 'dog', 'bird', *'abc'), strict=True
-    ):
-        old['name'] = new
-    for split in ('train', 'val'):
-        Path(f'data/mine/{split}.json').write_text(json.dumps(content))
     Path('t.pth').touch()
     write_config('teacher.py', 'student.py', 'distil.py', 't.pth')
     cfg = Config.fromfile('distil.py')
@@ -175,9 +181,6 @@ def test_own_images_on_the_pages(
             METRICS.build(cfg[f'{split}_evaluator'.replace('train', 'val')])
 
 
-CATS = ('cat', 'dog', 'bird')
-
-
 @pytest.mark.parametrize('family', ['convnext', 'dino'])
 def test_a_small_model_of_the_page_learns_from_own_images(
     family, tmp_path, monkeypatch, shapes_root
@@ -191,13 +194,7 @@ def test_a_small_model_of_the_page_learns_from_own_images(
     data = re.sub("mmdet::[^']*", base, data, count=1)
     Path('own.py').write_text(data + model, 'utf-8')
     cfg = Config.fromfile('own.py')
-    content = json.loads((shapes_root / 'annotations/val.json').read_text())
-    for old, new in zip(content['categories'], CATS, strict=False):
-        old['name'] = new
-    Path('data/mine').mkdir(parents=True)
-    for split in ('train', 'val'):
-        Path(f'data/mine/{split}.json').write_text(json.dumps(content))
-        shutil.copytree(shapes_root / 'val', f'data/mine/{split}')
+    write_own_images(shapes_root)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         batch = pseudo_collate([dataset[i] for i in (0, 1)])

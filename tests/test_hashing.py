@@ -97,12 +97,17 @@ def of_the_user(request, monkeypatch):
     torch.set_float32_matmul_precision(default)
 
 
-@pytest.mark.parametrize('shape', [(5, 3), (2, 3, 4, 4)])
-def test_products_are_of_full_float32(shape, of_the_user):
+@pytest.fixture(params=[(5, 3), (2, 3, 4, 4)])
+def hashed(request):
+    """Features or a map, and the weights and biases of hash functions."""
+    feature = torch.rand(request.param, requires_grad=True)
+    return feature, torch.rand(8, 3), torch.rand(8)
+
+
+def test_products_are_of_full_float32(hashed, of_the_user):
     """Whatever is set outside; and that is as it was afterwards."""
     before = precisions()
-    feature = torch.rand(shape, requires_grad=True)
-    weight, bias = torch.rand(8, 3), torch.rand(8)
+    feature, weight, bias = hashed
     with Products() as outside:
         project(feature, weight, bias)
     with Products() as inside:
@@ -116,14 +121,10 @@ def test_products_are_of_full_float32(shape, of_the_user):
     assert precisions() == before
 
 
-@pytest.mark.parametrize('shape', [(5, 3), (2, 3, 4, 4)])
-def test_products_of_tf32(shape, of_the_user):
+def test_products_of_tf32(hashed, of_the_user):
     before = precisions()
-    feature = torch.rand(shape, requires_grad=True)
-    weight, bias = torch.rand(8, 3), torch.rand(8)
     with Products() as inside:
-        args = feature, feature, weight, bias
-        lsh_loss(*args, precision='tf32').backward()
+        lsh_loss(hashed[0], *hashed, precision='tf32').backward()
     assert len(inside.seen) == 3
     assert {*sum(inside.seen, ())} <= {'tf32', True, 'high'}
     assert precisions() == before

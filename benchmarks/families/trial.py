@@ -192,19 +192,17 @@ def _settle(model: torch.nn.Module, side: int) -> None:
     Features of an ordinary size, by the statistics of its normalisation; and
     a class layer that does not begin with zeros.
     """
+    model.train()
     for layer in model.modules():
         if isinstance(layer, BN):
             layer.momentum = 1.0
+            layer.train()  # with norm_eval, too
         if isinstance(layer, torch.nn.SyncBatchNorm):
             layer.forward = functools.partial(BN.forward, layer)
         if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
             torch.nn.init.normal_(layer.weight, std=0.02)
         if isinstance(layer, TridentConv):  # whose weights are as memory was
             torch.nn.init.kaiming_normal_(layer.weight)
-    model.train()
-    for layer in model.modules():
-        if isinstance(layer, BN):
-            layer.train()  # with norm_eval, too
     images = 255 * torch.rand(2, 3, side, side)
     own = model.data_preprocessor
     if getattr(own, 'mean', None) is not None:  # those of Caffe keep 255
