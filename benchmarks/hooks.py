@@ -11,14 +11,13 @@ import argparse
 import json
 import runpy
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from machine import commit, memory, processor
+from machine import commit, measured, memory, processor
 
 REPO = Path(__file__).resolve().parent.parent
 FIRST = 10  # steps in which gradients are compared
@@ -89,18 +88,11 @@ def write_pair(root: Path, size: tuple[int, int], images: int) -> Path:
 
 def run(config: Path, steps: int, hooks: bool) -> list[tuple[float, int]]:
     """Seconds and peak of each step."""
-    said = subprocess.run(
-        [
-            *(sys.executable, '-W', 'ignore', __file__),
-            *('--measure', str(steps), str(REPO / 'tools/train.py')),
-            *(str(config), '--work-dir', tempfile.mkdtemp(dir=config.parent)),
-            *('--cfg-options', f'add_hooks={hooks}'),
-        ],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
-    return json.loads(said.splitlines()[-1])
+    return measured(
+        *(__file__, steps, REPO / 'tools/train.py', config),
+        *('--work-dir', tempfile.mkdtemp(dir=config.parent)),
+        *('--cfg-options', f'add_hooks={hooks}'),
+    )
 
 
 def main() -> None:

@@ -1,8 +1,11 @@
-"""What figures were measured on, as pages write it beside them."""
+"""What benchmarks share: what they run on, and how they measure."""
 
+import json
 import platform
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 
 def processor() -> str:
@@ -42,3 +45,21 @@ def memory(key: str) -> int:
         if line.startswith(key):
             return int(line.split()[1]) * 1024
     raise AssertionError(key)
+
+
+def measured(script: str, *arguments: object) -> Any:
+    """Run a benchmark with ``--measure`` and arguments in a new process.
+
+    Returns:
+        Any: What it prints last, of JSON.
+    """
+    said = subprocess.run(
+        [
+            *(sys.executable, '-W', 'ignore', script, '--measure'),
+            *map(str, arguments),
+        ],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    return json.loads(said.splitlines()[-1])

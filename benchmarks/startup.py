@@ -9,7 +9,6 @@ import argparse
 import json
 import runpy
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from machine import commit, processor
+from machine import commit, measured, processor
 
 REPO = Path(__file__).resolve().parent.parent
 SHAPES = REPO / 'configs/shapes'
@@ -133,20 +132,11 @@ def run(name: str, tool: Path, root: Path) -> dict[str, float]:
     ]
     if name == 'ours':
         options.append(f'model.teacher_ckpt={root}/teacher.pth')
-    start = ['--measure', repr(time.time()), str(tool)]
-    start += [
-        str(SHAPES / CONFIGS[name]),
-        '--work-dir',
-        tempfile.mkdtemp(dir=root),
-    ]
-    said = subprocess.run(
-        [sys.executable, '-W', 'ignore', __file__, *start]
-        + ['--cfg-options', *options],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
-    seconds = json.loads(said.splitlines()[-1])
+    folder = tempfile.mkdtemp(dir=root)
+    seconds = measured(
+        *(__file__, repr(time.time()), tool, SHAPES / CONFIGS[name]),
+        *('--work-dir', folder, '--cfg-options', *options),
+    )
     return seconds | {'total': sum(seconds.values())}
 
 
