@@ -91,6 +91,34 @@ def test_the_gradient_of_one_parameter_exists_at_a_time(dtype, monkeypatch):
     assert len(calls) == 4 and copies.alive
 
 
+@pytest.mark.parametrize('half', [False, True])
+def test_gradients_go_back_to_the_last_shared_layer_alone(half):
+    """As by hand; what lies before it gets none, also where weights are cast.
+
+    Of two branches each has a last layer. A bias is no layer.
+    """
+    torch.manual_seed(0)
+    before, left, right = (nn.Linear(4, 4) for _ in range(3))
+    norm, connector, head = nn.LayerNorm(4), nn.Linear(4, 2), nn.Linear(4, 1)
+    with torch.autocast('cpu', torch.bfloat16, enabled=half):
+        first = before(torch.randn(8, 4)).relu()
+        first.register_hook(lambda _: pytest.fail('went further back'))
+        maps = left(first), norm(right(first)) + norm.bias
+        tapped = sum(x.float().square().mean() for x in maps)
+        mimic = tapped + sum(connector(x).float().mean() for x in maps)
+        task = sum(head(x).float().exp().mean() for x in maps)
+    layers = nn.ModuleList([before, left, right, norm, connector, head])
+    ratio = gradient_ratios(task, dict(m=mimic), [*layers.parameters()])['m']
+    first._backward_hooks.clear()
+    shared = [left.weight, right.weight]
+    above, below = (
+        torch.cat(torch.autograd.grad(x, shared, retain_graph=True)).double()
+        for x in (mimic, task)
+    )
+    expected = (above.norm() / below.norm()).item()
+    assert ratio == pytest.approx(expected, rel=1e-2 if half else 1e-6)
+
+
 def test_a_weight_of_two_layers_counts_once_and_keeps_no_hook():
     x, y = torch.randn(3, requires_grad=True), torch.randn(2)
     task, mimic = (x * x * x).sum(), (5 * x).sum() + (x[:2] * y).sum()
@@ -217,11 +245,28 @@ def test_wrong_arguments(arguments, message):
         HOOKS.build(dict(type='LossScaleHook', **arguments))
 
 
-def test_checkpointed_backbones_are_left_alone_and_that_is_said(make_config):
+@pytest.mark.parametrize('tap', ['neck', 'backbone.layer1'])
+def test_checkpointed_layers_behind_a_tap_are_no_matter(make_config, tap):
+    """Those before it leave no gradient of one loss alone; that is said."""
     lines = []
-    run(make_config, lines, {'model.architecture.backbone.with_cp': True})
+    tapped = dict(layer=tap, record='output')
+    changed = {
+        'model.architecture.backbone.with_cp': True,
+        'model.distiller.taps.fpn': tapped,
+        'model.distiller.active': ['fpn'],
+    }
+    if tap != 'neck':
+        changed['model.distiller.connectors.fpn'] = dict(
+            type='TorchNNConnector',
+            module_name='Conv2d',
+            module_args=dict(in_channels=4, out_channels=8, kernel_size=1),
+        )
+    run(make_config, lines, changed)
     told = [text for _, text in lines if 'LossScaleHook' in text]
-    assert told == [
+    stopped = (
         'LossScaleHook: does nothing, with checkpointed activations there is '
         'no gradient of one loss alone'
-    ]
+    )
+    assert told == ([] if tap == 'neck' else [stopped])
+    ratios = [x for _, x in lines if x.endswith('gradient of the task')]
+    assert len(ratios) == (tap == 'neck')

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,12 @@ def gradient_ratios(
 ) -> dict[str, float]:
     """Norms of the gradients of losses, over that of the task's loss.
 
-    Both are taken on the parameters that the two losses share. Nothing is
-    accumulated, and the graph stays. The gradient of one parameter exists
-    at a time, in its precision; of all others only their norms are kept.
+    Both are taken on the weights of the last layers that the two losses
+    share, as in `GradNorm <https://arxiv.org/abs/1711.02257>`_ (section 3).
+    No gradient goes further back: of a detector the backbone, where it takes
+    most time and memory, is left alone. Nothing is accumulated, and the graph
+    stays. The gradient of one parameter exists at a time, in its precision;
+    of all others only their norms are kept.
 
     Args:
         task (Tensor): The task's loss, ().
@@ -31,58 +34,101 @@ def gradient_ratios(
         dict[str, float]: The ratios; NaN where nothing is shared, or the
         task's gradient is 0.
     """
-    of_task = _norms(task, parameters)
+    trained = {id(x) for x in parameters}
+    of_task = [x for x in _leaves(task) if id(x) in trained]
+    below: dict[tuple[int, ...], float] = {}  # by what is shared
     ratios = {}
     for name, loss in mimics.items():
-        of_loss = _norms(loss, parameters)
-        shared = of_loss.keys() & of_task.keys()
-        below = math.hypot(*(of_task[x] for x in shared))
-        above = math.hypot(*(of_loss[x] for x in shared))
-        ratios[name] = above / below if below else math.nan
+        shared = _last_shared(loss, of_task)
+        key = tuple(sorted(map(id, shared)))
+        if key not in below:
+            below[key] = _norm(task, shared)
+        norm = below[key]
+        ratios[name] = _norm(loss, shared) / norm if norm else math.nan
     return ratios
 
 
-def _norms(loss: Tensor, parameters: Sequence[Tensor]) -> dict[int, float]:
-    """Norms of the gradients of a loss, by index of the parameter.
+def _leaves(loss: Tensor) -> list[Tensor]:
+    """What a loss depends on, of all that has no graph behind it."""
+    found: list[Tensor] = []
+    seen: set[Any] = {None}
+    stack: list[Any] = [loss.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack += [x for x, _ in node.next_functions]
+            found += [node.variable] if hasattr(node, 'variable') else []
+    return found
+
+
+def _last_shared(loss: Tensor, of_task: Sequence[Tensor]) -> list[Tensor]:
+    """Weights of the task that a loss meets first on each way back.
+
+    Matrices and filters; where it meets none, what else the two share.
+    """
+    for dimensions in 2, 0:
+        wanted = {id(x) for x in of_task if x.dim() >= dimensions}
+        shared: dict[int, Tensor] = {}
+        seen: set[Any] = {None}
+        stack: list[Any] = [loss.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            inputs = [x for x, _ in node.next_functions]
+            weights = [x for x in map(_leaf, [node, *inputs]) if x is not None]
+            met = {id(x): x for x in weights if id(x) in wanted}
+            shared |= met
+            if not met:
+                stack += inputs
+        if shared:
+            break
+    return [*shared.values()]
+
+
+def _leaf(node: Any) -> Tensor | None:
+    """The one leaf behind a node: a weight, also if transposed or cast."""
+    while node is not None and not hasattr(node, 'variable'):
+        inputs = [x for x, _ in node.next_functions if x is not None]
+        node = inputs[0] if len(inputs) == 1 else None
+    return None if node is None else node.variable
+
+
+def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
+    """Norm of the gradient of a loss.
 
     Of the scales it takes the greatest that float16, and the squares in
     float32, can hold. A gradient is gone as soon as its square is summed:
     what autograd keeps of it is one number, seen as often as it has entries.
     """
-    if not loss.requires_grad:
-        return {}
-    squares: dict[int, Tensor] = {}
+    squares: list[Tensor] = []
 
-    def note(index: int, gradient: Tensor) -> Tensor:
+    def note(gradient: Tensor) -> Tensor:
         kind = torch.promote_types(gradient.dtype, torch.float32)
-        squares[index] = gradient.to(kind).square().sum()
+        squares.append(gradient.to(kind).square().sum())
         return gradient.new_zeros(()).expand_as(gradient)
 
-    handles = [
-        x.register_hook(partial(note, index))
-        for index, x in enumerate(parameters)
-    ]
+    norm = 0.0
+    handles = [x.register_hook(note) for x in parameters]
     try:
-        for scale in (SCALE, 1.0, 1 / SCALE):
+        for scale in (SCALE, 1.0, 1 / SCALE) if parameters else ():
             squares.clear()
             torch.autograd.grad(
                 loss,
                 parameters,
                 torch.full_like(loss, scale),
                 retain_graph=True,
-                allow_unused=True,
             )
-            if not squares:
-                return {}
             # One wait for the device, not one for each parameter.
-            stacked = torch.stack([*squares.values()])
-            values = stacked.double().sqrt() / scale
-            if values.isfinite().all():
+            norm = torch.stack(squares).double().sqrt().norm().item() / scale
+            if math.isfinite(norm):
                 break
     finally:
         for handle in handles:
             handle.remove()
-    return dict(zip(squares, values.tolist(), strict=True))
+    return norm
 
 
 def describe_ratio(name: str, ratios: Sequence[float], key: str) -> list[str]:
