@@ -18,7 +18,6 @@ EPOCHS = 8
 
 ROI = 'roi_head.bbox_head.fc_cls'
 FC1, FC2 = (f'roi_head.bbox_head.shared_fcs.{x}' for x in (0, 1))
-RETINA = 'bbox_head.retina_cls'
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
 LSH = dict(type='LSHLoss', loss_weight=4)
@@ -51,21 +50,37 @@ def detector(epochs: int, backbone: str, within: str = 'model') -> Options:
 def backbone_of(depth: int, channels: int, epochs: int) -> Arm:
     """A classifier of crops: its backbone is that of a detector."""
     kind = dict(
-        _delete_=True,
         type='ResNet',
         depth=depth,
         stem_channels=channels,
         base_channels=channels,
     )
+    return crops(f'ResNet-{depth}', kind, 8 * channels, epochs)
+
+
+def cspnext_of(deepen: float, widen: float, epochs: int) -> Arm:
+    """Likewise, with the backbone of RTMDet."""
+    kind = dict(
+        type='mmdet.CSPNeXt',
+        deepen_factor=deepen,
+        widen_factor=widen,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='SiLU', inplace=True),
+    )
+    return crops(f'CSPNeXt, {widen:g}', kind, int(1024 * widen), epochs)
+
+
+def crops(title: str, backbone: Options, channels: int, epochs: int) -> Arm:
+    """A classifier of crops, of as many channels."""
     options = {
         **loader_options('crops', None),
         **schedule(epochs),
         'train_dataloader.batch_size': 64,
         'optim_wrapper.optimizer.lr': 0.002,
-        'model.backbone': kind,
-        'model.head.in_channels': 8 * channels,
+        'model.backbone': dict(_delete_=True, **backbone),
+        'model.head.in_channels': channels,
     }
-    return Arm(f'ResNet-{depth}', 'single_student', options)
+    return Arm(title, 'single_student', options)
 
 
 def faster_rcnn(role: str, epochs: int, within: str) -> Options:
@@ -76,12 +91,22 @@ def faster_rcnn(role: str, epochs: int, within: str) -> Options:
     }
 
 
-def retinanet(role: str, epochs: int, within: str) -> Options:
-    """RetinaNet as the demo's."""
+def dense(role: str, epochs: int, within: str) -> Options:
+    """RetinaNet as the demo's, and GFL."""
     return detector(epochs, f'backbone_{role}', within)
 
 
-DETECTORS = {'faster_rcnn': faster_rcnn, 'retinanet': retinanet}
+def rtmdet(role: str, epochs: int, within: str) -> Options:
+    """RTMDet, from a backbone of its kind."""
+    return detector(epochs, f'cspnext_{role}', within)
+
+
+DETECTORS = {
+    'faster_rcnn': faster_rcnn,
+    'retinanet': dense,
+    'gfl': dense,
+    'rtmdet': rtmdet,
+}
 
 
 METHODS = {
@@ -145,159 +170,11 @@ MORE_TAPS = {
         },
     ),
 }
-RETINA_METHODS = {
-    'l2': Method('L2, class tower', {'cls': RETINA}, {'cls': [L2]}),
-    'lshl2': Method(
-        'LSHL2, class tower', {'cls': RETINA}, {'cls': [LSH_1024, L2]}
-    ),
-    'lshl2_fpn': Method(
-        'LSHL2, class tower + L2, FPN',
-        {'cls': RETINA, 'fpn': FPN},
-        {'cls': [LSH_1024, L2], 'fpn': [FPN_L2]},
-    ),
-    'fpn_l2': METHODS['fpn_l2'],
-    'pkd': METHODS['pkd'],
-    'cwd': METHODS['cwd'],
-    'lshl2_cwd': Method(
-        'LSHL2, class tower + CWD',
-        {'cls': RETINA, 'fpn': FPN},
-        {'cls': [LSH_1024, L2], 'fpn': [CWD]},
-    ),
-}
 
 
 def on_rois(title: str, *losses: Options, **kwargs: Any) -> Method:
     """Losses on RoIs."""
     return Method(title, {'roi': ROI}, {'roi': [*losses]}, **kwargs)
-
-
-def on_layers(title: str, **layers: str) -> Method:
-    """LSHL2 on the inputs of layers of the box head."""
-    return Method(title, layers, dict.fromkeys(layers, [LSH_1024, L2]))
-
-
-def stopped(epochs: int) -> Options:
-    """Nothing but the task after some epochs."""
-    hook = dict(type='mmrazor.StopDistillHook', stop_epoch=epochs)
-    return {'custom_hooks': [hook]}
-
-
-def times(factor: float, loss: Options) -> Options:
-    """A loss with another weight."""
-    return dict(loss, loss_weight=factor * loss['loss_weight'])
-
-
-CALIBRATED = {'custom_hooks': [dict(type='LSHCalibrationHook')]}
-CLASS_STD = 0.026  # of the weights of the teacher's class layer
-LINEAR = dict(
-    type='TorchNNConnector',
-    module_name='Linear',
-    module_args=dict(in_features=256, out_features=256),
-)
-# Name -> what it is of, the arm that it changes, its arms.
-ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
-    'hashes': (
-        'number of hash functions, LSH (D = 256, K = 1024)',
-        'lsh+inherit',
-        {
-            f'{k}': on_rois(f'K = {k}', dict(LSH, num_hashes=k))
-            for k in (128, 256, 8192)
-        },
-    ),
-    'bias': (
-        'bias of the hash functions, LSH (0 above)',
-        'lsh+inherit',
-        {
-            kind: on_rois(
-                f'bias: {kind}', dict(LSH, bias=kind), options=CALIBRATED
-            )
-            for kind in ('mean', 'median')
-        },
-    ),
-    'std': (
-        'standard deviation of the hash functions, LSH',
-        'lsh+inherit',
-        {
-            f'x{x:g}': on_rois(
-                f'{x:g} times that of the class layer',
-                dict(LSH, std=x * CLASS_STD),
-            )
-            for x in (0.1, 10)
-        },
-    ),
-    'draw': (
-        'other draws of the hash functions, LSH',
-        'lsh+inherit',
-        {
-            f'{seed}': on_rois(f'draw {seed}', dict(LSH, seed=seed))
-            for seed in (1, 2)
-        },
-    ),
-    'beta': (
-        'weight of LSHL2',
-        'lshl2+inherit',
-        {
-            f'x{x:g}': on_rois(f'{x:g} times', times(x, LSH), times(x, L2))
-            for x in (0.1, 0.3, 3, 10)
-        },
-    ),
-    'l2': (
-        'part of L2 in LSHL2',
-        'lshl2+inherit',
-        {
-            f'x{x:g}': on_rois(f'LSH + {x:g} L2', LSH, times(x, L2))
-            for x in (0.25, 4)
-        },
-    ),
-    'rois': (
-        'RoIs that are mimicked of the 16 of an image, LSHL2',
-        'lshl2+inherit',
-        {
-            **{
-                f'{n}': on_rois(
-                    f'{n}, objects first',
-                    LSH,
-                    L2,
-                    options={'model.max_rois': n},
-                )
-                for n in (2, 4)
-            },
-            'balanced': Method(
-                'all, objects and background of equal weight',
-                {'roi': dict(layer=ROI, weights='balanced')},
-                {'roi': [LSH, L2]},
-            ),
-        },
-    ),
-    'tap': (
-        'layers whose inputs LSHL2 compares (class layer above)',
-        'lshl2+inherit',
-        {
-            'fc2': on_layers('second FC', fc2=FC2),
-            'fc1': on_layers('first FC: pooled RoI', fc1=FC1),
-            'class_fc1': on_layers('class layer, first FC', roi=ROI, fc1=FC1),
-        },
-    ),
-    'stop': (
-        'epochs, of the 8, in which LSHL2 counts',
-        'lshl2+inherit',
-        {
-            f'{epochs}': on_rois(
-                f'first {epochs}', LSH, L2, options=stopped(epochs)
-            )
-            for epochs in (4, 6)
-        },
-    ),
-    'connector': (
-        'linear connector on what the student gives to LSHL2',
-        'lshl2+inherit',
-        {
-            'linear': on_rois(
-                'linear connector', LSH, L2, connectors={'roi': LINEAR}
-            )
-        },
-    ),
-}
 
 
 # Both losses and their weights as the authors have them.
@@ -311,7 +188,7 @@ PAPER = on_rois(
 def distilled(
     detector_name: str, method: Method, inherit: bool, tuned_as: str = ''
 ) -> Arm:
-    """A distillation of 'faster_rcnn' or 'retinanet'."""
+    """A distillation of one of ``DETECTORS``."""
     title = method.title + (INHERITED if inherit else '')
     options = {
         **DETECTORS[detector_name]('student', EPOCHS, 'model.architecture'),
@@ -323,22 +200,34 @@ def distilled(
 
 
 def arms_of(
-    detector_name: str, tap: str, methods: dict[str, Method]
+    detector_name: str,
+    tap: str,
+    methods: dict[str, Method],
+    tuned: str = '+inherit',
 ) -> dict[str, Arm]:
-    """Each method, without and with the teacher's head."""
+    """Each method, without and with the teacher's head.
+
+    Args:
+        detector_name (str): Of ``DETECTORS``.
+        tap (str): For the control with the teacher's head, which has a weight
+            of 0.
+        methods (dict): Name -> method.
+        tuned (str): End of the name of the arms whose weights are chosen. If
+            it is empty, no student gets the teacher's head.
+    """
     options = DETECTORS[detector_name]('student', EPOCHS, 'model')
     nothing = Method(
         'student alone',
         {'tap': tap},
         {'tap': [dict(type='LSHLoss', num_hashes=8, loss_weight=0)]},
     )
-    arms = {
-        'alone': Arm('student alone', f'{detector_name}_student', options),
-        'alone+inherit': distilled(detector_name, nothing, True),
-    }
+    arms = {'alone': Arm('student alone', f'{detector_name}_student', options)}
+    if tuned:
+        arms['alone+inherit'] = distilled(detector_name, nothing, True)
     for name, method in methods.items():
-        tuned_as = f'{detector_name}/{name}+inherit'
-        for inherit in (False, True):
-            arm = f'{name}+inherit' if inherit else name
-            arms[arm] = distilled(detector_name, method, inherit, tuned_as)
+        for end in dict.fromkeys(('', tuned)):
+            arms[name + end] = distilled(
+                *(detector_name, method, bool(end)),
+                f'{detector_name}/{name}{tuned}',
+            )
     return arms

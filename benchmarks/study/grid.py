@@ -1,11 +1,13 @@
 """What the study runs: data, models, methods, arms, seeds.
 
 An arm is a config of ``configs/shapes`` and what is changed in it: those of
-``detectors.py`` and of ``classifiers.py``.
+``detectors.py``, ``dense.py``, ``ablations.py`` and ``classifiers.py``.
 """
 
 import classifiers
+import dense
 import detectors
+from ablations import ABLATIONS
 from arm import SIZE, Arm, Experiment, Options, schedule
 from detectors import EPOCHS
 
@@ -35,6 +37,8 @@ NEEDED = [
     {
         'backbone_student': detectors.backbone_of(18, 12, 12),
         'backbone_teacher': detectors.backbone_of(34, 32, 8),
+        'cspnext_student': detectors.cspnext_of(0.167, 0.125, 12),
+        'cspnext_teacher': detectors.cspnext_of(0.33, 0.25, 8),
         **SINGLE[0],
     },
     {**TEACHERS, **SINGLE[1], **MULTI[0]},
@@ -147,9 +151,7 @@ EXPERIMENTS = {
         3,
         'retinanet_teacher',
         'retinanet/alone',
-        detectors.arms_of(
-            'retinanet', detectors.RETINA, detectors.RETINA_METHODS
-        ),
+        detectors.arms_of('retinanet', dense.RETINA, dense.RETINA_METHODS),
         (
             ('lshl2+inherit', 'alone+inherit'),
             ('lshl2+inherit', 'l2+inherit'),
@@ -162,6 +164,29 @@ EXPERIMENTS = {
             ('lshl2_cwd+inherit', 'cwd+inherit'),
         ),
         ('alone', 'cwd+inherit', 'pkd+inherit'),
+    ),
+    'gfl': Experiment(
+        'GFL',
+        3,
+        'gfl_teacher',
+        'gfl/alone',
+        detectors.arms_of('gfl', dense.GFL, dense.GFL_METHODS),
+        (
+            ('cwd+inherit', 'alone+inherit'),
+            ('cwd+inherit', 'lshl2+inherit'),
+            ('lshl2', 'cwd'),
+        ),
+        ('alone', 'cwd+inherit', 'lshl2+inherit'),
+    ),
+    'rtmdet': Experiment(
+        'RTMDet, heads of two widths',
+        3,
+        'rtmdet_teacher',
+        'rtmdet/alone',
+        detectors.arms_of('rtmdet', dense.RTMDET, dense.RTMDET_METHODS, '')
+        | dense.narrow_rtmdet(),
+        (('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
+        ('alone', 'lshl2_32', 'cwd'),
     ),
     **{
         task: Experiment(
@@ -179,15 +204,15 @@ EXPERIMENTS = {
         f'ablation_{name}': Experiment(
             f'Ablation: {title}',
             3,
-            'faster_rcnn_teacher',
-            f'faster_rcnn/{base}',
+            f'{base.partition("/")[0]}_teacher',
+            base,
             {
                 arm: detectors.distilled(
-                    'faster_rcnn', method, True, f'faster_rcnn/{base}'
+                    base.partition('/')[0], method, True, base
                 )
                 for arm, method in arms.items()
             },
         )
-        for name, (title, base, arms) in detectors.ABLATIONS.items()
+        for name, (title, base, arms) in ABLATIONS.items()
     },
 }
