@@ -20,7 +20,9 @@ def raw_batch(model: str, options: Any) -> dict[str, Any]:
     if model == 'resnet':
         number, shape = options.class_images, (3, *options.class_size)
         return dict(
-            inputs=torch.randint(256, (number, *shape), dtype=torch.uint8),
+            inputs=torch.randint(
+                256, (number, *shape), dtype=torch.uint8, device=options.device
+            ),
             data_samples=[DataSample().set_gt_label(0) for _ in range(number)],
         )
     return demo_mm_inputs(
