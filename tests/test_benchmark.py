@@ -110,9 +110,9 @@ def test_all_arms(tmp_path):
     for model, names in DENSE.items():
         arms = figures['models'][model]
         maps, *towers = (arms[name] for name in names)
-        assert maps['seconds']['head'] < 1e-4  # it does not run
-        for tower in towers:
-            assert tower['seconds']['head'] > 1e-4 and tower['floor'] > 0
+        for tower in towers:  # its head runs
+            assert tower['seconds']['head'] > maps['seconds']['head']
+            assert tower['floor'] > 0
         assert {*maps['theirs']} == {
             'FpnTeacherDistill, CWD',
             'FpnTeacherDistill, PKD',
