@@ -131,14 +131,6 @@ def test_all_arms(tmp_path):
     ]
 
 
-@pytest.mark.slow
-def test_backbones_are_compiled(tmp_path):
-    """Of the student and our teacher."""
-    figures, page = run(tmp_path, '--models', 'resnet', '--compile')
-    assert figures['machine']['compile']
-    assert 'backbones of students and of our teachers compiled' in page
-
-
 @pytest.fixture
 def clock(monkeypatch):
     for folder in ('benchmarks', 'benchmarks/step'):
