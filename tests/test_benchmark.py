@@ -31,8 +31,7 @@ DENSE = {
     ),
     'rtmdet': (
         'FPN, CWD',
-        'recommended: class tower, LSHL2, K = 96',
-        'class tower, LSHL2, K = 768',
+        'recommended: class tower, LSHL2, K = 768',
     ),
 }
 

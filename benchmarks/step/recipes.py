@@ -25,6 +25,10 @@ DENSE = {
         'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
     ),
 }
+RECOMMENDED = (
+    'configs/distill/'
+    'recommended_roi-fpn_faster-rcnn_r101_faster-rcnn_r50_1x_coco.py'
+)
 TWO_STAGE = 'configs/distill/faster_rcnn_lshfm.py'
 CLASSIFIER = 'configs/imagenet/lshl2-correct_pooled_resnet34_resnet18_in1k.py'
 # What is told of the pair on the page.
@@ -108,7 +112,10 @@ def two_stage_arms(teacher_ckpt: str) -> dict[str, Any]:
         return model.model
 
     losses = [*ours.distiller.losses.lsh, *ours.distiller.losses.l2]
+    recommended = Config.fromfile(REPO / RECOMMENDED).model
+    recommended.teacher_ckpt = teacher_ckpt
     return {
+        'recommended: second FC, LSHL2 + FPN, L2': recommended,
         'RoI, LSHL2': ours,
         'RoI, LSHL2, max_rois=128': variant(max_rois=128),
         'FPN, PKD': variant(**{'distiller.active': ['fpn']}),
