@@ -130,23 +130,28 @@ def main() -> None:
             values = value if isinstance(value, list) else [value]
             words = [] if value is True else [str(x) for x in values]
             command = ' '.join([command, flag, *words])
+    result: dict[str, Any] = {
+        'command': command,
+        'machine': machine(options),
+        'loss': time_loss(options),
+        'models': {},
+    }
     with tempfile.TemporaryDirectory() as folder:
-        result: dict[str, Any] = {
-            'command': command,
-            'machine': machine(options),
-            'loss': time_loss(options),
-            'loading': time_loading(options, Path(folder)),
-            'models': {
-                model: time_model(model, options, Path(folder))
-                for model in options.models
-            },
-        }
-    text = page(result)
-    print(text)
+        result['loading'] = time_loading(options, Path(folder))
+        for model in options.models:
+            found = time_model(model, options, Path(folder))
+            result['models'][model] = found
+            write(result, options)  # what follows may fail
+    write(result, options)
+    print(page(result))
+
+
+def write(result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write what there is so far."""
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1), 'utf-8')
     if options.out:
-        Path(options.out).write_text(text, 'utf-8')
+        Path(options.out).write_text(page(result), 'utf-8')
 
 
 if __name__ == '__main__':

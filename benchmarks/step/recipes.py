@@ -63,6 +63,8 @@ def configs(
         arms = two_stage_arms(teacher_ckpt)
     for arm in arms.values():
         arm.architecture.backbone.init_cfg = None
+        if model in DENSE:  # RTMDet's own pipeline pads, a raw batch does not
+            arm.architecture.data_preprocessor.pad_size_divisor = 32
         if arm.type in ('FeatureMimicDistill', 'RoIMimicDistill'):
             arm.teacher_channels_last = options.channels_last
             arm.teacher_compile = options.compile
