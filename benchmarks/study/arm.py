@@ -130,7 +130,8 @@ class Experiment(NamedTuple):
         arms (dict): Name -> arm.
         pairs (tuple): Names of arms to be held against each other, too.
         short (tuple): Names of arms for the short table: without a teacher,
-            with LSHL2, with the best loss of others. Defaults to no row.
+            as recommended, with the best loss of others. Defaults to no row.
+        setting (str): Data, schedule and start of the student in that row.
     """
 
     title: str
@@ -140,6 +141,7 @@ class Experiment(NamedTuple):
     arms: dict[str, Arm]
     pairs: tuple[tuple[str, str], ...] = ()
     short: tuple[str, ...] = ()
+    setting: str = ''
 
 
 def loader_options(folder: str, scale: int | None) -> Options:

@@ -79,6 +79,9 @@ def changed(options: Options, *names: str) -> dict[str, Arm]:
     }
 
 
+# Of detectors, and with which backbone they begin.
+SHAPES = '640 generated images, backbone pretrained on crops of others'
+
 EXPERIMENTS = {
     'faster_rcnn': Experiment(
         'Faster R-CNN',
@@ -110,6 +113,7 @@ EXPERIMENTS = {
             ('fc2_fpn', 'cwd'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        f'{SHAPES}, {EPOCHS} epochs',
     ),
     'long': Experiment(
         'Faster R-CNN, students trained as long as the teacher',
@@ -129,6 +133,7 @@ EXPERIMENTS = {
             ('fc2_fpn+inherit', 'cwd+inherit'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        f'{SHAPES}, {2 * EPOCHS} epochs',
     ),
     'few_images': Experiment(
         'Faster R-CNN, student with 64 of 640 images',
@@ -151,6 +156,7 @@ EXPERIMENTS = {
             ('fc2_fpn+inherit', 'cwd+inherit'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        f'64 of {SHAPES}, as many steps',
     ),
     'retinanet': Experiment(
         'RetinaNet',
@@ -170,6 +176,7 @@ EXPERIMENTS = {
             ('lshl2_cwd+inherit', 'cwd+inherit'),
         ),
         ('alone', 'cwd+inherit', 'pkd+inherit'),
+        f'{SHAPES}, {EPOCHS} epochs',
     ),
     'gfl': Experiment(
         'GFL',
@@ -183,6 +190,7 @@ EXPERIMENTS = {
             ('lshl2', 'cwd'),
         ),
         ('alone', 'cwd+inherit', 'lshl2+inherit'),
+        f'{SHAPES}, {EPOCHS} epochs',
     ),
     'rtmdet': Experiment(
         'RTMDet, heads of two widths',
@@ -193,6 +201,7 @@ EXPERIMENTS = {
         | dense.narrow_rtmdet(),
         (('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
         ('alone', 'lshl2_32', 'cwd'),
+        f'{SHAPES}, {EPOCHS} epochs',
     ),
     'aquarium': Experiment(
         'Faster R-CNN on photographs of an aquarium',
@@ -208,6 +217,8 @@ EXPERIMENTS = {
             ('fc2_cwd+inherit', 'cwd+inherit'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        f'441 photographs, {photographs.EPOCHS} epochs, student from '
+        'random weights',
     ),
     **{
         task: Experiment(
@@ -218,6 +229,7 @@ EXPERIMENTS = {
             classifiers.arms_of(task),
             classifiers.TASK_PAIRS[task],
             classifiers.TASK_SHORT[task],
+            f'4000 generated images, {classifiers.EPOCHS} epochs',
         )
         for task, labels in LABELS.items()
     },

@@ -66,6 +66,34 @@ def short(records: Mapping[str, Record]) -> str:
     return markdown(head, lines)
 
 
+def expected(records: Mapping[str, Record]) -> str:
+    """A row an experiment: what the recommended recipe gave, and where."""
+    head = ['', 'setting', 'recipe', 'student alone', 'distilled', 'teacher']
+    head.append('gap closed')
+    lines = []
+    for name, spec in grid.EXPERIMENTS.items():
+        best = teacher(records, name)
+        if not spec.short or best is None:
+            continue
+        titles = [spec.arms[x].title for x in spec.short[:2]]
+        found = {x.title: x for x in rows(records, name)}
+        if not {*titles} <= found.keys():
+            continue
+        alone, ours = (found[x] for x in titles)
+        lines.append(
+            [
+                f'{spec.title}: {name_of(name)}',
+                f'{spec.setting}; {len(ours.values)} seeds',
+                titles[1],
+                f'{np.mean(alone.values):.1f}',
+                f'{np.mean(ours.values):.1f}',
+                f'{best[1]:.1f}',
+                f'{ours.closed:.0f} %',
+            ]
+        )
+    return markdown(head, lines)
+
+
 def table(records: Mapping[str, Record], experiment: str) -> str:
     """A Markdown table of an experiment."""
     more = ['angle', 'norm'] if is_ablation(experiment) else ['gap closed']

@@ -17,7 +17,9 @@ from runs import REPO, Record
 from lshfm_mm.insight.charts import GRID, MUTED, SERIES, STYLE
 from lshfm_mm.utils.files import atomic_write
 
-PAGES = (REPO / 'docs/results.md', REPO / 'README.md')
+PAGES = tuple(
+    REPO / x for x in ('docs/results.md', 'docs/recipes.md', 'README.md')
+)
 IMAGES = REPO / 'docs/images'
 
 
@@ -88,6 +90,7 @@ def parts(records: Mapping[str, Record]) -> dict[str, str]:
     found = {
         'cost': tables.cost(records),
         'short': tables.short(records),
+        'expected': tables.expected(records),
         'why': why.sentence(records),
     }
     for name in grid.EXPERIMENTS:

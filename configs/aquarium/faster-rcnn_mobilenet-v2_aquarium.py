@@ -20,3 +20,4 @@ model = dict(
     ),
     neck=dict(in_channels=[24, 32, 96, 320]),
 )
+optim_wrapper = dict(optimizer=dict(lr=0.0004))  # a pretrained backbone

@@ -34,3 +34,4 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
 )
+optim_wrapper = dict(optimizer=dict(lr=0.001))
