@@ -108,8 +108,8 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
             spread = f' ± {np.std(row.values, ddof=1):.1f}'
         if is_ablation(experiment):
             cells = [
-                logged(row, 'roi.angle', '.1f', '°'),
-                logged(row, 'roi.norm_ratio', '.2f'),
+                logged(row, 'angle', '.1f', '°'),
+                logged(row, 'norm_ratio', '.2f'),
             ]
         else:
             cells = ['' if row.closed is None else f'{row.closed:.0f} %']
@@ -127,8 +127,16 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
 
 
 def logged(row: Row, key: str, form: str, unit: str = '') -> str:
-    """Mean of what the log had last of features, in words; '' of nothing."""
-    found = [x['alignment'][key] for x in row.records if key in x['alignment']]
+    """Mean of what the log had last of RoIs or a class tower, in words.
+
+    '' where it had nothing.
+    """
+    found = [
+        value
+        for record in row.records
+        for name, value in record['alignment'].items()
+        if name in (f'roi.{key}', f'cls.{key}')
+    ]
     return f'{np.mean(found):{form}}{unit}' if found else ''
 
 
