@@ -8,7 +8,7 @@ network has no weights. Nothing is tuned here: weights are those that
 from arm import INHERITED, WORK, Arm, Method, Options, schedule
 from detectors import CWD, FC2, FPN, FPN_L2, L2, LSH
 
-EPOCHS = 16
+EPOCHS = 12
 BALANCED = dict(FPN, weights='balanced')
 WIDE_CWD = dict(CWD, loss_weight=160)
 
@@ -46,7 +46,7 @@ def options(epochs: int) -> Options:
 
 
 TEACHERS = {
-    'aquarium_teacher': Arm('teacher', 'aquarium_teacher', options(EPOCHS))
+    'aquarium_teacher': Arm('teacher', 'aquarium_teacher', options(16))
 }
 
 

@@ -55,7 +55,7 @@ test_dataloader = dict(
 )
 test_evaluator = dict(ann_file=data_root + 'test.json')
 
-max_epochs = 16
+max_epochs = 12
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = max_epochs

@@ -21,3 +21,8 @@ model = dict(
     neck=dict(in_channels=[24, 32, 96, 320]),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.0004))  # a pretrained backbone
+
+max_epochs = 16
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = max_epochs
