@@ -20,7 +20,7 @@ BRIEF := awk '/^ *(Downloading|Using cached|Installing)/ \
 	{ print substr($$0, 1, 79); fflush() }'
 
 .PHONY: help env test slow gpu lint docs errors demo families mmrazor bench \
-	startup operators study api clean
+	startup scale operators study api clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -88,6 +88,9 @@ bench: env  ## time training steps, write docs/benchmarks.md
 
 startup: env  ## seconds to the first step, write docs/startup.md
 	$(VENV)/bin/python benchmarks/startup.py --out docs/startup.md
+
+scale: env  ## how what we add grows, write docs/scale.md
+	$(VENV)/bin/python benchmarks/scale.py --out docs/scale.md
 
 operators: env  ## mmcv's operators against compiled ones, docs/operators.md
 	$(VENV)/bin/python benchmarks/compare_operators --out docs/operators.md

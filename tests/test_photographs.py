@@ -321,6 +321,33 @@ def test_another_source_is_named(kind, server, tmp_path):
     assert notice.endswith(f'Taken from {source}\n')
 
 
+def test_an_interrupted_run_leaves_no_set(server, tmp_path, monkeypatch):
+    out = tmp_path / 'data/clothing'
+    source = SOURCES['clothing']
+    there = []
+
+    def interrupt(root, result):
+        source.convert(root, result)
+        there.append(out.exists())  # what SIGKILL would leave
+        raise KeyboardInterrupt
+
+    stopped = source._replace(convert=interrupt)
+    monkeypatch.setitem(SOURCES, 'clothing', stopped)
+    with pytest.raises(KeyboardInterrupt):
+        get_photographs('clothing', str(out))
+    assert there == [False]
+    assert [*out.parent.iterdir()] == []
+    monkeypatch.setitem(SOURCES, 'clothing', source)
+    get_photographs('clothing', str(out))
+    assert len([*out.rglob('*.jpg')]) == 5
+
+
+def test_an_unknown_set_is_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"^name.*aquarium.*bccd.*'bcd'"):
+        get_photographs('bcd', str(tmp_path / 'out'))
+    assert [*tmp_path.iterdir()] == []
+
+
 def changed(server):
     """One byte of a label."""
     files = aquarium()

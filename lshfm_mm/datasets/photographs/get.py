@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
-from ...errors import ConfigError
+from ...errors import ConfigError, check_choice
 from .sources import SOURCES
 
 NOTICE = 'NOTICE'
@@ -29,9 +29,10 @@ def get_photographs(name: str, out: str, source: str | None = None) -> str:
         str: What was written to ``NOTICE``: origin, licence and changes.
 
     Raises:
-        ConfigError: If ``out`` holds something else, or the source cannot be
-            had or is not what it must be.
+        ConfigError: If there is no such set, ``out`` holds something else, or
+            the source cannot be had or is not what it must be.
     """
+    check_choice('name', name, tuple(SOURCES))
     known, target = SOURCES[name], Path(out)
     if target.is_file() or (target.exists() and any(target.iterdir())):
         return _held(target, known.notice)
