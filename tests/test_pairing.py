@@ -523,9 +523,15 @@ def test_the_tool_prints_what_to_do_next(write, tmp_path, monkeypatch, capsys):
         'argv',
         ['make_config', *arguments, '-o', out, '--teacher-ckpt', weights],
     )
-    runpy.run_path(str(REPO / 'tools/make_config.py'), run_name='__main__')
-    assert f'python tools/train.py {out}' in capsys.readouterr().out
+    tool = str(REPO / 'tools/make_config.py')
+    runpy.run_path(tool, run_name='__main__')
+    said = capsys.readouterr().out
+    assert f'python tools/train.py {out}' in said
+    assert 'closed 77 % of the gap between Faster R-CNN alone' in said
     assert Config.fromfile(out).model.teacher_ckpt == weights
+    sys.argv += ['--tap', 'roi', '--force']  # another recipe than the study's
+    runpy.run_path(tool, run_name='__main__')
+    assert ' of the gap' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('kind', ['roi', 'dense', 'fpn'])

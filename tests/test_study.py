@@ -24,6 +24,7 @@ from PIL import Image
 from scipy import stats
 
 from lshfm_mm.errors import ConfigError
+from lshfm_mm.pairing.expected import STUDY
 
 REPO = Path(__file__).parent.parent
 sys.path.insert(0, str(REPO / 'benchmarks/study'))
@@ -723,3 +724,16 @@ def test_only_images_that_are_seen_are_made():
     assert plan.images(['aquarium/*']) == []
     assert plan.images(['retinanet/cwd+inherit']) == ['crops', 'main', 'test']
     assert plan.images() == [*grid.DATA]
+
+
+def test_make_config_says_what_the_records_say():
+    found = tables.expected(runs.read_records())
+    shares = {
+        line.split(' | ')[0].strip('| '): line.rsplit(' | ', 1)[1].strip(' |%')
+        for line in found.splitlines()
+    }
+    for experiment, model, closed in STUDY.values():
+        title = grid.EXPERIMENTS[experiment].title
+        assert title == model or experiment == 'single'
+        name = tables.name_of(experiment)
+        assert shares[f'{title}: {name}'] == f'{closed}'

@@ -20,6 +20,7 @@ from ..utils.configs import imports_of, model_of, read_config
 from ..utils.files import atomic_write, local_file
 from ..utils.rng import forked_rng
 from .embedding import add_embedding
+from .expected import expectation
 from .inspect import View, inspect_config
 from .pair import choose_pairing
 
@@ -113,7 +114,10 @@ def write_config(
     with atomic_write(target) as partial:
         partial.write_text(text, 'utf-8')
         _try_out(partial, theirs.model)
-    return f'{theirs.kind} -> {ours.kind}: {pairing.why}'
+    chosen = f'{theirs.kind} -> {ours.kind}: {pairing.why}'
+    if loss == 'recommended' and tap is beta is None:
+        chosen += expectation(pairing, inherit)
+    return chosen
 
 
 def _check_out(target: Path, force: bool, teacher: str, student: str) -> None:
