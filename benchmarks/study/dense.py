@@ -39,7 +39,13 @@ RTMDET_METHODS = {
         {'cls': [dict(LSH, num_hashes=256), L2]},
         {'cls': WIDER},
     ),
-    'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD]}, {'fpn': WIDER}),
+    'cwd': Method(
+        'CWD',
+        {'fpn': FPN},
+        {'fpn': [CWD]},
+        # In the place of that of the class tower.
+        options={'model.distiller.connectors': dict(_delete_=True, fpn=WIDER)},
+    ),
 }
 TOWER = dict(layer='bbox_head.cls_convs.1', record='output')
 
