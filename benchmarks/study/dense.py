@@ -51,7 +51,7 @@ TOWER = dict(layer='bbox_head.cls_convs.1', record='output')
 
 
 def of_tower(
-    title: str, number: int, tap: object = RETINA, **options: int
+    title: str, number: int, tap: object = RETINA, **options: object
 ) -> Method:
     """LSHL2 on RetinaNet's class tower, of some hash functions."""
     hashed = dict(LSH, num_hashes=number, **options)
