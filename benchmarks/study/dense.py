@@ -59,7 +59,7 @@ def of_tower(
 
 
 def narrow_rtmdet() -> dict[str, Arm]:
-    """What is recommended for RTMDet: half a hash function an entry."""
+    """LSHL2 on RTMDet with half a hash function an entry."""
     lshl2 = RTMDET_METHODS['lshl2']
     method = lshl2._replace(
         title='LSHL2, class tower, K = 32',

@@ -163,7 +163,14 @@ EXPERIMENTS = {
         3,
         'retinanet_teacher',
         'retinanet/alone',
-        detectors.arms_of('retinanet', dense.RETINA, dense.RETINA_METHODS),
+        detectors.arms_of('retinanet', dense.RETINA, dense.RETINA_METHODS)
+        # Of a head of its own the weight is chosen apart, too.
+        | {
+            'lshl2': detectors.distilled(
+                *('retinanet', dense.RETINA_METHODS['lshl2'], False),
+                'retinanet/lshl2',
+            )
+        },
         (
             ('lshl2+inherit', 'alone+inherit'),
             ('lshl2+inherit', 'l2+inherit'),
@@ -199,8 +206,8 @@ EXPERIMENTS = {
         'rtmdet/alone',
         detectors.arms_of('rtmdet', dense.RTMDET, dense.RTMDET_METHODS, '')
         | dense.narrow_rtmdet(),
-        (('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
-        ('alone', 'lshl2_32', 'cwd'),
+        (('lshl2', 'cwd'), ('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
+        ('alone', 'lshl2', 'cwd'),
         f'{SHAPES}, {EPOCHS} epochs',
     ),
     'aquarium': Experiment(
