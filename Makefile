@@ -83,7 +83,7 @@ mmrazor: env  ## take MMRazor's own configs all the way, an hour
 		tests/test_mmrazor_configs.py
 
 bench: env  ## time training steps, write docs/benchmarks.md
-	$(VENV)/bin/python benchmarks/benchmark.py --json docs/benchmarks.json \
+	$(VENV)/bin/python benchmarks/step --json docs/benchmarks.json \
 		--out docs/benchmarks.md
 
 startup: env  ## seconds to the first step, write docs/startup.md

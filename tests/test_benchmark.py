@@ -1,9 +1,12 @@
 """The benchmark, from the command line to the page."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,14 +19,31 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith('linux'), reason='reads memory from /proc'
 )
 
+# Ours: on the maps of the FPN, and on the class tower, of some hash functions.
+DENSE = {
+    **dict.fromkeys(
+        ('retinanet', 'gfl'),
+        (
+            'recommended: FPN, CWD',
+            'class tower, LSHL2, K = 1152',
+            'class tower, LSHL2, K = 4096',
+        ),
+    ),
+    'rtmdet': (
+        'FPN, CWD',
+        'recommended: class tower, LSHL2, K = 768',
+    ),
+}
+
 
 def run(tmp_path, *arguments):
     page, figures = tmp_path / 'page.md', tmp_path / 'figures.json'
     process = subprocess.run(
         [
             sys.executable,
-            REPO / 'benchmarks/benchmark.py',
+            REPO / 'benchmarks/step',
             *('--rounds', '1', '--size', '64', '64'),
+            *('--class-images', '2', '--class-size', '64', '64'),
             *('--loss-shape', '300', '16', '64'),
             *('--json', figures, '--out', page),
             *arguments,
@@ -39,13 +59,14 @@ def run(tmp_path, *arguments):
 
 @pytest.mark.slow
 def test_the_loss_alone(tmp_path):
-    figures, page = run(tmp_path, '--detectors')
+    figures, page = run(tmp_path, '--models')
     assert figures['loss']['shape'] == [300, 16, 64]
     assert figures['loss']['value'] < 1e-6
     assert figures['loss']['gradient'] < 1e-6
     assert figures['machine']['versions']['torch'] in page
     assert 'N = 300, D = 16, K = 64' in page
     assert figures['command'] in page
+    assert f'{figures["loading"]:.3f} s' in page
 
 
 @pytest.mark.cuda
@@ -56,12 +77,13 @@ def test_a_table_of_a_gpu(tmp_path, more):
     figures, page = run(
         tmp_path,
         *('--device', CUDA_TESTS_ON, '--size', '128', '160'),
-        *('--detectors', 'retinanet', *more),
+        *('--models', 'retinanet', 'resnet', *more),
     )
     assert figures['loss']['value'] < 1e-5
-    for name, arm in figures['detectors']['retinanet'].items():
-        assert arm['seconds']['step'] > 0 and arm['peak'] > 0
-        assert name in page
+    for model in ('retinanet', 'resnet'):
+        for name, arm in figures['models'][model].items():
+            assert arm['seconds']['step'] > 0 and arm['peak'] > 0
+            assert name in page
     if CUDA_TESTS_ON == 'cuda':
         assert torch.cuda.get_device_name() in page
 
@@ -71,7 +93,7 @@ def test_all_arms(tmp_path):
     """The sizes are those of the networks, whatever the images."""
     # Large enough for 512 proposals an image.
     figures, page = run(tmp_path, '--size', '128', '160')
-    arms = figures['detectors']['faster_rcnn']
+    arms = figures['models']['faster_rcnn']
     plain = arms['student alone']
     theirs = arms['MMRazor SingleTeacherDistill, LSHL2']
     for name, arm in arms.items():
@@ -84,11 +106,59 @@ def test_all_arms(tmp_path):
     assert ours['student'] == ours['teacher']
     assert theirs['rois']['teacher'][0] == ours['teacher'][0]
     assert arms['RoI, LSHL2, max_rois=128']['rois']['teacher'][0] == 256
-    for detector in ('retinanet', 'gfl', 'rtmdet'):
-        arms = figures['detectors'][detector]
-        dense = arms['class tower, LSHL2, K = 4096']
-        assert dense['seconds']['head'] > 0 and dense['floor'] > 0
-        ours = arms['FPN, CWD']
-        assert ours['seconds']['head'] == 0
+    for model, names in DENSE.items():
+        arms = figures['models'][model]
+        maps, *towers = (arms[name] for name in names)
+        for tower in towers:  # its head runs
+            assert tower['seconds']['head'] > maps['seconds']['head']
+            assert tower['floor'] > 0
+        assert {*maps['theirs']} == {
+            'FpnTeacherDistill, CWD',
+            'FpnTeacherDistill, PKD',
+        }
         theirs = arms['MMRazor FpnTeacherDistill, CWD']
-        assert ours['checkpoint'] < theirs['checkpoint']
+        assert maps['checkpoint'] < theirs['checkpoint']
+    arms = figures['models']['resnet']
+    ours = arms['pooled, LSHL2, K = 2048']
+    step = arms['MMRazor SingleTeacherDistill, KL']['seconds']['step']
+    ratio = ours['seconds']['step'] / step  # of one round
+    assert ours['theirs']['SingleTeacherDistill, KL'] == pytest.approx(ratio)
+    # Columns that have something in them.
+    sections = page.split('\n## ')
+    assert ['RoIs of student' in x for x in sections[1:]] == [True] + 5 * [
+        False
+    ]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    for folder in ('benchmarks', 'benchmarks/step'):
+        monkeypatch.syspath_prepend(REPO / folder)
+    return importlib.import_module('clock')
+
+
+def test_time_and_memory_of_a_cpu(clock):
+    meter, size = clock.Meter('cpu'), 2**27
+    assert 0.1 <= meter.seconds(lambda: time.sleep(0.1)) < 1
+    allocate = partial(torch.ones, size, dtype=torch.uint8)
+    assert meter.peak(allocate) == pytest.approx(size, rel=0.02)
+    assert meter.peak(lambda: None) < 0.1 * size  # of this call alone
+
+
+@pytest.mark.cuda
+def test_time_and_memory_of_a_gpu(clock):
+    """Python goes on before a kernel ends; the clock does not."""
+    if CUDA_TESTS_ON == 'cpu':
+        pytest.skip('needs the events of a GPU')
+    meter, size, cycles = clock.Meter('cuda'), 2**27, 10**9
+    meter.seconds(lambda: torch.cuda._sleep(1))
+    assert 0.2 < meter.seconds(lambda: torch.cuda._sleep(cycles)) < 5
+    torch.cuda._sleep(cycles)
+    assert meter.seconds(lambda: None) < 0.1  # what came before is over
+    allocate = partial(torch.empty, size, dtype=torch.uint8, device='cuda')
+    assert meter.peak(allocate) == size
+
+
+def test_the_median_of_ratios_is_that_of_rounds(clock):
+    """A round that is slow for both counts like any other."""
+    assert clock.ratio_to([2, 30, 4], [1, 10, 1]) == 3

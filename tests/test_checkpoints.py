@@ -478,3 +478,24 @@ def test_nothing_is_overwritten_unless_forced(existing, tmp_path, make_config):
 def test_what_is_evaluated_is_looked_at_first(bomb, make_config, forced):
     with pytest.raises(ConfigError, match=re.escape(refusal(bomb))):
         check_weights(make_config('faster_rcnn_student'), bomb)
+
+
+def test_an_exported_weight_is_written_once_and_no_view_whole(tmp_path):
+    """Heads of all levels share filters; a view is not its whole storage."""
+    filters, whole = torch.randn(64, 64, 3, 3), torch.randn(100_000)
+    state = {
+        'architecture.a.weight': filters,
+        'architecture.b.weight': filters,
+        'architecture.turned': filters.transpose(0, 1),
+        'architecture.view': whole[:2],
+        'architecture.empty': torch.zeros(0),
+    }
+    source, out = tmp_path / 'training.pth', tmp_path / 'student.pth'
+    torch.save({'meta': {}, 'state_dict': state}, source)
+    export_student(str(source), str(out))
+    found = torch.load(out, weights_only=True)['state_dict']
+    assert found.keys() == {x.removeprefix('architecture.') for x in state}
+    for name, value in state.items():
+        assert torch.equal(found[name.removeprefix('architecture.')], value)
+    assert found['a.weight'].data_ptr() == found['b.weight'].data_ptr()
+    assert out.stat().st_size < 2.1 * filters.nbytes

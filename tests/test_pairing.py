@@ -264,8 +264,8 @@ def test_an_inherited_dense_head_mimics_by_cwd(write, beta, tmp_path):
         assert cfg.model.inherit == inherits
         assert cfg.model.distiller.taps == dict(cls='bbox_head.retina_cls')
         assert cfg.model.distiller.losses.cls == [
-            dict(type='LSHLoss', num_hashes=16 * 9 // 2),
-            dict(type='RelativeL2Loss'),
+            dict(type='LSHLoss', num_hashes=4 * 16 * 9, loss_weight=4),
+            dict(type='RelativeL2Loss', loss_weight=4),
         ]
 
 

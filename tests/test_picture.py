@@ -1,12 +1,14 @@
 """The picture of detections, and the demo's table."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from mmengine.structures import InstanceData
 
 from lshfm_mm.insight import detections
@@ -21,9 +23,15 @@ def pixels_like(image, colour):
 
 
 def test_a_row_for_the_truth_and_each_detector(
-    make_config, teacher_checkpoint, tmp_path
+    make_config, teacher_checkpoint, tmp_path, monkeypatch
 ):
     """Of two detectors, one is sure everywhere, one sees nothing."""
+    # White is the paper's, too.
+    monkeypatch.setattr(detections, 'RIGHT', (255, 0, 255))
+    labels = []
+    monkeypatch.setattr(
+        Axes, 'set_ylabel', lambda self, text, **kw: labels.append(text)
+    )
     cfg = make_config('faster_rcnn_teacher')
     cfg.merge_from_dict(
         {
@@ -54,6 +62,11 @@ def test_a_row_for_the_truth_and_each_detector(
     assert sure[1] > blind[1] + 200
     assert truth[1] < blind[1] + 20
     assert sure[0] < blind[0] + 20
+    told, surely, blindly = labels
+    number = told.removeprefix('ground truth\n').removesuffix(' objects')
+    assert int(number) > 1
+    assert blindly == f'blind\n0 of {number} found, 0 wrong'
+    assert re.fullmatch(rf'sure\n0 of {number} found, [1-9]\d* wrong', surely)
 
 
 @pytest.mark.parametrize('scores', [None, [0.5]])

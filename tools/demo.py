@@ -174,10 +174,12 @@ def draw(runs: dict[str, str]) -> Path:
 
     names = list(runs)
     picture = WORK / f'{names[0].replace("teacher", "detections")}.png'
-    shown = {
-        runs[run]: (Config.fromfile(WORK / f'{run}.py'), WORK / f'{run}.pth')
-        for run in (*names[:2], names[-1])
-    }
+    shown = {}
+    for run in (*names[:2], names[-1]):
+        metrics = CHAIN.evaluate(run_of(run))
+        title = f'{runs[run]}: {100 * metrics["coco/bbox_mAP"]:.1f} AP'
+        cfg = Config.fromfile(WORK / f'{run}.py')
+        shown[title] = cfg, WORK / f'{run}.pth'
     draw_detections(shown, SHOWN, picture)
     return picture
 

@@ -36,7 +36,7 @@ def main() -> None:
         '--beta',
         type=float,
         help='weight of the losses, a quarter of it on the necks beside RoIs '
-        '(default: 4 on RoIs, else 1; 160 for cwd; 7 for those of the paper); '
+        '(default: 4 in heads, else 1; 160 for cwd; 7 for those of the paper); '
         '0 writes the control, which mimics nothing',
     )
     parser.add_argument(

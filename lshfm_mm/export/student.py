@@ -172,8 +172,17 @@ def _student_of(
         )
     student = student_state_dict(state)
     check_finite('checkpoint', checkpoint, student)
-    # Cloned, for torch would save the whole storage of a view.
-    return {k: v.detach().clone() for k, v in student.items()}
+    # Cloned, for torch would save the whole storage of a view; once, where
+    # layers share a weight, as heads of all levels do.
+    clones: dict[Any, Tensor] = {}
+    for value in student.values():
+        if _place(value) not in clones:
+            clones[_place(value)] = value.detach().clone()
+    return {key: clones[_place(value)] for key, value in student.items()}
+
+
+def _place(value: Tensor) -> tuple[Any, ...]:
+    return value.data_ptr(), value.dtype, value.shape, value.stride()
 
 
 def _plain_meta(content: Mapping[str, Any]) -> dict[str, Any]:

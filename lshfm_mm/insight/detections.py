@@ -23,15 +23,16 @@ from ..errors import ConfigError
 SCORE = 0.4  # a detection that is shown has a greater one
 SHOWN_CLASSES = 3  # of a classifier's scores for an image
 SIDE = 256  # pixels of the longer side of a drawn image
-RIGHT = (0, 224, 138)  # RGB, of a box with the class and place of an object
-WRONG = (255, 72, 72)
+DRAWN = 0.5  # likewise, in a picture of several detectors
+RIGHT = (255, 255, 255)  # RGB, of a box with class and place of an object
+WRONG = (255, 48, 32)
 OVERLAP = 0.5  # IoU from which on it has the place
 
 
 def draw_detections(
     models: Mapping[str, tuple[Config, Path]], num_images: int, out: Path
 ) -> None:
-    """Draw ground truth and detections, a row a detector.
+    """Draw ground truth and detections, a row a detector; count them.
 
     Args:
         models (dict): Title -> config of a plain detector and its
@@ -44,22 +45,28 @@ def draw_detections(
     dataset = DATASETS.build(first.test_dataloader.dataset)
     infos = [dataset.get_data_info(i) for i in range(num_images)]
     images = [mmcv.imread(info['img_path']) for info in infos]
+    truths = [_instances(info) for info in infos]
+    number = sum(map(len, truths))
     rows = {
-        'ground truth': [
-            draw_boxes(image, {RIGHT: _instances(info)}, dataset.metainfo)
-            for image, info in zip(images, infos, strict=True)
+        f'ground truth\n{number} objects': [
+            draw_boxes(image, {RIGHT: truth}, dataset.metainfo)
+            for image, truth in zip(images, truths, strict=True)
         ]
     }
     for title, (cfg, checkpoint) in models.items():
         detector = init_detector(cfg, str(checkpoint), device='cpu')
-        meta = detector.dataset_meta
-        rows[title] = []
-        for image, info in zip(images, infos, strict=True):
+        drawn, right_ones, wrong_ones = [], 0, 0
+        for image, truth in zip(images, truths, strict=True):
             boxes = inference_detector(detector, image).pred_instances
-            boxes = boxes[boxes.scores > SCORE]
-            right = are_right(boxes, _instances(info))
+            boxes = boxes[boxes.scores > DRAWN]
+            right = are_right(boxes, truth)
+            right_ones += int(right.sum())
+            wrong_ones += int((~right).sum())
+            del boxes.scores  # labels of several boxes lie close together
             parts = {WRONG: boxes[~right], RIGHT: boxes[right]}
-            rows[title].append(draw_boxes(image, parts, meta))
+            drawn.append(draw_boxes(image, parts, detector.dataset_meta))
+        found = f'{right_ones} of {number} found, {wrong_ones} wrong'
+        rows[f'{title}\n{found}'] = drawn
     figure = Figure((2.2 * num_images, 2.35 * len(rows)), layout='constrained')
     grid = figure.subplots(len(rows), num_images, squeeze=False)
     for line, (title, drawn) in zip(grid, rows.items(), strict=True):
@@ -68,8 +75,9 @@ def draw_detections(
             axes.imshow(image)
             axes.set(xticks=[], yticks=[])
     figure.supxlabel(
-        f'green: class and place of an object (IoU {OVERLAP:g}), once each; '
-        f'red: not; scores above {SCORE:g}',
+        f'The first {num_images} test images. White boxes: class and place of '
+        f'an object (IoU {OVERLAP:g} or more). Red boxes: another class or '
+        f'place, or the same object again. Scores above {100 * DRAWN:g} %.',
         fontsize=11,
     )
     figure.savefig(out, dpi=100)

@@ -15,8 +15,10 @@ from .inspect import Layer, View
 
 MAX_HASHES = 4096
 PAPER_WEIGHT = 7
-ROI_WEIGHT = 4  # as chosen in docs/results.md; other taps have 1
-CWD_WEIGHT = 160  # likewise
+# As chosen in docs/results.md; other taps have 1.
+HEAD_WEIGHT = 4  # on RoIs and class towers
+CWD_WEIGHT = 160
+ENOUGH_HASHES = 1024  # likewise, for any width
 MAPS = ('fpn', 'dense')  # what CWD compares, the better tap first
 
 
@@ -60,7 +62,7 @@ def choose_pairing(
     """
     if tap is not None:
         check_choice('tap', tap, TAPS)
-    default = {'roi': ROI_WEIGHT}
+    default = dict.fromkeys(('roi', 'dense'), HEAD_WEIGHT)
     if loss != 'recommended':
         weight_of_all = CWD_WEIGHT if loss == 'cwd' else PAPER_WEIGHT
         default = dict.fromkeys(CHOICES, weight_of_all)
@@ -123,7 +125,7 @@ def _beside_rois(
     if not ours or ours != theirs:
         return pairing
     neck = {'fpn': "dict(layer='neck', record='output')"}
-    l2 = {'fpn': _losses('relative', weight / ROI_WEIGHT)}
+    l2 = {'fpn': _losses('relative', weight / HEAD_WEIGHT)}
     return pairing._replace(
         why=f'{pairing.why}; with L2 on the necks beside it',
         taps=pairing.taps | neck,
@@ -164,10 +166,9 @@ def _pair_dense(
     each = ''
     if isinstance(ours.module, nn.ModuleList):
         each = ', by a layer each'
-    # On RoIs more did no better in the study; the paper has 4096.
-    hashes = entries // 2
-    if loss != 'recommended':
-        hashes = min(4 * entries, MAX_HASHES)
+    hashes = min(4 * entries, MAX_HASHES)  # the paper's
+    if loss == 'recommended':  # more did no better in the study
+        hashes = min(hashes, max(entries // 2, ENOUGH_HASHES))
     return Pairing(
         f'both classify the locations of strides {ours.strides}{each}',
         {'cls': _tap(ours, theirs)},
