@@ -247,6 +247,21 @@ def test_dense_heads_mimic_the_class_tower(write, width, hashes, share):
     assert not cfg.model.inherit  # the paper does not
 
 
+@pytest.mark.parametrize(
+    ('width', 'hashes'),
+    # The paper's 4 an entry; at least 1024; half an entry of 9 x 256.
+    [(16, 4 * 9 * 16), (64, 1024), (256, 9 * 256 // 2)],
+)
+def test_a_dense_head_of_its_own_has_fewer_hashes(write, width, hashes):
+    fcos = shrink('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 8, neck=32)
+    fcos.bbox_head.feat_channels = width
+    losses = write(fcos, retinanet(4)).model.distiller.losses.cls
+    assert losses == [
+        dict(type='LSHLoss', num_hashes=hashes, loss_weight=4),
+        dict(type='RelativeL2Loss', loss_weight=4),
+    ]
+
+
 @pytest.mark.parametrize('beta', [None, 3])
 def test_an_inherited_dense_head_mimics_by_cwd(write, beta, tmp_path):
     """One of its own, for which the study found other losses, does not."""

@@ -24,6 +24,7 @@ from PIL import Image
 from scipy import stats
 
 from lshfm_mm.errors import ConfigError
+from lshfm_mm.pairing import write_config
 from lshfm_mm.pairing.expected import STUDY
 
 REPO = Path(__file__).parent.parent
@@ -37,7 +38,7 @@ import report  # noqa: E402
 import results  # noqa: E402
 import runs  # noqa: E402
 import why  # noqa: E402
-from arm import FACTORS, TUNING_SEED, WORK  # noqa: E402
+from arm import FACTORS, TUNING_SEED, WORK, with_losses  # noqa: E402
 
 ARMS = [
     (experiment, name)
@@ -733,7 +734,53 @@ def test_make_config_says_what_the_records_say():
         for line in found.splitlines()
     }
     for experiment, model, closed in STUDY.values():
-        title = grid.EXPERIMENTS[experiment].title
-        assert title == model or experiment == 'single'
-        name = tables.name_of(experiment)
-        assert shares[f'{title}: {name}'] == f'{closed}'
+        assert grid.EXPERIMENTS[experiment].title == model
+        name = f'{model}: {tables.name_of(experiment)}'
+        assert shares[name] == f'{closed}'
+
+
+def recipe_of(distiller):
+    """Layers and losses, whatever the taps are called; weights written out."""
+    return sorted(
+        str((distiller['taps'][tap], loss | {'loss_weight': weight}))
+        for tap, losses in distiller['losses'].items()
+        for loss in losses
+        for weight in [float(loss.get('loss_weight', 1))]
+    )
+
+
+@pytest.mark.parametrize(
+    'experiment',
+    [x for x, spec in grid.EXPERIMENTS.items() if spec.setting],
+)
+def test_a_row_of_what_to_expect_is_what_make_config_writes(
+    experiment, tmp_path
+):
+    spec = grid.EXPERIMENTS[experiment]
+    arm = spec.arms[spec.short[1]]
+    told = results.measured(
+        runs.read_records(), f'{experiment}/{spec.short[1]}'
+    )
+    if not told:
+        pytest.skip('was not run')
+    (factor,) = {x['factor'] for x in told.values()}
+    options = with_losses(arm.method, factor)
+    ours = {
+        part: {
+            k: v
+            for k, v in options[f'model.distiller.{part}'].items()
+            if k != '_delete_'
+        }
+        for part in ('taps', 'losses')
+    }
+    detector = arm.config.removesuffix('_lshfm')
+    paths = [
+        str(REPO / 'configs' / arm._replace(config=f'{detector}_{role}').file)
+        for role in ('teacher', 'student')
+    ]
+    (tmp_path / 't.pth').touch()
+    out = str(tmp_path / 'distil.py')
+    write_config(*paths, out, str(tmp_path / 't.pth'))
+    model = Config.fromfile(out).model
+    assert recipe_of(model.distiller.to_dict()) == recipe_of(ours)
+    assert model.inherit

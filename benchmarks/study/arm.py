@@ -131,7 +131,8 @@ class Experiment(NamedTuple):
         pairs (tuple): Names of arms to be held against each other, too.
         short (tuple): Names of arms for the short table: without a teacher,
             as recommended, with the best loss of others. Defaults to no row.
-        setting (str): Data, schedule and start of the student in that row.
+        setting (str): Data, schedule and start of the student in that row, if
+            its recipe is the one that ``make_config`` writes.
     """
 
     title: str

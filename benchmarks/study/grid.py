@@ -204,11 +204,10 @@ EXPERIMENTS = {
         3,
         'rtmdet_teacher',
         'rtmdet/alone',
-        detectors.arms_of('rtmdet', dense.RTMDET, dense.RTMDET_METHODS, '')
+        detectors.arms_of('rtmdet', dense.RTMDET, dense.RTMDET_METHODS, False)
         | dense.narrow_rtmdet(),
         (('lshl2', 'cwd'), ('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
         ('alone', 'lshl2', 'cwd'),
-        f'{SHAPES}, {EPOCHS} epochs',
     ),
     'aquarium': Experiment(
         'Faster R-CNN on photographs of an aquarium',
@@ -236,7 +235,6 @@ EXPERIMENTS = {
             classifiers.arms_of(task),
             classifiers.TASK_PAIRS[task],
             classifiers.TASK_SHORT[task],
-            f'4000 generated images, {classifiers.EPOCHS} epochs',
         )
         for task, labels in LABELS.items()
     },

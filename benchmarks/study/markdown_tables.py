@@ -67,13 +67,13 @@ def short(records: Mapping[str, Record]) -> str:
 
 
 def expected(records: Mapping[str, Record]) -> str:
-    """A row an experiment: what the recommended recipe gave, and where."""
+    """A row an experiment with a recipe of ``make_config``: what it gave."""
     head = ['', 'setting', 'recipe', 'student alone', 'distilled', 'teacher']
     head.append('gap closed')
     lines = []
     for name, spec in grid.EXPERIMENTS.items():
         best = teacher(records, name)
-        if not spec.short or best is None:
+        if not spec.setting or best is None:
             continue
         titles = [spec.arms[x].title for x in spec.short[:2]]
         found = {x.title: x for x in rows(records, name)}

