@@ -33,16 +33,19 @@ class Parts:
                 model.student(inputs, samples, mode='loss')
             self.rows = model.record_teacher(inputs, samples)
         self.features = self.pyramid()
-        name = next(iter(model.distiller.taps))
-        self.levels = [
-            x._replace(student=x.student.detach())
-            for x in model.distiller.pairs.of(name, self.rows.get(name))
+        distiller = model.distiller
+        self.pairs = [  # a loss and a level that it compares
+            (loss, level._replace(student=level.student.detach()))
+            for tap in distiller.taps
+            for key, loss in distiller.distill_losses.items()
+            if key.startswith(f'loss_{tap}_')
+            for level in distiller.pairs.of(tap, self.rows.get(tap))
         ]
-        losses = model.distiller.distill_losses.values()
-        self.lsh = next(
-            (x for x in losses if isinstance(x, lshfm_mm.losses.LSHLoss)), None
+        # Of several taps the head runs for those on RoIs.
+        taps = sorted(
+            distiller.taps, key=distiller.records.on_rois.__contains__
         )
-        self.losses = list(losses)
+        name = taps[-1]
         self.rois = None
         if name in model.distiller.records.on_rois:
             records = model.distiller.records
@@ -79,16 +82,14 @@ class Parts:
                         feature = layer(feature)
 
     def products(self) -> None:
-        """Matrix products of the LSH loss: two forward, one back."""
-        if self.lsh is None:
-            return
-        weight, bias = self.lsh.weight, self.lsh.bias
-        for level in self.levels:
+        """Matrix products of the LSH losses: two forward, one back."""
+        for loss, level in self.pairs:
+            if not isinstance(loss, lshfm_mm.losses.LSHLoss):
+                continue
             size = hashes_at_a_time(level.student)
+            parts = (x.split(size) for x in (loss.weight, loss.bias))
             with full_float32(level.student.device):
-                for w, b in zip(
-                    weight.split(size), bias.split(size), strict=True
-                ):
+                for w, b in zip(*parts, strict=True):
                     project(level.teacher, w, b)
                     slopes = project(level.student, w, b)
                     project_back(slopes, w, level.student.shape)
@@ -97,8 +98,7 @@ class Parts:
         """The mimicking losses, forward and backward."""
         total = 0
         with self.arm.optimizer.optim_context(self.model):
-            for level in self.levels:
+            for loss, level in self.pairs:
                 student = level.student.requires_grad_()
-                for loss in self.losses:
-                    total = total + loss(student, level.teacher)
+                total = total + loss(student, level.teacher)
         total.backward()
