@@ -163,14 +163,7 @@ EXPERIMENTS = {
         3,
         'retinanet_teacher',
         'retinanet/alone',
-        detectors.arms_of('retinanet', dense.RETINA, dense.RETINA_METHODS)
-        # Of a head of its own the weight is chosen apart, too.
-        | {
-            'lshl2': detectors.distilled(
-                *('retinanet', dense.RETINA_METHODS['lshl2'], False),
-                'retinanet/lshl2',
-            )
-        },
+        detectors.arms_of('retinanet', dense.RETINA, dense.RETINA_METHODS),
         (
             ('lshl2+inherit', 'alone+inherit'),
             ('lshl2+inherit', 'l2+inherit'),
