@@ -247,6 +247,21 @@ def test_dense_heads_mimic_the_class_tower(write, width, hashes, share):
     assert not cfg.model.inherit  # the paper does not
 
 
+@pytest.mark.parametrize(
+    ('width', 'hashes'),
+    # The paper's 4 an entry; at least 1024; half an entry of 9 x 256.
+    [(16, 4 * 9 * 16), (64, 1024), (256, 9 * 256 // 2)],
+)
+def test_a_dense_head_of_its_own_has_fewer_hashes(write, width, hashes):
+    fcos = shrink('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 8, neck=32)
+    fcos.bbox_head.feat_channels = width
+    losses = write(fcos, retinanet(4)).model.distiller.losses.cls
+    assert losses == [
+        dict(type='LSHLoss', num_hashes=hashes, loss_weight=4),
+        dict(type='RelativeL2Loss', loss_weight=4),
+    ]
+
+
 @pytest.mark.parametrize('beta', [None, 3])
 def test_an_inherited_dense_head_mimics_by_cwd(write, beta, tmp_path):
     """One of its own, for which the study found other losses, does not."""
@@ -523,9 +538,15 @@ def test_the_tool_prints_what_to_do_next(write, tmp_path, monkeypatch, capsys):
         'argv',
         ['make_config', *arguments, '-o', out, '--teacher-ckpt', weights],
     )
-    runpy.run_path(str(REPO / 'tools/make_config.py'), run_name='__main__')
-    assert f'python tools/train.py {out}' in capsys.readouterr().out
+    tool = str(REPO / 'tools/make_config.py')
+    runpy.run_path(tool, run_name='__main__')
+    said = capsys.readouterr().out
+    assert f'python tools/train.py {out}' in said
+    assert 'closed 77 % of the gap between Faster R-CNN alone' in said
     assert Config.fromfile(out).model.teacher_ckpt == weights
+    sys.argv += ['--tap', 'roi', '--force']  # another recipe than the study's
+    runpy.run_path(tool, run_name='__main__')
+    assert ' of the gap' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('kind', ['roi', 'dense', 'fpn'])

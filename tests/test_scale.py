@@ -24,6 +24,6 @@ def test_what_is_counted_grows_as_it_must(tmp_path):
     in_file = rows['LSH loss in a checkpoint, hash functions'][3]
     small, _, large = (float(x) for x in re.findall(r'[\d.]+', in_file))
     assert large - small == pytest.approx(8 * (4096 - 256) / 1e3, rel=0.05)
-    assert abs(powers['median of a hash function, samples']) < 0.1
+    assert abs(powers['median of a hash function, samples']) < 0.15
     errors = rows['error of its rank, samples'][3]
     assert max(float(x) for x in re.findall(r'[\d.]+', errors)) < 0.45

@@ -119,6 +119,26 @@ def test_gradients_go_back_to_the_last_shared_layer_alone(half):
     assert ratio == pytest.approx(expected, rel=1e-2 if half else 1e-6)
 
 
+def test_a_branch_whose_input_is_frozen_is_no_weight():
+    """A residual block behind a frozen stem, with frozen BN: both branches."""
+    torch.manual_seed(0)
+    first, second, short = (nn.Conv2d(3, 3, 1, bias=False) for _ in range(3))
+    norm = nn.BatchNorm2d(3).requires_grad_(False)
+    x = torch.randn(2, 3, 4, 4)
+    mimic = (norm(second(norm(first(x)).relu())) + norm(short(x))).square()
+    task = mimic.exp().mean()
+    shared = [second.weight, short.weight]
+    layers = nn.ModuleList([first, second, short])
+    ratio = gradient_ratios(
+        task, dict(m=mimic.mean()), [*layers.parameters()]
+    )['m']
+    above, below = (
+        torch.cat(torch.autograd.grad(x, shared, retain_graph=True)).norm()
+        for x in (mimic.mean(), task)
+    )
+    assert ratio == pytest.approx((above / below).item(), rel=1e-5)
+
+
 def test_a_weight_of_two_layers_counts_once_and_keeps_no_hook():
     x, y = torch.randn(3, requires_grad=True), torch.randn(2)
     task, mimic = (x * x * x).sum(), (5 * x).sum() + (x[:2] * y).sum()

@@ -24,6 +24,8 @@ from PIL import Image
 from scipy import stats
 
 from lshfm_mm.errors import ConfigError
+from lshfm_mm.pairing import write_config
+from lshfm_mm.pairing.expected import STUDY
 
 REPO = Path(__file__).parent.parent
 sys.path.insert(0, str(REPO / 'benchmarks/study'))
@@ -36,7 +38,7 @@ import report  # noqa: E402
 import results  # noqa: E402
 import runs  # noqa: E402
 import why  # noqa: E402
-from arm import CONFIGS, FACTORS, TUNING_SEED, WORK  # noqa: E402
+from arm import FACTORS, TUNING_SEED, WORK, with_losses  # noqa: E402
 
 ARMS = [
     (experiment, name)
@@ -348,9 +350,7 @@ def test_each_key_that_an_arm_changes_is_one_of_its_config():
     for experiment, name in ARMS:
         arm = grid.EXPERIMENTS[experiment].arms[name]
         run = runs.Run(experiment, name, 0, 'test', 1.0, arm)
-        cfg = Config.fromfile(
-            REPO / f'configs/shapes/{CONFIGS[arm.config]}.py'
-        )
+        cfg = Config.fromfile(REPO / 'configs' / arm.file)
         for key in run.options:
             part = cfg
             for step in key.split('.'):
@@ -575,9 +575,7 @@ def copied(model):
 
 
 def config_of(run, folder):
-    cfg = Config.fromfile(
-        REPO / f'configs/shapes/{CONFIGS[run.spec.config]}.py'
-    )
+    cfg = Config.fromfile(REPO / 'configs' / run.spec.file)
     cfg.merge_from_dict(run.options)
     cfg.model.get('architecture', cfg.model).backbone.init_cfg = None
     cfg.work_dir = str(folder / 'work')
@@ -724,5 +722,65 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
 
 
 def test_only_images_that_are_seen_are_made():
+    assert plan.images(['aquarium/*']) == []
     assert plan.images(['retinanet/cwd+inherit']) == ['crops', 'main', 'test']
     assert plan.images() == [*grid.DATA]
+
+
+def test_make_config_says_what_the_records_say():
+    found = tables.expected(runs.read_records())
+    shares = {
+        line.split(' | ')[0].strip('| '): line.rsplit(' | ', 1)[1].strip(' |%')
+        for line in found.splitlines()
+    }
+    for experiment, model, closed in STUDY.values():
+        assert grid.EXPERIMENTS[experiment].title == model
+        name = f'{model}: {tables.name_of(experiment)}'
+        assert shares[name] == f'{closed}'
+
+
+def recipe_of(distiller):
+    """Layers and losses, whatever the taps are called; weights written out."""
+    return sorted(
+        str((distiller['taps'][tap], loss | {'loss_weight': weight}))
+        for tap, losses in distiller['losses'].items()
+        for loss in losses
+        for weight in [float(loss.get('loss_weight', 1))]
+    )
+
+
+@pytest.mark.parametrize(
+    'experiment',
+    [x for x, spec in grid.EXPERIMENTS.items() if spec.setting],
+)
+def test_a_row_of_what_to_expect_is_what_make_config_writes(
+    experiment, tmp_path
+):
+    spec = grid.EXPERIMENTS[experiment]
+    arm = spec.arms[spec.short[1]]
+    told = results.measured(
+        runs.read_records(), f'{experiment}/{spec.short[1]}'
+    )
+    if not told:
+        pytest.skip('was not run')
+    (factor,) = {x['factor'] for x in told.values()}
+    options = with_losses(arm.method, factor)
+    ours = {
+        part: {
+            k: v
+            for k, v in options[f'model.distiller.{part}'].items()
+            if k != '_delete_'
+        }
+        for part in ('taps', 'losses')
+    }
+    detector = arm.config.removesuffix('_lshfm')
+    paths = [
+        str(REPO / 'configs' / arm._replace(config=f'{detector}_{role}').file)
+        for role in ('teacher', 'student')
+    ]
+    (tmp_path / 't.pth').touch()
+    out = str(tmp_path / 'distil.py')
+    write_config(*paths, out, str(tmp_path / 't.pth'))
+    model = Config.fromfile(out).model
+    assert recipe_of(model.distiller.to_dict()) == recipe_of(ours)
+    assert model.inherit

@@ -36,8 +36,8 @@ def main() -> None:
         '--beta',
         type=float,
         help='weight of the losses, a quarter of it on the necks beside RoIs '
-        '(default: 4 in heads, else 1; 160 for cwd; 7 for those of the paper); '
-        '0 writes the control, which mimics nothing',
+        '(default: 4 on RoIs and class towers, else 1; 160 for cwd; 7 for '
+        'those of the paper); 0 writes the control, which mimics nothing',
     )
     parser.add_argument(
         '--force', action='store_true', help='overwrite the file'

@@ -139,7 +139,9 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
             '36_of_1024': of_tower(
                 '36 of 1024 a step', 1024, hashes_per_step=36
             ),
-            'map': of_tower('the map itself, D = 64, K = 128', 128, TOWER),
+            'map': of_tower(
+                'the map itself, D = 64, K = 256', 256, TOWER, std='features'
+            )._replace(options=CALIBRATED),
         },
     ),
 }

@@ -13,8 +13,13 @@ SIZE = 96  # pixels
 # end's square is tried, too.
 FACTORS = (0.25, 1.0, 4.0)
 TUNING_SEED = 100
-# What records of the study call a config -> its file in ``configs/shapes``.
+# What records of the study call a config -> its file in ``configs/shapes`` or
+# ``configs/aquarium``.
 CONFIGS = {
+    'aquarium_lshfm': 'recommended_roi-fpn_faster-rcnn_mobilenet-v2_'
+    'faster-rcnn_r18-w16_aquarium',
+    'aquarium_student': 'faster-rcnn_r18-w16_aquarium',
+    'aquarium_teacher': 'faster-rcnn_mobilenet-v2_aquarium',
     'faster_rcnn_lshfm': 'lshl2_roi_faster-rcnn_r34_faster-rcnn_r18_shapes',
     'faster_rcnn_student': 'faster-rcnn_r18_shapes',
     'faster_rcnn_teacher': 'faster-rcnn_r34_shapes',
@@ -87,9 +92,31 @@ class Arm(NamedTuple):
         return sorted(set(re.findall(rf'{WORK}/(\w+)\.pth', text)))
 
     @property
-    def test_folder(self) -> str:
-        """Of the images that count."""
-        return 'small_test' if self.config.startswith('multi') else 'test'
+    def on_photographs(self) -> bool:
+        """Whether it is trained on photographs, and not on shapes."""
+        return self.config.startswith('aquarium')
+
+    @property
+    def file(self) -> str:
+        """Its config, in ``configs``."""
+        folder = 'aquarium' if self.on_photographs else 'shapes'
+        return f'{folder}/{CONFIGS[self.config]}.py'
+
+    @property
+    def test_data(self) -> Options:
+        """What makes the images that count those that are evaluated."""
+        loader, evaluator = 'val_dataloader.dataset', 'val_evaluator.ann_file'
+        if self.on_photographs:
+            return {
+                f'{loader}.ann_file': 'test.json',
+                evaluator: 'data/aquarium/test.json',
+            }
+        multi = self.config.startswith('multi')
+        root = f'data/study/{"small_test" if multi else "test"}/'
+        found = {f'{loader}.data_root': root}
+        if evaluator in self.options:
+            found[evaluator] = f'{root}annotations/val.json'
+        return found
 
 
 class Experiment(NamedTuple):
@@ -103,7 +130,9 @@ class Experiment(NamedTuple):
         arms (dict): Name -> arm.
         pairs (tuple): Names of arms to be held against each other, too.
         short (tuple): Names of arms for the short table: without a teacher,
-            with LSHL2, with the best loss of others. Defaults to no row.
+            as recommended, with the best loss of others. Defaults to no row.
+        setting (str): Data, schedule and start of the student in that row, if
+            its recipe is the one that ``make_config`` writes.
     """
 
     title: str
@@ -113,6 +142,7 @@ class Experiment(NamedTuple):
     arms: dict[str, Arm]
     pairs: tuple[tuple[str, str], ...] = ()
     short: tuple[str, ...] = ()
+    setting: str = ''
 
 
 def loader_options(folder: str, scale: int | None) -> Options:

@@ -39,13 +39,19 @@ RTMDET_METHODS = {
         {'cls': [dict(LSH, num_hashes=256), L2]},
         {'cls': WIDER},
     ),
-    'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD]}, {'fpn': WIDER}),
+    'cwd': Method(
+        'CWD',
+        {'fpn': FPN},
+        {'fpn': [CWD]},
+        # In the place of that of the class tower.
+        options={'model.distiller.connectors': dict(_delete_=True, fpn=WIDER)},
+    ),
 }
 TOWER = dict(layer='bbox_head.cls_convs.1', record='output')
 
 
 def of_tower(
-    title: str, number: int, tap: object = RETINA, **options: int
+    title: str, number: int, tap: object = RETINA, **options: object
 ) -> Method:
     """LSHL2 on RetinaNet's class tower, of some hash functions."""
     hashed = dict(LSH, num_hashes=number, **options)
@@ -53,7 +59,7 @@ def of_tower(
 
 
 def narrow_rtmdet() -> dict[str, Arm]:
-    """What is recommended for RTMDet: half a hash function an entry."""
+    """LSHL2 on RTMDet with half a hash function an entry."""
     lshl2 = RTMDET_METHODS['lshl2']
     method = lshl2._replace(
         title='LSHL2, class tower, K = 32',

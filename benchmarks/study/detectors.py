@@ -203,17 +203,17 @@ def arms_of(
     detector_name: str,
     tap: str,
     methods: dict[str, Method],
-    tuned: str = '+inherit',
+    inherits: bool = True,
 ) -> dict[str, Arm]:
-    """Each method, without and with the teacher's head.
+    """Each method, without the teacher's head and maybe with it.
 
     Args:
         detector_name (str): Of ``DETECTORS``.
         tap (str): For the control with the teacher's head, which has a weight
             of 0.
         methods (dict): Name -> method.
-        tuned (str): End of the name of the arms whose weights are chosen. If
-            it is empty, no student gets the teacher's head.
+        inherits (bool): Whether there are students with the teacher's head;
+            weights are then chosen with these. Defaults to True.
     """
     options = DETECTORS[detector_name]('student', EPOCHS, 'model')
     nothing = Method(
@@ -222,12 +222,13 @@ def arms_of(
         {'tap': [dict(type='LSHLoss', num_hashes=8, loss_weight=0)]},
     )
     arms = {'alone': Arm('student alone', f'{detector_name}_student', options)}
-    if tuned:
+    if inherits:
         arms['alone+inherit'] = distilled(detector_name, nothing, True)
     for name, method in methods.items():
-        for end in dict.fromkeys(('', tuned)):
-            arms[name + end] = distilled(
-                *(detector_name, method, bool(end)),
-                f'{detector_name}/{name}{tuned}',
+        path = f'{detector_name}/{name}{"+inherit" if inherits else ""}'
+        arms[name] = distilled(detector_name, method, False, path)
+        if inherits:
+            arms[f'{name}+inherit'] = distilled(
+                detector_name, method, True, path
             )
     return arms

@@ -7,6 +7,7 @@ An arm is a config of ``configs/shapes`` and what is changed in it: those of
 import classifiers
 import dense
 import detectors
+import photographs
 from ablations import ABLATIONS
 from arm import SIZE, Arm, Experiment, Options, schedule
 from detectors import EPOCHS
@@ -41,7 +42,12 @@ NEEDED = [
         'cspnext_teacher': detectors.cspnext_of(0.33, 0.25, 8),
         **SINGLE[0],
     },
-    {**TEACHERS, **SINGLE[1], **MULTI[0]},
+    {
+        **TEACHERS,
+        **photographs.TEACHERS,
+        **SINGLE[1],
+        **MULTI[0],
+    },
     MULTI[1],
 ]
 
@@ -72,6 +78,9 @@ def changed(options: Options, *names: str) -> dict[str, Arm]:
         for x in names
     }
 
+
+# Of detectors, and with which backbone they begin.
+SHAPES = '640 generated images, backbone pretrained on crops of others'
 
 EXPERIMENTS = {
     'faster_rcnn': Experiment(
@@ -104,6 +113,7 @@ EXPERIMENTS = {
             ('fc2_fpn', 'cwd'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        f'{SHAPES}, {EPOCHS} epochs',
     ),
     'long': Experiment(
         'Faster R-CNN, students trained as long as the teacher',
@@ -123,6 +133,7 @@ EXPERIMENTS = {
             ('fc2_fpn+inherit', 'cwd+inherit'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        f'{SHAPES}, {2 * EPOCHS} epochs',
     ),
     'few_images': Experiment(
         'Faster R-CNN, student with 64 of 640 images',
@@ -145,6 +156,7 @@ EXPERIMENTS = {
             ('fc2_fpn+inherit', 'cwd+inherit'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        f'64 of {SHAPES}, as many steps',
     ),
     'retinanet': Experiment(
         'RetinaNet',
@@ -164,6 +176,7 @@ EXPERIMENTS = {
             ('lshl2_cwd+inherit', 'cwd+inherit'),
         ),
         ('alone', 'cwd+inherit', 'pkd+inherit'),
+        f'{SHAPES}, {EPOCHS} epochs',
     ),
     'gfl': Experiment(
         'GFL',
@@ -177,16 +190,34 @@ EXPERIMENTS = {
             ('lshl2', 'cwd'),
         ),
         ('alone', 'cwd+inherit', 'lshl2+inherit'),
+        f'{SHAPES}, {EPOCHS} epochs',
     ),
     'rtmdet': Experiment(
         'RTMDet, heads of two widths',
         3,
         'rtmdet_teacher',
         'rtmdet/alone',
-        detectors.arms_of('rtmdet', dense.RTMDET, dense.RTMDET_METHODS, '')
+        detectors.arms_of('rtmdet', dense.RTMDET, dense.RTMDET_METHODS, False)
         | dense.narrow_rtmdet(),
-        (('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
-        ('alone', 'lshl2_32', 'cwd'),
+        (('lshl2', 'cwd'), ('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
+        ('alone', 'lshl2', 'cwd'),
+    ),
+    'aquarium': Experiment(
+        'Faster R-CNN on photographs of an aquarium',
+        3,
+        'aquarium_teacher',
+        'aquarium/alone',
+        photographs.arms_of(),
+        (
+            ('fc2_fpn+inherit', 'alone+inherit'),
+            ('fc2_fpn+inherit', 'cwd+inherit'),
+            ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
+            ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
+            ('fc2_cwd+inherit', 'cwd+inherit'),
+        ),
+        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        f'441 photographs, {photographs.EPOCHS} epochs, student from '
+        'random weights',
     ),
     **{
         task: Experiment(

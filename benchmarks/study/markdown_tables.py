@@ -66,6 +66,33 @@ def short(records: Mapping[str, Record]) -> str:
     return markdown(head, lines)
 
 
+def expected(records: Mapping[str, Record]) -> str:
+    """A row an experiment with a recipe of ``make_config``: what it gave."""
+    head = ['', 'setting', 'recipe', 'student alone', 'distilled', 'teacher']
+    head.append('gap closed')
+    lines = []
+    for name, spec in grid.EXPERIMENTS.items():
+        best = teacher(records, name)
+        if not spec.setting or best is None:
+            continue
+        titles = [spec.arms[x].title for x in spec.short[:2]]
+        found = {x.title: x for x in rows(records, name)}
+        if not {*titles} <= found.keys():
+            continue
+        alone, ours = (found[x].values for x in titles)
+        means = [float(np.mean(x)) for x in (alone, ours)] + [best[1]]
+        lines.append(
+            [
+                f'{spec.title}: {name_of(name)}',
+                f'{spec.setting}; {len(ours)} seeds',
+                titles[1],
+                *(f'{x:.1f}' for x in means),
+                f'{100 * (means[1] - means[0]) / (means[2] - means[0]):.0f} %',
+            ]
+        )
+    return markdown(head, lines)
+
+
 def table(records: Mapping[str, Record], experiment: str) -> str:
     """A Markdown table of an experiment."""
     more = ['angle', 'norm'] if is_ablation(experiment) else ['gap closed']
@@ -80,8 +107,8 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
             spread = f' ± {np.std(row.values, ddof=1):.1f}'
         if is_ablation(experiment):
             cells = [
-                logged(row, 'roi.angle', '.1f', '°'),
-                logged(row, 'roi.norm_ratio', '.2f'),
+                logged(row, 'angle', '.1f', '°'),
+                logged(row, 'norm_ratio', '.2f'),
             ]
         else:
             cells = ['' if row.closed is None else f'{row.closed:.0f} %']
@@ -99,8 +126,16 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
 
 
 def logged(row: Row, key: str, form: str, unit: str = '') -> str:
-    """Mean of what the log had last of features, in words; '' of nothing."""
-    found = [x['alignment'][key] for x in row.records if key in x['alignment']]
+    """Mean of what the log had last of RoIs or a class tower, in words.
+
+    '' where it had nothing.
+    """
+    found = [
+        value
+        for record in row.records
+        for name, value in record['alignment'].items()
+        if name in (f'roi.{key}', f'cls.{key}')
+    ]
     return f'{np.mean(found):{form}}{unit}' if found else ''
 
 

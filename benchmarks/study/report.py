@@ -17,7 +17,9 @@ from runs import REPO, Record
 from lshfm_mm.insight.charts import GRID, MUTED, SERIES, STYLE
 from lshfm_mm.utils.files import atomic_write
 
-PAGES = (REPO / 'docs/results.md', REPO / 'README.md')
+PAGES = tuple(
+    REPO / x for x in ('docs/results.md', 'docs/recipes.md', 'README.md')
+)
 IMAGES = REPO / 'docs/images'
 
 
@@ -46,10 +48,16 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
             )
             axes.plot(np.mean(row.values), place, 'D', color=colour, ms=5)
         for label, colour in heads.items():
-            axes.plot([], [], 'D', color=colour, ms=5, label=label)
-        axes.axvline(
-            np.mean(found[0].values), color=MUTED, ls=(0, (2, 2)), lw=0.9
-        )
+            axes.plot([], [], 'D', color=colour, ms=5, label=f'{label}: mean')
+            axes.plot([], [], '.', color=colour, alpha=0.45, label='a seed')
+        # The first method is none: what it comes to, with either head.
+        for row, title in zip(found, titles, strict=True):
+            if title == titles[0]:
+                colour = SERIES[1 if row.title != title else 2]
+                axes.axvline(
+                    np.mean(row.values), color=colour, ls=(0, (2, 2)), lw=0.9
+                )
+        axes.plot([], [], color=MUTED, ls=(0, (2, 2)), label=titles[0])
         if best is not None:
             axes.axvline(best[1], color=MUTED, lw=0.9, label='teacher')
         figure.legend(loc='outside lower right', ncols=3)
@@ -62,7 +70,10 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         axes.set_xlim(min(shown) - room, max(shown) + room)
         axes.set_axisbelow(True)
         axes.tick_params(axis='y', length=0)
-        axes.set_xlabel(f'{tables.name_of(experiment)} in %')
+        arms = grid.EXPERIMENTS[experiment].arms.values()
+        seen = any(x.on_photographs for x in arms)
+        images = 'photographs' if seen else 'shapes'
+        axes.set_xlabel(f'{tables.name_of(experiment)} in %, {images}')
         axes.set_title(grid.EXPERIMENTS[experiment].title, loc='left')
         with atomic_write(out) as partial:
             drawn = {'Description': content(records, experiment)}
@@ -88,6 +99,7 @@ def parts(records: Mapping[str, Record]) -> dict[str, str]:
     found = {
         'cost': tables.cost(records),
         'short': tables.short(records),
+        'expected': tables.expected(records),
         'why': why.sentence(records),
     }
     for name in grid.EXPERIMENTS:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import grid
 import torch
-from arm import CONFIGS, WORK, Arm, Options, with_losses
+from arm import WORK, Arm, Options, with_losses
 from mmengine.config import Config
 
 from lshfm_mm.datasets import shapes
@@ -80,11 +80,7 @@ class Run(NamedTuple):
         if self.spec.method is not None:
             options |= with_losses(self.spec.method, self.factor)
         if self.split == 'test':
-            root = f'data/study/{self.spec.test_folder}/'
-            options['val_dataloader.dataset.data_root'] = root
-            if 'val_evaluator.ann_file' in options:
-                path = f'{root}annotations/val.json'
-                options['val_evaluator.ann_file'] = path
+            options |= self.spec.test_data
         return options
 
     @property
@@ -204,9 +200,7 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
     run.folder.mkdir(parents=True)
     path = run.folder / 'config.py'
     with READING:
-        cfg = Config.fromfile(
-            REPO / f'configs/shapes/{CONFIGS[run.spec.config]}.py'
-        )
+        cfg = Config.fromfile(REPO / 'configs' / run.spec.file)
     cfg.merge_from_dict(run.options)
     cfg.dump(path)
     start, code_of, ran_on = time.monotonic(), commit(), machine(gpu)

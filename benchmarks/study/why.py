@@ -22,7 +22,7 @@ from lshfm_mm.utils.files import atomic_write
 
 TAP = 'roi'
 NAMES = {'LSHLoss': 'LSH', 'RelativeL2Loss': 'L2'}
-COLOURS = {'LSH': SERIES[1], 'LSH + L2': SERIES[2], 'L2': SERIES[4]}
+COLOURS = {'LSH': SERIES[3], 'LSHL2': SERIES[4], 'L2': SERIES[0]}
 FAR = '0.1 times that of the class layer'  # the arm that the picture explains
 
 
@@ -67,7 +67,7 @@ def _point(row: Row, arm: Arm) -> list[Point]:
     logged = [x['alignment'] for x in row.records]
     if not losses or f'{TAP}.angle' not in logged[0]:
         return []
-    kind = ' + '.join(NAMES[x['type']] for x in losses)
+    kind = ''.join(NAMES[x['type']] for x in losses)
     angle, norm = (
         float(np.mean([x[f'{TAP}.{key}'] for x in logged]))
         for key in ('angle', 'norm_ratio')
@@ -124,8 +124,9 @@ def plot(records: Mapping[str, Record], out: Path, description: str) -> None:
     found = points(records)
     axis = {
         'angle': 'angle to the teacher, degrees',
-        'distance': "distance, in units of the teacher's norm",
+        'distance': "distance, in units of the teacher's norm (log scale)",
     }
+    told = correlations(found)
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
             1, 2, figsize=(7.2, 3.1), sharey=True, layout='constrained'
@@ -143,24 +144,30 @@ def plot(records: Mapping[str, Record], out: Path, description: str) -> None:
                     label=kind if key == 'angle' else None,
                 )
             axes.set_xlabel(label)
+            axes.set_title(f'rank correlation with AP {told[key]:.2f}')
             axes.grid(color=GRID)
         panels[1].set_xscale('log')
         panels[1].set_xticks([0.5, 1, 2, 5, 10], ['0.5', '1', '2', '5', '10'])
         panels[1].minorticks_off()
-        panels[0].set_ylabel('COCO box AP in %')
+        panels[0].set_ylabel('COCO box AP in %, shapes')
         (far,) = (x for x in found if x.title.startswith(FAR))
         for axes, key in zip(panels, axis, strict=True):
             axes.annotate(
                 f'hash functions of\na tenth of the std,\n'
                 f'norm x {far.norm:.0f}',
                 (getattr(far, key), far.value),
-                xytext=(-8, 4),
+                xytext=(-14, 14),
                 textcoords='offset points',
                 ha='right',
+                arrowprops=dict(arrowstyle='-', color=MUTED, lw=0.6),
                 fontsize=8,
                 color=MUTED,
             )
-        figure.legend(loc='outside lower right', ncols=3)
+        figure.legend(
+            loc='outside lower right',
+            ncols=3,
+            title='a dot: mean over the seeds of an arm that mimics by',
+        )
         with atomic_write(out) as partial:
             drawn = {'Description': description}
             figure.savefig(partial, dpi=110, facecolor='white', metadata=drawn)

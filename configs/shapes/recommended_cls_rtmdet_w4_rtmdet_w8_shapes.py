@@ -18,8 +18,8 @@ model = dict(
         ),
         losses=dict(
             cls=[
-                dict(type='LSHLoss', num_hashes=32),
-                dict(type='RelativeL2Loss'),
+                dict(type='LSHLoss', num_hashes=256, loss_weight=4),
+                dict(type='RelativeL2Loss', loss_weight=4),
             ]
         ),
     ),

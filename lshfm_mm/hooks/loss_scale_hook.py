@@ -23,15 +23,15 @@ class LossScaleHook(Hook):
     """Says how hard each loss pulls against the task.
 
     In the first batches of a training it compares the norms of gradients on
-    the parameters that a loss and the task share, and logs the median ratio
-    of each loss. It proposes no weight: ratios of the first batches do not
-    tell good weights from bad ones. It warns where the task's gradient is
-    lost in the rounding of the sum, and where a loss pulls less than a
-    thousandth of it.
+    the weights of the last layers that a loss and the task share, and logs
+    the median ratio of each loss. It proposes no weight: ratios of the first
+    batches do not tell good weights from bad ones. It warns where the task's
+    gradient is lost in the rounding of the sum, and where a loss pulls less
+    than a thousandth of it.
 
     Args:
-        num_batches (int): How many. Each costs a backward pass per loss.
-            Defaults to 10.
+        num_batches (int): How many. Each costs a backward pass per loss, from
+            the loss to these layers. Defaults to 10.
 
     Raises:
         ConfigError: If it is out of its range.

@@ -23,7 +23,7 @@ from ..errors import ConfigError
 SCORE = 0.4  # a detection that is shown has a greater one
 SHOWN_CLASSES = 3  # of a classifier's scores for an image
 SIDE = 256  # pixels of the longer side of a drawn image
-DRAWN = 0.5  # likewise, in a picture of several detectors
+DRAWN = 0.5  # in a picture of several detectors, where boxes lie close
 RIGHT = (255, 255, 255)  # RGB, of a box with class and place of an object
 WRONG = (255, 48, 32)
 OVERLAP = 0.5  # IoU from which on it has the place

@@ -16,9 +16,9 @@ from .inspect import Layer, View
 MAX_HASHES = 4096
 PAPER_WEIGHT = 7
 # As chosen in docs/results.md; other taps have 1.
-HEAD_WEIGHT = 4  # on RoIs and class towers
+LAYER_WEIGHT = 4  # on RoIs and class towers
 CWD_WEIGHT = 160
-ENOUGH_HASHES = 1024  # likewise, for any width
+ENOUGH_HASHES = 1024  # where half as many as entries are fewer
 MAPS = ('fpn', 'dense')  # what CWD compares, the better tap first
 
 
@@ -62,7 +62,7 @@ def choose_pairing(
     """
     if tap is not None:
         check_choice('tap', tap, TAPS)
-    default = dict.fromkeys(('roi', 'dense'), HEAD_WEIGHT)
+    default = dict.fromkeys(('roi', 'dense'), LAYER_WEIGHT)
     if loss != 'recommended':
         weight_of_all = CWD_WEIGHT if loss == 'cwd' else PAPER_WEIGHT
         default = dict.fromkeys(CHOICES, weight_of_all)
@@ -125,7 +125,7 @@ def _beside_rois(
     if not ours or ours != theirs:
         return pairing
     neck = {'fpn': "dict(layer='neck', record='output')"}
-    l2 = {'fpn': _losses('relative', weight / HEAD_WEIGHT)}
+    l2 = {'fpn': _losses('relative', weight / LAYER_WEIGHT)}
     return pairing._replace(
         why=f'{pairing.why}; with L2 on the necks beside it',
         taps=pairing.taps | neck,
@@ -167,7 +167,7 @@ def _pair_dense(
     if isinstance(ours.module, nn.ModuleList):
         each = ', by a layer each'
     hashes = min(4 * entries, MAX_HASHES)  # the paper's
-    if loss == 'recommended':  # more did no better in the study
+    if loss == 'recommended':  # of a wide window fewer did as well
         hashes = min(hashes, max(entries // 2, ENOUGH_HASHES))
     return Pairing(
         f'both classify the locations of strides {ours.strides}{each}',

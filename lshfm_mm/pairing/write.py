@@ -20,6 +20,7 @@ from ..utils.configs import imports_of, model_of, read_config
 from ..utils.files import atomic_write, local_file
 from ..utils.rng import forked_rng
 from .embedding import add_embedding
+from .expected import expectation
 from .inspect import View, inspect_config
 from .pair import choose_pairing
 
@@ -54,8 +55,8 @@ def write_config(
         beta (float, optional): Weight of the losses, and on the necks beside
             RoIs a quarter of it; 0 writes the control, which starts alike and
             mimics nothing. Defaults to what the study found
-            (docs/results.md), 4 in heads, 160 for CWD and 1 elsewhere, and for
-            the paper's losses to its 7.
+            (docs/results.md), 4 on RoIs and class towers, 160 for CWD and 1
+            elsewhere, and for the paper's losses to its 7.
         force (bool): Whether ``out`` may be overwritten. Defaults to False.
 
     Returns:
@@ -113,7 +114,10 @@ def write_config(
     with atomic_write(target) as partial:
         partial.write_text(text, 'utf-8')
         _try_out(partial, theirs.model)
-    return f'{theirs.kind} -> {ours.kind}: {pairing.why}'
+    chosen = f'{theirs.kind} -> {ours.kind}: {pairing.why}'
+    if loss == 'recommended' and tap is beta is None:
+        chosen += expectation(pairing, inherit)
+    return chosen
 
 
 def _check_out(target: Path, force: bool, teacher: str, student: str) -> None:

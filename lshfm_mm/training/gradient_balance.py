@@ -10,6 +10,8 @@ from torch import Tensor
 
 IDLE = 1e-3  # of the task's gradient; what pulls less moves nothing
 DROWNED = 2.0**24  # a sum with 1 in float32 does not change by 1 / DROWNED
+# What a linear layer, or autocast, puts between a weight and its product.
+SEEN_THROUGH = {'TBackward0', 'TransposeBackward0', 'ToCopyBackward0'}
 SCALE = 2.0**16  # so that gradients do not vanish on their way in float16
 
 
@@ -20,10 +22,12 @@ def gradient_ratios(
 
     Both are taken on the weights of the last layers that the two losses
     share, as in `GradNorm <https://arxiv.org/abs/1711.02257>`_ (section 3).
-    No gradient goes further back: of a detector the backbone, where it takes
-    most time and memory, is left alone. Nothing is accumulated, and the graph
-    stays. The gradient of one parameter exists at a time, in its precision;
-    of all others only their norms are kept.
+    No gradient goes further back: where a neck or a head is tapped, the
+    backbone, which takes most time and memory, is left alone. Residual sums
+    lead back to the first layer of their stage, in a ViT through all blocks.
+    Nothing is accumulated, and the graph stays. The gradient of one parameter
+    exists at a time, in its precision; of all others only their norms are
+    kept.
 
     Args:
         task (Tensor): The task's loss, ().
@@ -89,11 +93,10 @@ def _last_shared(loss: Tensor, of_task: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _leaf(node: Any) -> Tensor | None:
-    """The one leaf behind a node: a weight, also if transposed or cast."""
-    while node is not None and not hasattr(node, 'variable'):
-        inputs = [x for x, _ in node.next_functions if x is not None]
-        node = inputs[0] if len(inputs) == 1 else None
-    return None if node is None else node.variable
+    """The leaf behind a node: a weight, also if transposed or cast."""
+    while node is not None and node.name() in SEEN_THROUGH:
+        node = node.next_functions[0][0]
+    return getattr(node, 'variable', None)
 
 
 def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
@@ -134,9 +137,8 @@ def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
 def describe_ratio(name: str, ratios: Sequence[float], key: str) -> list[str]:
     """Say how hard a loss pulls, and in a second line what is surely wrong.
 
-    How hard is no fault: in these batches good weights have pulled 0.3 to
-    130,000 times as hard as the task (docs/trust.md). Less than a thousandth
-    is a fault: the loss moves nothing.
+    How hard is no fault: in these batches it tells no good weights from bad
+    ones. Less than a thousandth is a fault: the loss moves nothing.
 
     Args:
         name (str): Name of the loss.
