@@ -367,7 +367,7 @@ def test_the_pages_and_their_pictures_come_from_the_records():
     text = ''
     for page in report.PAGES:
         text += page.read_text('utf-8')
-        assert '<!-- study: short -->' in page.read_text('utf-8')
+        assert '<!-- study: ' in page.read_text('utf-8')
         assert report.filled(page.read_text('utf-8'), parts) == page.read_text(
             'utf-8'
         )

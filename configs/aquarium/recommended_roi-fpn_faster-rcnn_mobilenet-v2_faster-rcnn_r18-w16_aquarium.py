@@ -12,7 +12,7 @@ model = dict(
     teacher=dict(
         cfg_path='{{ fileDirname }}/faster-rcnn_mobilenet-v2_aquarium.py'
     ),
-    teacher_ckpt='work_dirs/aquarium/faster-rcnn_mobilenet-v2.pth',
+    teacher_ckpt='work_dirs/faster-rcnn_mobilenet-v2_aquarium/epoch_16.pth',
     distiller=dict(
         type='LSHFMDistiller',
         taps=dict(
