@@ -78,7 +78,7 @@ def check_name(path, model):
     }
     if method == 'recommended':
         # Heads of two widths have each their own.
-        assert ('inherit' in model) == ('_rtmdet_' not in path)
+        assert ('inherit' in model) == ('_rtmdet_' not in path.name)
     else:
         assert active == expected[method]
         kind = 'correct' if 'correct' in method else 'uniform'
