@@ -145,17 +145,24 @@ class Experiment(NamedTuple):
     setting: str = ''
 
 
-def loader_options(folder: str, scale: int | None) -> Options:
-    """Images, and no workers: runs go side by side, a core each."""
+def one_process() -> Options:
+    """No workers, since runs go side by side, a core each; and no test."""
     options: Options = {}
     for key in ('train_dataloader', 'val_dataloader'):
         options[f'{key}.num_workers'] = 0
         options[f'{key}.persistent_workers'] = False
+    options['test_dataloader'] = None
+    options['test_evaluator'] = options['test_cfg'] = None
+    return options
+
+
+def loader_options(folder: str, scale: int | None) -> Options:
+    """Generated images, in one process."""
+    options = one_process()
+    for key in ('train_dataloader', 'val_dataloader'):
         options[f'{key}.dataset.data_root'] = f'data/study/{folder}/'
         if scale is not None:
             options[f'{key}.dataset.pipeline.2.scale'] = (scale, scale)
-    options['test_dataloader'] = None
-    options['test_evaluator'] = options['test_cfg'] = None
     return options
 
 

@@ -5,7 +5,7 @@ network has no weights. Weights of losses are those that ``make_config``
 writes; rate and epochs were tried on the validation photographs.
 """
 
-from arm import INHERITED, WORK, Arm, Method, Options, schedule
+from arm import INHERITED, WORK, Arm, Method, Options, one_process, schedule
 from detectors import CWD, FC2, FPN, FPN_L2, L2, LSH
 
 EPOCHS = 12
@@ -33,16 +33,8 @@ METHODS = {
 
 
 def options(epochs: int) -> Options:
-    """No workers: runs go side by side, a core each."""
-    loaders = ('train_dataloader', 'val_dataloader')
-    return {
-        **{f'{x}.num_workers': 0 for x in loaders},
-        **{f'{x}.persistent_workers': False for x in loaders},
-        'test_dataloader': None,
-        'test_evaluator': None,
-        'test_cfg': None,
-        **schedule(epochs),
-    }
+    """One process, and a schedule."""
+    return {**one_process(), **schedule(epochs)}
 
 
 TEACHERS = {

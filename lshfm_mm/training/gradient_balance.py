@@ -38,8 +38,7 @@ def gradient_ratios(
         dict[str, float]: The ratios; NaN where nothing is shared, or the
         task's gradient is 0.
     """
-    trained = {id(x) for x in parameters}
-    of_task = [x for x in _leaves(task) if id(x) in trained]
+    of_task = _weights(task, parameters, False)
     below: dict[tuple[int, ...], float] = {}  # by what is shared
     ratios = {}
     for name, loss in mimics.items():
@@ -52,44 +51,38 @@ def gradient_ratios(
     return ratios
 
 
-def _leaves(loss: Tensor) -> list[Tensor]:
-    """What a loss depends on, of all that has no graph behind it."""
-    found: list[Tensor] = []
-    seen: set[Any] = {None}
-    stack: list[Any] = [loss.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack += [x for x, _ in node.next_functions]
-            found += [node.variable] if hasattr(node, 'variable') else []
-    return found
-
-
 def _last_shared(loss: Tensor, of_task: Sequence[Tensor]) -> list[Tensor]:
     """Weights of the task that a loss meets first on each way back.
 
     Matrices and filters; where it meets none, what else the two share.
     """
-    for dimensions in 2, 0:
-        wanted = {id(x) for x in of_task if x.dim() >= dimensions}
-        shared: dict[int, Tensor] = {}
-        seen: set[Any] = {None}
-        stack: list[Any] = [loss.grad_fn]
-        while stack:
-            node = stack.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            inputs = [x for x, _ in node.next_functions]
-            weights = [x for x in map(_leaf, [node, *inputs]) if x is not None]
-            met = {id(x): x for x in weights if id(x) in wanted}
-            shared |= met
-            if not met:
-                stack += inputs
-        if shared:
-            break
-    return [*shared.values()]
+    layers = [x for x in of_task if x.dim() >= 2]
+    return _weights(loss, layers, True) or _weights(loss, of_task, True)
+
+
+def _weights(
+    loss: Tensor, among: Sequence[Tensor], first: bool
+) -> list[Tensor]:
+    """Those of some that a loss depends on; of each way back maybe the first.
+
+    It walks the graph of autograd, in which weights are leaves.
+    """
+    wanted = {id(x) for x in among}
+    found: dict[int, Tensor] = {}
+    seen: set[Any] = {None}
+    stack: list[Any] = [loss.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        inputs = [x for x, _ in node.next_functions]
+        leaves = [x for x in map(_leaf, [node, *inputs]) if x is not None]
+        met = {id(x): x for x in leaves if id(x) in wanted}
+        found |= met
+        if not (first and met):
+            stack += inputs
+    return [*found.values()]
 
 
 def _leaf(node: Any) -> Tensor | None:
