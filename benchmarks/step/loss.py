@@ -1,6 +1,7 @@
 """The LSH loss alone, against its plain formulation."""
 
 import statistics
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,16 @@ from tqdm import tqdm
 
 from lshfm_mm.losses import lsh_loss
 
+PRECISIONS = {'cpu': ('float32',), 'cuda': ('float32', 'tf32', 'bfloat16')}
+
 
 def time_loss(options: Any) -> dict[str, Any]:
-    """The LSH loss against the plain formulation, forward and backward."""
+    """The LSH loss against the plain formulation, forward and backward.
+
+    Returns:
+        dict: ``shape``, and ``forms``: of each its time and peak, and to the
+        plain one ``ratio`` of times and differences of value and gradient.
+    """
     meter, (n, d, k) = Meter(options.device), options.loss_shape
     generator = torch.Generator().manual_seed(0)
     student, teacher, weight = (
@@ -29,11 +37,12 @@ def time_loss(options: Any) -> dict[str, Any]:
             F.linear(student, weight, bias), codes
         )
 
-    def ours() -> torch.Tensor:
-        return lsh_loss(student, teacher, weight, bias)
-
-    runs: dict[str, list[float]] = {'plain': [], 'ours': []}
-    forms = {'plain': plain, 'ours': ours}
+    forms = {'plain': plain}
+    for precision in PRECISIONS[options.device]:
+        forms[f'ours, {precision}'] = partial(
+            lsh_loss, student, teacher, weight, bias, precision=precision
+        )
+    runs: dict[str, list[float]] = {name: [] for name in forms}
     values, gradients, peaks = {}, {}, {}
     for name, form in forms.items():
         student.grad = None
@@ -46,13 +55,15 @@ def time_loss(options: Any) -> dict[str, Any]:
         for name, form in forms.items():
             student.grad = None
             runs[name].append(meter.seconds(lambda f=form: f().backward()))
-    difference = gradients['ours'] - gradients['plain']
-    return {
-        'shape': options.loss_shape,
-        'seconds': {x: statistics.median(v) for x, v in runs.items()},
-        'time': ratio_to(runs['ours'], runs['plain']),
-        'peak': peaks,
-        'memory': peaks['ours'] / peaks['plain'],
-        'value': abs(float(values['ours'] / values['plain']) - 1),
-        'gradient': float(difference.norm() / gradients['plain'].norm()),
+    slope = gradients['plain']
+    found = {
+        name: {
+            'seconds': statistics.median(times),
+            'ratio': ratio_to(times, runs['plain']),
+            'peak': peaks[name],
+            'value': abs(float(values[name] / values['plain']) - 1),
+            'gradient': float((gradients[name] - slope).norm() / slope.norm()),
+        }
+        for name, times in runs.items()
     }
+    return {'shape': options.loss_shape, 'forms': found}

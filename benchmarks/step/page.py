@@ -35,14 +35,14 @@ def page(result: dict[str, Any]) -> str:
         '',
         f'A step starts with a batch at hand. To load one of {number} '
         f"generated images through mmdet's pipeline takes "
-        f'{result["loading"]:.3f} s in one process.',
+        f'{ms(result["loading"])} ms in one process.',
         '',
     ]
     for model, arms in result['models'].items():
         steps = [{'arm': k, **step_of(v)} for k, v in arms.items()]
         parts = [
-            {'parts, s': name}
-            | {PARTS[k]: f'{x["seconds"][k]:.3f}' for k in PARTS}
+            {'parts, ms': name}
+            | {PARTS[k]: ms(x['seconds'][k]) for k in PARTS}
             for name, x in arms.items()
             if 'pyramid' in x['seconds']
         ]
@@ -60,7 +60,7 @@ def step_of(arm: dict[str, Any]) -> dict[str, str]:
     """Cells of an arm."""
     rois = [f'{n} of {px:.0f} px' for n, px in arm['rois'].values()]
     return {
-        's / step': f'{arm["seconds"]["step"]:.3f}',
+        'ms / step': ms(arm['seconds']['step']),
         'to the plain student': f'{arm["ratio"]:.2f}',
         'to its floor': f'{arm["floor"]:.2f}' if 'floor' in arm else '',
         **{f'to {k}': f'{v:.2f}' for k, v in arm['theirs'].items()},
@@ -79,23 +79,27 @@ def loss_of(loss: dict[str, Any]) -> list[str]:
     rows = [
         {
             '': name,
-            's': f'{loss["seconds"][name]:.3f}',
-            'peak beside the inputs, MiB': f'{loss["peak"][name] / 2**20:.0f}',
+            'ms': ms(form['seconds']),
+            'to the plain one': f'{form["ratio"]:.2f}',
+            'peak beside the inputs, MiB': f'{form["peak"] / 2**20:.0f}',
+            'difference of the value': f'{form["value"]:.1e}',
+            'of the gradient': f'{form["gradient"]:.1e}',
         }
-        for name in loss['seconds']
+        for name, form in loss['forms'].items()
     ]
-    ratios = f'{loss["time"]:.2f}', f'{loss["memory"]:.3f}'
-    rows.append(dict(zip(rows[0], ('ratio', *ratios), strict=True)))
     return [
         '## The LSH loss against its plain formulation',
         '',
-        f'N = {n}, D = {d}, K = {k}, forward and backward.',
+        f'N = {n}, D = {d}, K = {k}, forward and backward. Differences are '
+        'relative.',
         '',
         *table(rows),
-        '',
-        f'Relative difference of the values {loss["value"]:.1e}, of the '
-        f'gradients {loss["gradient"]:.1e}.',
     ]
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds, to read."""
+    return f'{seconds * 1000:.{0 if seconds >= 1 else 1}f}'
 
 
 def table(rows: list[dict[str, str]]) -> list[str]:
