@@ -48,7 +48,10 @@ def run(tmp_path, *arguments):
             *('--json', figures, '--out', page),
             *arguments,
         ],
-        env={**os.environ, 'PYTHONPATH': str(REPO)},
+        env={
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join([str(REPO), *sys.path]),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -109,21 +109,28 @@ def test_hash_functions_are_drawn_on_a_default_device(fake_mode):
         assert is_on_gpu(loss(torch.rand(6, D), torch.rand(6, D)))
 
 
-class Convolutions(TorchDispatchMode):
-    """Notes what convolutions give, and how many blocks exist at a time."""
+PROJECTIONS = {
+    'cpu': torch.ops.aten.convolution.default,
+    'cuda': torch.ops.aten.baddbmm.default,
+}
 
-    def __init__(self, block):
+
+class Projections(TorchDispatchMode):
+    """Notes how large they are, and how many blocks exist at a time."""
+
+    def __init__(self, device, block):
         super().__init__()
+        self.wanted = PROJECTIONS[device]
         self.block, self.alive = block, WeakIdKeyDictionary()
         self.sizes, self.most = [], 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if function is torch.ops.aten.convolution.default:
+        if function is self.wanted:
             self.sizes.append(result.numel())
         if torch.is_tensor(result) and result.numel() > 0.6 * self.block:
-            self.alive[result] = True
-            self.most = max(self.most, len(self.alive))
+            self.alive[result] = result.untyped_storage()._cdata
+            self.most = max(self.most, len({*self.alive.values()}))
         return result
 
 
@@ -138,7 +145,7 @@ def test_a_gpu_gets_few_large_blocks(device, blocks, limit, fake_mode):
         student = teacher.clone().requires_grad_()
         weight = torch.rand(4096, 256 * 9, device=device)
         bias = torch.rand(4096, device=device)
-        with Convolutions(limit) as seen:
+        with Projections(device, limit) as seen:
             loss = lsh_loss(student, teacher, weight, bias)
     assert loss.device.type == device
     assert len(seen.sizes) == 2 * blocks  # of student and teacher

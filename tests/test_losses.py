@@ -336,9 +336,13 @@ def mean_per_image(losses, mask):
 @pytest.mark.parametrize('side', [1, 3, 5])
 @pytest.mark.parametrize('mode', ['bce', 'l1', 'l2'])
 @pytest.mark.parametrize('block', [1, 300, 2**23])
-def test_maps_equal_the_explicit_unfold(seed, side, mode, block, monkeypatch):
+@pytest.mark.parametrize('convolved', [True, False])
+def test_maps_equal_the_explicit_unfold(
+    seed, side, mode, block, convolved, monkeypatch
+):
     """Value and gradient, with a mask, over any number of blocks."""
     monkeypatch.setattr(hashing, 'BLOCK_ON_CPU', block)
+    monkeypatch.setattr(hashing, 'is_convolved', lambda *_: convolved)
     s, t, weight, bias, mask = maps(seed, side=side)
     [share] = level_weights([s], True, [mask.flatten(1)])
     value = lsh_loss(s, t, weight, bias, mode, share.double())
