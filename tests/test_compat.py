@@ -214,6 +214,31 @@ def test_what_mmengine_writes_loads(tmp_path):
     assert loaded['d'].mean() == history.mean()
 
 
+def test_mmpretrain_is_imported_beside_transformers_5(tmp_path):
+    """Of which its multimodal models, made for 4, want what is gone."""
+    for name in ('transformers', 'transformers-5.0.0.dist-info'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'transformers/__init__.py').touch()
+    about = 'Metadata-Version: 2.1\nName: transformers\nVersion: 5.0.0\n'
+    (tmp_path / 'transformers-5.0.0.dist-info/METADATA').write_text(about)
+    code = (
+        'import sys\n'
+        f'sys.path.insert(0, {str(tmp_path)!r})\n'
+        'import lshfm_mm, mmpretrain.models, mmpretrain.datasets\n'
+        'from mmrazor.models.architectures.heads import DeiTClsHead\n'
+        'print(DeiTClsHead.__mro__)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'mmpretrain' not in done.stderr
+    assert 'VisionTransformerClsHead' in done.stdout
+
+
 def test_an_mmpretrain_that_does_not_import_stops_no_detector(tmp_path):
     """As one of another time does, whose mmcv is too new."""
     broken = tmp_path / 'mmpretrain'

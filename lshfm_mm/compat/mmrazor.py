@@ -99,6 +99,7 @@ def _import_on_mmpretrain() -> None:
     would put placeholders in the place of what it does not find.
     """
     try:
+        _leave_out_multimodal()
         for name, renamed in MMCLS.items():
             module = importlib.import_module(f'mmpretrain.{name}')
             former = ModuleType(f'mmcls.{name}')
@@ -121,6 +122,17 @@ def _import_on_mmpretrain() -> None:
     heads = importlib.import_module('mmrazor.models.architectures.heads')
     theirs = importlib.import_module('mmpretrain.models.heads')
     heads.DeiTClsHead.pre_logits = theirs.DeiTClsHead.pre_logits
+
+
+def _leave_out_multimodal() -> None:
+    """Let mmpretrain be imported beside transformers 5.
+
+    Its multimodal models want transformers 4, and end the import where they
+    find a newer one; where they find none, they are left out.
+    """
+    if stacks.numbers(stacks.version('transformers')) >= (5,):
+        dependency = importlib.import_module('mmpretrain.utils.dependency')
+        dependency.WITH_MULTIMODAL = False
 
 
 def _stub_quantization() -> bool:
