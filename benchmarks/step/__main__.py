@@ -50,7 +50,7 @@ def machine(options: Any) -> dict[str, Any]:
     mmrazor = importlib.import_module('mmrazor')
     modules = (torch, mmengine, mmcv, mmdet, mmpretrain, mmrazor, lshfm_mm)
     fields = ('images', 'size', 'class_images', 'class_size', 'rounds')
-    fields += ('amp', 'channels_last', 'compile')
+    fields += ('device', 'amp', 'channels_last', 'compile')
     return {
         'hardware': name,
         'threads': torch.get_num_threads(),

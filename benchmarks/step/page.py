@@ -22,8 +22,9 @@ def page(result: dict[str, Any]) -> str:
     if about['channels_last']:
         settings += ', our teachers in channels-last'
     number, shape = about['images'], images_of(about['size'])
+    title = '# Benchmarks' + ' on a GPU' * (about['device'] == 'cuda')
     lines = [
-        '# Benchmarks',
+        title + ', mixed precision' * about['amp'],
         '',
         f'    {result["command"]}',
         '',
