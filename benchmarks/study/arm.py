@@ -13,13 +13,19 @@ SIZE = 96  # pixels
 # end's square is tried, too.
 FACTORS = (0.25, 1.0, 4.0)
 TUNING_SEED = 100
-# What records of the study call a config -> its file in ``configs/shapes`` or
-# ``configs/aquarium``.
+# What records of the study call a config -> its file, see ``Arm.file``.
 CONFIGS = {
+    'animals_lshfm': 'recommended_pooled_mobilenet-v2_resnet18-w16_'
+    'aquarium-multi',
+    'animals_student': 'resnet18-w16_aquarium-multi',
+    'animals_teacher': 'mobilenet-v2_aquarium-multi',
     'aquarium_lshfm': 'recommended_roi-fpn_faster-rcnn_mobilenet-v2_'
     'faster-rcnn_r18-w16_aquarium',
     'aquarium_student': 'faster-rcnn_r18-w16_aquarium',
     'aquarium_teacher': 'faster-rcnn_mobilenet-v2_aquarium',
+    'clothing_lshfm': 'recommended_pooled_mobilenet-v2_resnet18-w16_clothing',
+    'clothing_student': 'resnet18-w16_clothing',
+    'clothing_teacher': 'mobilenet-v2_clothing',
     'faster_rcnn_lshfm': 'lshl2_roi_faster-rcnn_r34_faster-rcnn_r18_shapes',
     'faster_rcnn_student': 'faster-rcnn_r18_shapes',
     'faster_rcnn_teacher': 'faster-rcnn_r34_shapes',
@@ -41,7 +47,24 @@ CONFIGS = {
     'single_teacher': 'resnet18-w16_shapes-single',
 }
 INHERITED = ', inherited head'  # end of a title
-METRICS = {'single': 'accuracy/top1', 'multi': 'multi-label/mAP'}
+METRICS = {
+    'single': 'accuracy/top1',
+    'clothing': 'accuracy/top1',
+    'multi': 'multi-label/mAP',
+    'animals': 'multi-label/mAP',
+}
+# Names of photographs -> options that make those of the test evaluated.
+TESTED = {
+    'aquarium': {
+        'val_dataloader.dataset.ann_file': 'test.json',
+        'val_evaluator.ann_file': 'data/aquarium/test.json',
+    },
+    'animals': {'val_dataloader.dataset.ann_file': 'multilabel_test.json'},
+    'clothing': {
+        'val_dataloader.dataset.ann_file': 'test.txt',
+        'val_dataloader.dataset.data_prefix': 'test',
+    },
+}
 
 
 class Method(NamedTuple):
@@ -83,7 +106,7 @@ class Arm(NamedTuple):
     @property
     def metric(self) -> str:
         """What counts, by its name in the log."""
-        return METRICS.get(self.config.partition('_')[0], 'coco/bbox_mAP')
+        return METRICS.get(self.data, 'coco/bbox_mAP')
 
     @property
     def starts_from(self) -> list[str]:
@@ -92,26 +115,25 @@ class Arm(NamedTuple):
         return sorted(set(re.findall(rf'{WORK}/(\w+)\.pth', text)))
 
     @property
-    def on_photographs(self) -> bool:
-        """Whether it is trained on photographs, and not on shapes."""
-        return self.config.startswith('aquarium')
+    def data(self) -> str:
+        """What it learns, the first word of its config."""
+        return self.config.partition('_')[0]
 
     @property
     def file(self) -> str:
         """Its config, in ``configs``."""
-        folder = 'aquarium' if self.on_photographs else 'shapes'
-        return f'{folder}/{CONFIGS[self.config]}.py'
+        name = CONFIGS[self.config]
+        photographs = name.rpartition('_')[2].removesuffix('-multi')
+        folder = photographs if self.data in TESTED else 'shapes'
+        return f'{folder}/{name}.py'
 
     @property
     def test_data(self) -> Options:
         """What makes the images that count those that are evaluated."""
+        if self.data in TESTED:
+            return {**TESTED[self.data]}
         loader, evaluator = 'val_dataloader.dataset', 'val_evaluator.ann_file'
-        if self.on_photographs:
-            return {
-                f'{loader}.ann_file': 'test.json',
-                evaluator: 'data/aquarium/test.json',
-            }
-        multi = self.config.startswith('multi')
+        multi = self.data == 'multi'
         root = f'data/study/{"small_test" if multi else "test"}/'
         found = {f'{loader}.data_root': root}
         if evaluator in self.options:

@@ -207,7 +207,7 @@ EXPERIMENTS = {
         3,
         'aquarium_teacher',
         'aquarium/alone',
-        photographs.arms_of(),
+        photographs.arms_of('aquarium', photographs.FC2, photographs.AQUARIUM),
         (
             ('fc2_fpn+inherit', 'alone+inherit'),
             ('fc2_fpn+inherit', 'cwd+inherit'),
@@ -216,8 +216,39 @@ EXPERIMENTS = {
             ('fc2_cwd+inherit', 'cwd+inherit'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
-        f'441 photographs, {photographs.EPOCHS} epochs, student from '
-        'random weights',
+        f'441 photographs, {photographs.EPOCHS["aquarium"]} epochs, student '
+        'from random weights',
+    ),
+    'clothing': Experiment(
+        'Classification of photographs of clothing',
+        3,
+        'clothing_teacher',
+        'clothing/alone',
+        photographs.arms_of('clothing', 'head.fc', photographs.CLOTHING),
+        (
+            ('lshl2+inherit', 'alone+inherit'),
+            ('lshl2+inherit', 'kl+inherit'),
+            ('lshl2+inherit', 'l2+inherit'),
+            ('lshl2+inherit', 'lsh+inherit'),
+        ),
+        ('alone', 'lshl2+inherit', 'kl+inherit'),
+        f'3,059 photographs, {photographs.EPOCHS["clothing"]} epochs, student '
+        'from random weights',
+    ),
+    'animals': Experiment(
+        'Classification of photographs of an aquarium, several labels',
+        3,
+        'animals_teacher',
+        'animals/alone',
+        photographs.arms_of('animals', 'head.fc', photographs.ANIMALS),
+        (
+            ('lshl2+inherit', 'alone+inherit'),
+            ('lshl2+inherit', 'l2+inherit'),
+            ('lshl2+inherit', 'logits_l2+inherit'),
+        ),
+        ('alone', 'lshl2+inherit', 'logits_l2+inherit'),
+        f'441 photographs, {photographs.EPOCHS["animals"]} epochs, student '
+        'from random weights',
     ),
     **{
         task: Experiment(

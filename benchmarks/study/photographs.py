@@ -5,14 +5,17 @@ network has no weights. Weights of losses are those that ``make_config``
 writes; rate and epochs were tried on the validation photographs.
 """
 
+from typing import Any
+
 from arm import INHERITED, WORK, Arm, Method, Options, one_process, schedule
+from classifiers import KL, LOGITS, on_features
 from detectors import CWD, FC2, FPN, FPN_L2, L2, LSH
 
-EPOCHS = 12
+EPOCHS = {'aquarium': 12, 'clothing': 12, 'animals': 20}  # of students
 BALANCED = dict(FPN, weights='balanced')
 CWD_160 = dict(CWD, loss_weight=160)
 
-METHODS = {
+AQUARIUM = {
     'fc2_fpn': Method(
         'LSHL2, second FC + L2, FPN',
         {'fc2': FC2, 'fpn': FPN},
@@ -30,6 +33,21 @@ METHODS = {
     ),
     'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD_160]}),
 }
+POOLED = dict(type='LSHLoss')
+POOLED_L2 = dict(type='RelativeL2Loss')
+CLOTHING = {
+    'kl': Method('KL of the logits', {'logits': LOGITS}, {'logits': [KL]}),
+    'l2': on_features('L2', POOLED_L2),
+    'lsh': on_features('LSH', POOLED),
+    'lshl2': on_features('LSHL2', POOLED, POOLED_L2),
+}
+ANIMALS = {
+    'logits_l2': Method(
+        'L2 of the logits', {'logits': LOGITS}, {'logits': [POOLED_L2]}
+    ),
+    'l2': CLOTHING['l2'],
+    'lshl2': CLOTHING['lshl2'],
+}
 
 
 def options(epochs: int) -> Options:
@@ -38,30 +56,38 @@ def options(epochs: int) -> Options:
 
 
 TEACHERS = {
-    'aquarium_teacher': Arm('teacher', 'aquarium_teacher', options(16))
+    'aquarium_teacher': Arm('teacher', 'aquarium_teacher', options(16)),
+    'clothing_teacher': Arm('teacher', 'clothing_teacher', options(8)),
+    'animals_teacher': Arm('teacher', 'animals_teacher', options(20)),
 }
 
 
-def distilled(method: Method) -> Arm:
+def distilled(data: str, method: Method) -> Arm:
     """A student with the teacher's head."""
     changed = {
-        **options(EPOCHS),
-        'model.teacher.cfg_path': f'{WORK}/aquarium_teacher.py',
-        'model.teacher_ckpt': f'{WORK}/aquarium_teacher.pth',
+        **options(EPOCHS[data]),
+        'model.teacher.cfg_path': f'{WORK}/{data}_teacher.py',
+        'model.teacher_ckpt': f'{WORK}/{data}_teacher.pth',
     }
-    title = method.title + INHERITED
-    return Arm(title, 'aquarium_lshfm', changed, method)
+    return Arm(method.title + INHERITED, f'{data}_lshfm', changed, method)
 
 
-def arms_of() -> dict[str, Arm]:
-    """All arms of Faster R-CNN on aquarium."""
+def arms_of(
+    data: str, tap: dict[str, Any] | str, methods: dict[str, Method]
+) -> dict[str, Arm]:
+    """The student alone, with the teacher's head, and each method.
+
+    Args:
+        data (str): Of ``EPOCHS``.
+        tap (dict | str): For the control with the teacher's head, which has a
+            weight of 0.
+        methods (dict): Name -> method.
+    """
     nothing = dict(type='LSHLoss', num_hashes=8, loss_weight=0)
-    control = Method('student alone', {'tap': FC2}, {'tap': [nothing]})
-    return {
-        'alone': Arm('student alone', 'aquarium_student', options(EPOCHS)),
-        'alone+inherit': distilled(control),
-        **{
-            f'{name}+inherit': distilled(method)
-            for name, method in METHODS.items()
-        },
+    control = Method('student alone', {'tap': tap}, {'tap': [nothing]})
+    found = {
+        'alone': Arm('student alone', f'{data}_student', options(EPOCHS[data]))
     }
+    for name, method in {'alone': control, **methods}.items():
+        found[f'{name}+inherit'] = distilled(data, method)
+    return found

@@ -132,7 +132,7 @@ def _leave_out_multimodal() -> None:
     """
     if stacks.numbers(stacks.version('transformers')) >= (5,):
         dependency = importlib.import_module('mmpretrain.utils.dependency')
-        dependency.WITH_MULTIMODAL = False
+        vars(dependency)['WITH_MULTIMODAL'] = False
 
 
 def _stub_quantization() -> bool:

