@@ -116,7 +116,7 @@ PROJECTIONS = {
 
 
 class Projections(TorchDispatchMode):
-    """Notes how large they are, and how many blocks exist at a time."""
+    """Notes how large they are, and what memory is held at a time."""
 
     def __init__(self, device, block):
         super().__init__()
@@ -129,8 +129,9 @@ class Projections(TorchDispatchMode):
         if function is self.wanted:
             self.sizes.append(result.numel())
         if torch.is_tensor(result) and result.numel() > 0.6 * self.block:
-            self.alive[result] = result.untyped_storage()._cdata
-            self.most = max(self.most, len({*self.alive.values()}))
+            storage = result.untyped_storage()
+            self.alive[result] = storage._cdata, storage.nbytes()
+            self.most = max(self.most, sum(dict(self.alive.values()).values()))
         return result
 
 
@@ -151,7 +152,7 @@ def test_a_gpu_gets_few_large_blocks(device, blocks, limit, fake_mode):
     assert len(seen.sizes) == 2 * blocks  # of student and teacher
     assert limit / 2 < max(seen.sizes) <= limit
     if device == 'cuda':  # on a CPU features are as large as blocks
-        assert seen.most == 5
+        assert 0.44e9 < seen.most < 0.45e9  # windows and two blocks
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lshfm_mm.calibration.calibrate import _project
 from lshfm_mm.distillers.alignment import equal_codes
-from lshfm_mm.losses import LSHLoss, lsh_loss
+from lshfm_mm.losses import LSHLoss, hashing, lsh_loss
 from lshfm_mm.losses.functional import MODES, _sides
 from lshfm_mm.losses.hashing import (
     full_float32,
@@ -49,6 +49,8 @@ PRODUCTS = {
     torch.ops.aten.convolution_backward.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten.mm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.baddbmm.default,
 }
 
 
@@ -97,11 +99,16 @@ def of_the_user(request, monkeypatch):
     torch.set_float32_matmul_precision(default)
 
 
-@pytest.fixture(params=[(5, 3), (2, 3, 4, 4)])
-def hashed(request):
+@pytest.fixture(params=['features', 'map', 'windows of a GPU'])
+def hashed(request, monkeypatch):
     """Features or a map, and the weights and biases of hash functions."""
-    feature = torch.rand(request.param, requires_grad=True)
-    return feature, torch.rand(8, 3), torch.rand(8)
+    shape = (5, 3) if request.param == 'features' else (2, 3, 4, 4)
+    width = 3
+    if request.param == 'windows of a GPU':
+        monkeypatch.setattr(hashing, 'is_convolved', lambda *_: False)
+        width = 27
+    feature = torch.rand(shape, requires_grad=True)
+    return feature, torch.rand(8, width), torch.rand(8)
 
 
 def test_products_are_of_full_float32(hashed, of_the_user):
@@ -113,7 +120,7 @@ def test_products_are_of_full_float32(hashed, of_the_user):
     with Products() as inside:
         lsh_loss(feature, feature, weight, bias).backward()
         equal_codes(feature, feature.detach(), weight, bias)
-        _project(torch.rand(5, 3), weight)
+        _project(torch.rand(5, weight.shape[1]), weight)
     assert outside.seen == [before]
     assert len(inside.seen) == 6  # three of the loss, two codes, one more
     assert before not in inside.seen
@@ -163,13 +170,19 @@ def test_codes_that_fewer_bits_change(precision, mean):
     assert f'{expected:g} %' in page
 
 
-@pytest.mark.parametrize('shape', [(400, 64), (2, 16, 12, 12)])
+@pytest.mark.parametrize(
+    ('shape', 'convolved'),
+    [((400, 64), True), ((2, 16, 12, 12), True), ((2, 16, 12, 12), False)],
+)
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize(
     ('precision', 'bits'), [('tf32', 10), ('bfloat16', 7)]
 )
-def test_gradients_of_fewer_bits(shape, mode, precision, bits):
+def test_gradients_of_fewer_bits(
+    shape, convolved, mode, precision, bits, monkeypatch
+):
     """They keep direction and length, with a bias and positive features."""
+    monkeypatch.setattr(hashing, 'is_convolved', lambda *_: convolved)
     torch.manual_seed(0)
     s, t = torch.randn(shape) + 1, torch.randn(shape) + 1
     weight = torch.randn(256, 64 if len(shape) == 2 else 144)

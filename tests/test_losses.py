@@ -340,9 +340,10 @@ def mean_per_image(losses, mask):
 def test_maps_equal_the_explicit_unfold(
     seed, side, mode, block, convolved, monkeypatch
 ):
-    """Value and gradient, with a mask, over any number of blocks."""
+    """Value and gradient, with a mask, of any number of blocks and parts."""
     monkeypatch.setattr(hashing, 'BLOCK_ON_CPU', block)
     monkeypatch.setattr(hashing, 'is_convolved', lambda *_: convolved)
+    monkeypatch.setattr(hashing, 'UNFOLDED', block)
     s, t, weight, bias, mask = maps(seed, side=side)
     [share] = level_weights([s], True, [mask.flatten(1)])
     value = lsh_loss(s, t, weight, bias, mode, share.double())

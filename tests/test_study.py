@@ -344,6 +344,16 @@ def test_a_run_has_its_images_and_its_weights():
     assert run.options[path] == 'data/study/small_test/'
 
 
+@pytest.mark.parametrize('experiment', ['aquarium', 'animals', 'clothing'])
+def test_photographs_are_those_of_the_test_of_their_config(experiment):
+    for arm in grid.EXPERIMENTS[experiment].arms.values():
+        cfg = Config.fromfile(REPO / 'configs' / arm.file)
+        assert cfg.val_dataloader.dataset != cfg.test_dataloader.dataset
+        cfg.merge_from_dict(arm.test_data)
+        assert cfg.val_dataloader.dataset == cfg.test_dataloader.dataset
+        assert cfg.val_evaluator == cfg.test_evaluator
+
+
 def test_each_key_that_an_arm_changes_is_one_of_its_config():
     new = {'custom_hooks', 'indices', 'max_rois', 'connectors', 'inherit'}
     new |= {'custom_imports', 'init_cfg', 'persistent_workers'}

@@ -205,7 +205,10 @@ def main() -> None:
         parts += [f'## {device.upper()}', '']
         parts += [*table(cases, device, options.rounds), '']
     if devices == ['cpu']:
-        parts.append('No GPU was there: nothing is known of CUDA.')
+        parts.append(
+            'No GPU was there: no times of CUDA are known. Values are '
+            'compared by [its tests](gpu.md).'
+        )
     page = PAGE.format(
         command=' '.join(
             ['python benchmarks/compare_operators', *sys.argv[1:]]

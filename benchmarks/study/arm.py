@@ -53,8 +53,8 @@ METRICS = {
     'multi': 'multi-label/mAP',
     'animals': 'multi-label/mAP',
 }
-# Names of photographs -> options that make those of the test evaluated.
-TESTED = {
+# Task on photographs -> what makes those of the test be evaluated.
+TEST_PHOTOGRAPHS = {
     'aquarium': {
         'val_dataloader.dataset.ann_file': 'test.json',
         'val_evaluator.ann_file': 'data/aquarium/test.json',
@@ -106,7 +106,7 @@ class Arm(NamedTuple):
     @property
     def metric(self) -> str:
         """What counts, by its name in the log."""
-        return METRICS.get(self.data, 'coco/bbox_mAP')
+        return METRICS.get(self.task, 'coco/bbox_mAP')
 
     @property
     def starts_from(self) -> list[str]:
@@ -115,25 +115,27 @@ class Arm(NamedTuple):
         return sorted(set(re.findall(rf'{WORK}/(\w+)\.pth', text)))
 
     @property
-    def data(self) -> str:
-        """What it learns, the first word of its config."""
+    def task(self) -> str:
+        """The first word of its config's key."""
         return self.config.partition('_')[0]
+
+    @property
+    def folder(self) -> str:
+        """Of its config; its images: 'shapes', or photographs."""
+        return CONFIGS[self.config].rpartition('_')[2].partition('-')[0]
 
     @property
     def file(self) -> str:
         """Its config, in ``configs``."""
-        name = CONFIGS[self.config]
-        photographs = name.rpartition('_')[2].removesuffix('-multi')
-        folder = photographs if self.data in TESTED else 'shapes'
-        return f'{folder}/{name}.py'
+        return f'{self.folder}/{CONFIGS[self.config]}.py'
 
     @property
     def test_data(self) -> Options:
         """What makes the images that count those that are evaluated."""
-        if self.data in TESTED:
-            return {**TESTED[self.data]}
+        if self.folder != 'shapes':
+            return {**TEST_PHOTOGRAPHS[self.task]}
         loader, evaluator = 'val_dataloader.dataset', 'val_evaluator.ann_file'
-        multi = self.data == 'multi'
+        multi = self.task == 'multi'
         root = f'data/study/{"small_test" if multi else "test"}/'
         found = {f'{loader}.data_root': root}
         if evaluator in self.options:

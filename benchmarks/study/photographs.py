@@ -33,17 +33,17 @@ AQUARIUM = {
     ),
     'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD_160]}),
 }
-POOLED = dict(type='LSHLoss')
-POOLED_L2 = dict(type='RelativeL2Loss')
+PLAIN_LSH = dict(type='LSHLoss')
+PLAIN_L2 = dict(type='RelativeL2Loss')
 CLOTHING = {
     'kl': Method('KL of the logits', {'logits': LOGITS}, {'logits': [KL]}),
-    'l2': on_features('L2', POOLED_L2),
-    'lsh': on_features('LSH', POOLED),
-    'lshl2': on_features('LSHL2', POOLED, POOLED_L2),
+    'l2': on_features('L2', PLAIN_L2),
+    'lsh': on_features('LSH', PLAIN_LSH),
+    'lshl2': on_features('LSHL2', PLAIN_LSH, PLAIN_L2),
 }
 ANIMALS = {
     'logits_l2': Method(
-        'L2 of the logits', {'logits': LOGITS}, {'logits': [POOLED_L2]}
+        'L2 of the logits', {'logits': LOGITS}, {'logits': [PLAIN_L2]}
     ),
     'l2': CLOTHING['l2'],
     'lshl2': CLOTHING['lshl2'],

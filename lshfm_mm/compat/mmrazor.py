@@ -130,7 +130,13 @@ def _leave_out_multimodal() -> None:
     Its multimodal models want transformers 4, and end the import where they
     find a newer one; where they find none, they are left out.
     """
-    if stacks.numbers(stacks.version('transformers')) >= (5,):
+    version = stacks.version('transformers')
+    if stacks.numbers(version) >= (5,):
+        logger.debug(
+            "mmpretrain's multimodal models are left out: they want "
+            'transformers 4, and %s is there',
+            version,
+        )
         dependency = importlib.import_module('mmpretrain.utils.dependency')
         vars(dependency)['WITH_MULTIMODAL'] = False
 

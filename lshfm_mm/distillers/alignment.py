@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..losses.hashing import full_float32, hashes_at_a_time, project
+from ..losses.hashing import (
+    full_float32,
+    hashes_at_a_time,
+    images_at_a_time,
+    project,
+)
 from ..losses.lsh import LSHLoss
 from .lshfm_distiller import LSHFMDistiller
 
@@ -77,17 +82,20 @@ def equal_codes(
     """
     common = torch.promote_types(student.dtype, weight.dtype)
     student, teacher = student.detach().to(common), teacher.to(common)
-    step = hashes_at_a_time(student)
-    total: Any = 0
+    weight, bias = weight.to(common), bias.to(common)
+    size = images_at_a_time(student, weight)
+    found = []
     with full_float32(student.device):
-        for w, b in zip(
-            weight.to(common).split(step),
-            bias.to(common).split(step),
-            strict=True,
+        for parts in zip(
+            student.split(size), teacher.split(size), strict=True
         ):
-            sides = [project(x, w, b) > 0 for x in (student, teacher)]
-            total += (sides[0] == sides[1]).sum(dim=1)
-    shares = total / len(weight)
+            step = hashes_at_a_time(parts[0])
+            total: Any = 0
+            for w, b in zip(weight.split(step), bias.split(step), strict=True):
+                sides = [project(x, w, b) > 0 for x in parts]
+                total += (sides[0] == sides[1]).sum(dim=1)
+            found.append(total / len(weight))
+    shares = torch.cat(found)
     return shares.flatten() if keep is None else shares[keep]
 
 

@@ -12,6 +12,7 @@ from ..errors import ConfigError, check_choice
 from .hashing import (
     full_float32,
     hashes_at_a_time,
+    images_at_a_time,
     project,
     project_back,
     window_of,
@@ -47,22 +48,27 @@ class _LSH(Function):
         """
         total = s_feature.new_zeros(())
         wanted = ctx.needs_input_grad[0]
-        gradient = torch.zeros_like(s_feature) if wanted else None
-        step = hashes_at_a_time(s_feature)
-        s, t = s_feature.to(product_dtype), t_feature.to(product_dtype)
+        gradient = torch.zeros_like(s_feature)
+        size = images_at_a_time(s_feature, weight)
+        features = (x.to(product_dtype) for x in (s_feature, t_feature))
         weight = weight.to(product_dtype)
-        for w, b in zip(weight.split(step), bias.split(step), strict=True):
-            losses, slopes = _compare(
-                _sides(s, w, b),
-                _sides(t, w, b),
-                mode,
-                wanted,
-            )
-            total += losses.mul_(share).sum()
-            if gradient is not None:
-                slopes = slopes.mul_(share).to(product_dtype)
-                gradient += project_back(slopes, w, s.shape)
-            del losses, slopes  # before the next block needs the memory
+        for s, t, part, grad in zip(
+            *(x.split(size) for x in (*features, share, gradient)),
+            strict=True,
+        ):
+            step = hashes_at_a_time(s)
+            for w, b in zip(weight.split(step), bias.split(step), strict=True):
+                losses, slopes = _compare(
+                    _sides(s, w, b),
+                    _sides(t, w, b),
+                    mode,
+                    wanted,
+                )
+                total += losses.mul_(part).sum()
+                if wanted:
+                    slopes = slopes.mul_(part).to(product_dtype)
+                    grad += project_back(slopes, w, s.shape)
+                del losses, slopes  # before the next block needs the memory
         ctx.save_for_backward(gradient)
         return total
 
@@ -116,8 +122,8 @@ def lsh_loss(
     In a map every location is a sample. Its feature is the k x k window
     around it, zero-padded: what a k x k class layer sees of it (paper,
     section 3.5). Memory beside the features stays at a few blocks of
-    projections; (N, K) never exists. Computed in float32 or better, but for
-    what ``precision`` says.
+    projections, and on a GPU a block of windows; (N, K) never exists.
+    Computed in float32 or better, but for what ``precision`` says.
 
     Args:
         s_feature (Tensor): The student's features, (N, D), or maps,

@@ -23,6 +23,8 @@ from ..errors import ConfigError
 # Projections that exist at a time, see hashes_at_a_time.
 BLOCK_ON_CPU = 2**21
 BLOCK_ON_GPU = 2**24
+# Entries of unfolded windows that exist at a time, see images_at_a_time.
+UNFOLDED = 2**27
 
 
 def random_projection(
@@ -79,8 +81,8 @@ def hashes_at_a_time(feature: Tensor) -> int:
     A block of projections fits the cache of a CPU: 8 MB in float32. A GPU
     wants few, large kernels: there a block has 64 MB, and P3 of a RetinaNet
     (2 x 100 x 168 locations, 4096 hash functions) takes 9 of them. The loss
-    holds five blocks at a time: 40 MB on a CPU, 320 MB on a GPU, where a
-    product of windows has them written down, too: 310 MB of that P3.
+    holds five blocks at a time, or two and unfolded windows (see
+    images_at_a_time): 40 MB on a CPU, for that P3 on a GPU 450 MB.
     """
     is_on_cpu = feature.device.type == 'cpu'
     block = BLOCK_ON_CPU if is_on_cpu else BLOCK_ON_GPU
@@ -158,13 +160,28 @@ def window_of(feature: Tensor, weight: Tensor) -> int:
 
 
 def is_convolved(feature: Tensor, side: int) -> bool:
-    """Whether windows are projected by a convolution, not one by one.
+    """Whether windows are projected by a convolution; else by a product.
 
-    On a CPU windows never exist so. In full float32 a GPU convolves ten
-    times slower than it multiplies, with up to 64 GB of workspace: there the
-    windows of a map are written down for the time of a product.
+    A convolution needs no unfolded windows. In full float32, though, cuDNN
+    took ten times as long for it as the product does, and up to 64 GB.
     """
     return side == 1 or feature.device.type == 'cpu'
+
+
+def images_at_a_time(feature: Tensor, weight: Tensor) -> int:
+    """How many images of a map are hashed at a time, >= 1; of rows, all.
+
+    Where windows are unfolded, those of a part have 512 MB at most in
+    float32, or are of one image.
+
+    Args:
+        feature (Tensor): Features, (N, D), or maps, (N, C, H, W).
+        weight (Tensor): Weights, (K, D).
+    """
+    if is_convolved(feature, window_of(feature, weight)):
+        return max(len(feature), 1)
+    entries = weight.shape[1] * feature.shape[2:].numel()
+    return max(UNFOLDED // max(entries, 1), 1)
 
 
 def project(feature: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -186,12 +203,12 @@ def project(feature: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(feature, weight, bias)
     side = window_of(feature, weight)
     if not is_convolved(feature, side):
-        rows = F.unfold(feature, side, padding=side // 2)
-        planes = weight.expand(len(rows), -1, -1)
+        windows = F.unfold(feature, side, padding=side // 2)
+        planes = weight.expand(len(windows), -1, -1)
         if bias is None:
-            sides = torch.bmm(planes, rows)
+            sides = torch.bmm(planes, windows)
         else:
-            sides = torch.baddbmm(bias[:, None], planes, rows)
+            sides = torch.baddbmm(bias[:, None], planes, windows)
         return sides.unflatten(2, feature.shape[2:])
     kernel = weight.view(len(weight), -1, side, side)
     return F.conv2d(feature, kernel, bias, padding=side // 2)
@@ -208,8 +225,8 @@ def project_back(distance: Tensor, weight: Tensor, shape: Size) -> Tensor:
     side = math.isqrt(weight.shape[1] // shape[1])
     if not is_convolved(distance, side):
         planes = weight.T.expand(len(distance), -1, -1)
-        rows = torch.bmm(planes, distance.flatten(2))
-        return F.fold(rows, shape[2:], side, padding=side // 2)
+        windows = torch.bmm(planes, distance.flatten(2))
+        return F.fold(windows, shape[2:], side, padding=side // 2)
     kernel = weight.view(len(weight), -1, side, side)
     return conv2d_input(shape, kernel, distance, padding=side // 2)
 
