@@ -20,6 +20,7 @@ ROI = 'roi_head.bbox_head.fc_cls'
 FC1, FC2 = (f'roi_head.bbox_head.shared_fcs.{x}' for x in (0, 1))
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
+BALANCED = dict(FPN, weights='balanced')
 LSH = dict(type='LSHLoss', loss_weight=4)
 LSH_1024 = dict(LSH, num_hashes=1024)  # where 4 D would be too many
 L2 = dict(type='RelativeL2Loss', loss_weight=4)
@@ -170,6 +171,13 @@ MORE_TAPS = {
         },
     ),
 }
+
+
+FC2_BALANCED = Method(
+    'LSHL2, second FC + L2, FPN, half of it on objects',
+    {'fc2': FC2, 'fpn': BALANCED},
+    {'fc2': [LSH, L2], 'fpn': [FPN_L2]},
+)
 
 
 def on_rois(title: str, *losses: Options, **kwargs: Any) -> Method:

@@ -59,6 +59,12 @@ FASTER_RCNN = {
         )
         for name, method in detectors.MORE_TAPS.items()
     },
+    'fc2_balanced+inherit': detectors.distilled(
+        'faster_rcnn',
+        detectors.FC2_BALANCED,
+        True,
+        'faster_rcnn/fc2_fpn+inherit',
+    ),
     'fc2_fpn': detectors.distilled(
         'faster_rcnn',
         detectors.MORE_TAPS['fc2_fpn'],
@@ -108,6 +114,7 @@ EXPERIMENTS = {
             ('fc2_fpn+inherit', 'lshl2_cwd+inherit'),
             ('fc2_fpn+inherit', 'cwd+inherit'),
             ('fc2_fpn+inherit', 'fc2_fpn'),
+            ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_fpn'),
             ('lshl2_fpn', 'cwd'),
             ('fc2_fpn', 'cwd'),
@@ -123,7 +130,8 @@ EXPERIMENTS = {
         changed(
             schedule(2 * EPOCHS),
             *('alone', 'alone+inherit', 'lshl2_fpn+inherit'),
-            *('fc2_fpn+inherit', 'cwd+inherit', 'lshl2_cwd+inherit'),
+            *('fc2_fpn+inherit', 'fc2_balanced+inherit'),
+            *('cwd+inherit', 'lshl2_cwd+inherit'),
         ),
         (
             ('lshl2_fpn+inherit', 'alone+inherit'),
@@ -147,7 +155,8 @@ EXPERIMENTS = {
                 'train_dataloader.dataset.indices': 64,
             },
             *('alone', 'alone+inherit', 'lshl2+inherit'),
-            *('lshl2_fpn+inherit', 'fc2_fpn+inherit', 'cwd+inherit'),
+            *('lshl2_fpn+inherit', 'fc2_fpn+inherit'),
+            *('fc2_balanced+inherit', 'cwd+inherit'),
         ),
         (
             ('lshl2_fpn+inherit', 'alone+inherit'),

@@ -9,23 +9,14 @@ from typing import Any
 
 from arm import INHERITED, WORK, Arm, Method, Options, one_process, schedule
 from classifiers import KL, LOGITS, on_features
-from detectors import CWD, FC2, FPN, FPN_L2, L2, LSH
+from detectors import CWD, FC2, FC2_BALANCED, FPN, L2, LSH, MORE_TAPS
 
 EPOCHS = {'aquarium': 12, 'clothing': 12, 'animals': 20}  # of students
-BALANCED = dict(FPN, weights='balanced')
 CWD_160 = dict(CWD, loss_weight=160)
 
 AQUARIUM = {
-    'fc2_fpn': Method(
-        'LSHL2, second FC + L2, FPN',
-        {'fc2': FC2, 'fpn': FPN},
-        {'fc2': [LSH, L2], 'fpn': [FPN_L2]},
-    ),
-    'fc2_balanced': Method(
-        'LSHL2, second FC + L2, FPN, half of it on objects',
-        {'fc2': FC2, 'fpn': BALANCED},
-        {'fc2': [LSH, L2], 'fpn': [FPN_L2]},
-    ),
+    'fc2_fpn': MORE_TAPS['fc2_fpn'],
+    'fc2_balanced': FC2_BALANCED,
     'fc2_cwd': Method(
         'LSHL2, second FC + CWD',
         {'fc2': FC2, 'fpn': FPN},
