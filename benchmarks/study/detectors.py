@@ -178,6 +178,11 @@ FC2_BALANCED = Method(
     {'fc2': FC2, 'fpn': BALANCED},
     {'fc2': [LSH, L2], 'fpn': [FPN_L2]},
 )
+FC2_CWD = Method(
+    'LSHL2, second FC + CWD',
+    {'fc2': FC2, 'fpn': FPN},
+    {'fc2': [LSH, L2], 'fpn': [dict(CWD, loss_weight=160)]},
+)
 
 
 def on_rois(title: str, *losses: Options, **kwargs: Any) -> Method:

@@ -65,6 +65,9 @@ FASTER_RCNN = {
         True,
         'faster_rcnn/fc2_fpn+inherit',
     ),
+    'fc2_cwd+inherit': detectors.distilled(
+        'faster_rcnn', detectors.FC2_CWD, True
+    ),
     'fc2_fpn': detectors.distilled(
         'faster_rcnn',
         detectors.MORE_TAPS['fc2_fpn'],
@@ -115,6 +118,10 @@ EXPERIMENTS = {
             ('fc2_fpn+inherit', 'cwd+inherit'),
             ('fc2_fpn+inherit', 'fc2_fpn'),
             ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
+            ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
+            ('fc2_cwd+inherit', 'lshl2_cwd+inherit'),
+            ('fc2_cwd+inherit', 'cwd+inherit'),
+            ('fc2_cwd+inherit', 'alone+inherit'),
             ('lshl2_fpn+inherit', 'lshl2_fpn'),
             ('lshl2_fpn', 'cwd'),
             ('fc2_fpn', 'cwd'),
@@ -130,7 +137,7 @@ EXPERIMENTS = {
         changed(
             schedule(2 * EPOCHS),
             *('alone', 'alone+inherit', 'lshl2_fpn+inherit'),
-            *('fc2_fpn+inherit', 'fc2_balanced+inherit'),
+            *('fc2_fpn+inherit', 'fc2_cwd+inherit'),
             *('cwd+inherit', 'lshl2_cwd+inherit'),
         ),
         (
@@ -139,6 +146,8 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
             ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
             ('fc2_fpn+inherit', 'cwd+inherit'),
+            ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
+            ('fc2_cwd+inherit', 'cwd+inherit'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
         f'{SHAPES}, {2 * EPOCHS} epochs',
@@ -156,13 +165,15 @@ EXPERIMENTS = {
             },
             *('alone', 'alone+inherit', 'lshl2+inherit'),
             *('lshl2_fpn+inherit', 'fc2_fpn+inherit'),
-            *('fc2_balanced+inherit', 'cwd+inherit'),
+            *('fc2_cwd+inherit', 'cwd+inherit'),
         ),
         (
             ('lshl2_fpn+inherit', 'alone+inherit'),
             ('lshl2_fpn+inherit', 'cwd+inherit'),
             ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
             ('fc2_fpn+inherit', 'cwd+inherit'),
+            ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
+            ('fc2_cwd+inherit', 'cwd+inherit'),
         ),
         ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
         f'64 of {SHAPES}, as many steps',
@@ -216,7 +227,7 @@ EXPERIMENTS = {
         3,
         'aquarium_teacher',
         'aquarium/alone',
-        photographs.arms_of('aquarium', photographs.FC2, photographs.AQUARIUM),
+        photographs.arms_of('aquarium', detectors.FC2, photographs.AQUARIUM),
         (
             ('fc2_fpn+inherit', 'alone+inherit'),
             ('fc2_fpn+inherit', 'cwd+inherit'),

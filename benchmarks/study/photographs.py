@@ -9,20 +9,15 @@ from typing import Any
 
 from arm import INHERITED, WORK, Arm, Method, Options, one_process, schedule
 from classifiers import KL, LOGITS, on_features
-from detectors import CWD, FC2, FC2_BALANCED, FPN, L2, LSH, MORE_TAPS
+from detectors import CWD, FC2_BALANCED, FC2_CWD, FPN, MORE_TAPS
 
 EPOCHS = {'aquarium': 12, 'clothing': 12, 'animals': 20}  # of students
-CWD_160 = dict(CWD, loss_weight=160)
 
 AQUARIUM = {
     'fc2_fpn': MORE_TAPS['fc2_fpn'],
     'fc2_balanced': FC2_BALANCED,
-    'fc2_cwd': Method(
-        'LSHL2, second FC + CWD',
-        {'fc2': FC2, 'fpn': FPN},
-        {'fc2': [LSH, L2], 'fpn': [CWD_160]},
-    ),
-    'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD_160]}),
+    'fc2_cwd': FC2_CWD,
+    'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [dict(CWD, loss_weight=160)]}),
 }
 PLAIN_LSH = dict(type='LSHLoss')
 PLAIN_L2 = dict(type='RelativeL2Loss')
