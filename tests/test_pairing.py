@@ -61,7 +61,7 @@ def test_two_stage_detectors_mimic_rois(write):
     assert cfg.model.type == 'RoIMimicDistill'
     assert cfg.model.distiller.taps == dict(
         roi='roi_head.bbox_head.shared_fcs.1',
-        fpn=dict(layer='neck', record='output'),
+        fpn=dict(layer='neck', record='output', weights='balanced'),
     )
     assert cfg.model.distiller.losses == dict(
         roi=[
@@ -212,7 +212,7 @@ def test_cascades_mimic_stage_by_stage(write):
         **{
             f'roi{i}': f'roi_head.bbox_head.{i}.shared_fcs.1' for i in range(3)
         },
-        'fpn': dict(layer='neck', record='output'),
+        'fpn': dict(layer='neck', record='output', weights='balanced'),
     }
     mixed = write(cascade(8), faster(4), force=True)
     assert mixed.model.distiller.taps.roi == dict(

@@ -126,7 +126,7 @@ EXPERIMENTS = {
             ('lshl2_fpn', 'cwd'),
             ('fc2_fpn', 'cwd'),
         ),
-        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        ('alone', 'fc2_balanced+inherit', 'cwd+inherit'),
         f'{SHAPES}, {EPOCHS} epochs',
     ),
     'long': Experiment(
@@ -137,7 +137,7 @@ EXPERIMENTS = {
         changed(
             schedule(2 * EPOCHS),
             *('alone', 'alone+inherit', 'lshl2_fpn+inherit'),
-            *('fc2_fpn+inherit', 'fc2_cwd+inherit'),
+            *('fc2_fpn+inherit', 'fc2_balanced+inherit'),
             *('cwd+inherit', 'lshl2_cwd+inherit'),
         ),
         (
@@ -146,10 +146,10 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'lshl2_cwd+inherit'),
             ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
             ('fc2_fpn+inherit', 'cwd+inherit'),
-            ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
-            ('fc2_cwd+inherit', 'cwd+inherit'),
+            ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
+            ('fc2_balanced+inherit', 'cwd+inherit'),
         ),
-        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        ('alone', 'fc2_balanced+inherit', 'cwd+inherit'),
         f'{SHAPES}, {2 * EPOCHS} epochs',
     ),
     'few_images': Experiment(
@@ -165,17 +165,17 @@ EXPERIMENTS = {
             },
             *('alone', 'alone+inherit', 'lshl2+inherit'),
             *('lshl2_fpn+inherit', 'fc2_fpn+inherit'),
-            *('fc2_cwd+inherit', 'cwd+inherit'),
+            *('fc2_balanced+inherit', 'cwd+inherit'),
         ),
         (
             ('lshl2_fpn+inherit', 'alone+inherit'),
             ('lshl2_fpn+inherit', 'cwd+inherit'),
             ('fc2_fpn+inherit', 'lshl2_fpn+inherit'),
             ('fc2_fpn+inherit', 'cwd+inherit'),
-            ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
-            ('fc2_cwd+inherit', 'cwd+inherit'),
+            ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
+            ('fc2_balanced+inherit', 'cwd+inherit'),
         ),
-        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        ('alone', 'fc2_balanced+inherit', 'cwd+inherit'),
         f'64 of {SHAPES}, as many steps',
     ),
     'retinanet': Experiment(
@@ -235,7 +235,7 @@ EXPERIMENTS = {
             ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
             ('fc2_cwd+inherit', 'cwd+inherit'),
         ),
-        ('alone', 'fc2_fpn+inherit', 'cwd+inherit'),
+        ('alone', 'fc2_balanced+inherit', 'cwd+inherit'),
         f'441 photographs, {photographs.EPOCHS["aquarium"]} epochs, student '
         'from random weights',
     ),

@@ -17,7 +17,7 @@ model = dict(
         type='LSHFMDistiller',
         taps=dict(
             roi='roi_head.bbox_head.shared_fcs.1',
-            fpn=dict(layer='neck', record='output'),
+            fpn=dict(layer='neck', record='output', weights='balanced'),
         ),
         losses=dict(
             roi=[

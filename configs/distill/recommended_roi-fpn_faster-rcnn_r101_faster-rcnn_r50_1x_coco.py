@@ -1,6 +1,7 @@
 """LSH and relative L2 on RoIs, L2 on the FPN, into an inherited head.
 
-Layers and weights are those of a study on generated images (docs/results.md).
+Half of the FPN's loss is on objects. Layers and weights are those of a study
+(docs/results.md).
 """
 
 _base_ = 'faster_rcnn_lshfm.py'
@@ -9,8 +10,10 @@ model = dict(
     inherit=True,
     distiller=dict(
         active=['roi', 'fpn'],
-        # Before the class layer.
-        taps=dict(roi='roi_head.bbox_head.shared_fcs.1'),
+        taps=dict(
+            roi='roi_head.bbox_head.shared_fcs.1',  # before the class layer
+            fpn=dict(weights='balanced'),
+        ),
         losses=dict(
             roi=[
                 dict(type='LSHLoss', loss_weight=4),

@@ -1,6 +1,7 @@
 """LSH and relative L2 on RoIs, L2 on the FPN, into an inherited head.
 
-Layers and weights are those of a study on generated images (docs/results.md).
+Half of the FPN's loss is on objects. Layers and weights are those of a study
+(docs/results.md).
 """
 
 _base_ = 'lshl2_roi_faster-rcnn_r34_faster-rcnn_r18_shapes.py'
@@ -11,7 +12,7 @@ model = dict(
         active=['roi', 'fpn'],
         taps=dict(
             roi='roi_head.bbox_head.shared_fcs.1',  # before the class layer
-            fpn=dict(layer='neck', record='output'),
+            fpn=dict(layer='neck', record='output', weights='balanced'),
         ),
         losses=dict(
             roi=[

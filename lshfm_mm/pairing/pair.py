@@ -120,15 +120,18 @@ def _pair_rois(
 def _beside_rois(
     pairing: Pairing, student: View, teacher: View, weight: float
 ) -> Pairing:
-    """L2 on the necks, too, where these give maps of the same shapes."""
+    """L2 on the necks, too, where these give maps of the same shapes.
+
+    Half of it is on objects (docs/results.md).
+    """
     ours, theirs = (v.neck and v.neck.shapes for v in (student, teacher))
     if not ours or ours != theirs:
         return pairing
-    neck = {'fpn': "dict(layer='neck', record='output')"}
+    tap = "dict(layer='neck', record='output', weights='balanced')"
     l2 = {'fpn': _losses('relative', weight / LAYER_WEIGHT)}
     return pairing._replace(
-        why=f'{pairing.why}; with L2 on the necks beside it',
-        taps=pairing.taps | neck,
+        why=f'{pairing.why}; with L2 on the necks, half of it on objects',
+        taps=pairing.taps | {'fpn': tap},
         losses=pairing.losses | l2,
     )
 
