@@ -177,7 +177,7 @@ def draw(runs: dict[str, str]) -> Path:
     shown = {}
     for run in (*names[:2], names[-1]):
         metrics = CHAIN.evaluate(run_of(run))
-        title = f'{runs[run]}: {100 * metrics["coco/bbox_mAP"]:.1f} AP'
+        title = f'{runs[run]}\n{100 * metrics["coco/bbox_mAP"]:.1f} AP'
         cfg = Config.fromfile(WORK / f'{run}.py')
         shown[title] = cfg, WORK / f'{run}.pth'
     draw_detections(shown, SHOWN, picture)
