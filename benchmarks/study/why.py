@@ -144,7 +144,9 @@ def plot(records: Mapping[str, Record], out: Path, description: str) -> None:
                     label=kind if key == 'angle' else None,
                 )
             axes.set_xlabel(label)
-            axes.set_title(f'rank correlation with AP {told[key]:.2f}')
+            axes.set_title(
+                f'AP with nearness: rank correlation {told[key]:.2f}'
+            )
             axes.grid(color=GRID)
         panels[1].set_xscale('log')
         panels[1].set_xticks([0.5, 1, 2, 5, 10], ['0.5', '1', '2', '5', '10'])
