@@ -219,8 +219,8 @@ def _check_loss(
     if {*weights} != {'uniform'} and not takes_weights(loss_class):
         raise ConfigError(
             f'losses.{tap}: {stem(loss_type)} cannot weigh samples, and '
-            f'taps.{tap}.weights is {told(weights)}; take LSHLoss, '
-            f'FeatureL2Loss or RelativeL2Loss, or another tap for it'
+            f"taps.{tap}.weights is {told(weights)}; set it to 'uniform', or "
+            f'take LSHLoss, FeatureL2Loss or RelativeL2Loss'
         )
 
 
