@@ -745,6 +745,19 @@ def test_only_images_that_are_seen_are_made():
     assert plan.images() == [*grid.DATA]
 
 
+def test_photographs_are_asked_for_and_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan.check_photographs(plan.SHAPES)
+    assert not {'aquarium/*', 'animals/*', 'clothing/*'} & {*plan.SHAPES}
+    assert {'faster_rcnn/*', 'single/*', 'ablation_tap/*'} <= {*plan.SHAPES}
+    with pytest.raises(ConfigError, match='^--only: .*: data/aquarium; .*get'):
+        plan.check_photographs(['animals/*'])
+    Path('data/aquarium').mkdir(parents=True)
+    plan.check_photographs(['a*/*'])
+    with pytest.raises(ConfigError, match='data/clothing; '):
+        plan.check_photographs(plan.ALL)
+
+
 def test_make_config_says_what_the_records_say():
     found = tables.expected(runs.read_records())
     shares = {

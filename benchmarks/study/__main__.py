@@ -79,8 +79,9 @@ def main() -> None:
     parser.add_argument(
         '--only',
         nargs='+',
-        default=plan.ALL,
-        help="patterns of EXPERIMENT/ARM, such as '*/lsh*'",
+        default=plan.SHAPES,
+        help="patterns of EXPERIMENT/ARM, such as '*/lsh*'; all on generated "
+        'images, if not given',
     )
     parser.add_argument(
         '--seeds',
@@ -108,6 +109,7 @@ def main() -> None:
                 f'--only: no EXPERIMENT/ARM fits {args.only!r}; the arms are '
                 f'in benchmarks/study/grid.py'
             )
+        plan.check_photographs(args.only)
         if args.jobs < 1:
             raise ConfigError(
                 f'--jobs: must be 1 or more, but got {args.jobs}'

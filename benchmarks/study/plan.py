@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 from types import MappingProxyType
 
 import grid
@@ -14,6 +15,11 @@ from lshfm_mm.errors import ConfigError
 
 Patterns = Sequence[str]  # of EXPERIMENT/ARM
 ALL = ('*',)
+SHAPES = tuple(
+    f'{name}/*'
+    for name, spec in grid.EXPERIMENTS.items()
+    if all(arm.folder == 'shapes' for arm in spec.arms.values())
+)
 
 
 def chosen(only: Patterns = ALL) -> Iterator[tuple[str, str, Arm]]:
@@ -22,6 +28,17 @@ def chosen(only: Patterns = ALL) -> Iterator[tuple[str, str, Arm]]:
         for name, arm in spec.arms.items():
             if any(fnmatch(f'{experiment}/{name}', x) for x in only):
                 yield experiment, name, arm
+
+
+def check_photographs(only: Patterns) -> None:
+    """Raise if photographs that these arms see are not there."""
+    for name in sorted({arm.folder for _, _, arm in chosen(only)}):
+        if name != 'shapes' and not Path('data', name).is_dir():
+            raise ConfigError(
+                f'--only: no such folder: data/{name}; python -m lshfm_mm '
+                f'get_photographs {name} data/{name} makes it, and '
+                f'configs/{name}/README.md says what else these arms need'
+            )
 
 
 def needed(only: Patterns = ALL) -> Iterator[list[Run]]:
