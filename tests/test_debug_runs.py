@@ -101,3 +101,13 @@ def test_a_detr_that_is_asked_for_more_than_its_queries_is_one_line():
     assert 'model.test_cfg.max_per_img: is more than the' in str(error.value)
     with pytest.raises(RuntimeError):  # of a topk that nobody knows
         run_main(lambda: scores.topk(99))
+
+
+def test_ctrl_c_ends_a_tool_in_the_line_that_it_says():
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match='^tool: stopped$'):
+        run_main(stop, stopped='tool: stopped')
+    with pytest.raises(KeyboardInterrupt):
+        run_main(stop)

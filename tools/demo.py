@@ -226,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run_main(main, stopped='demo: stopped')
+    cli.run_main(main, stopped='demo: stopped; started again it goes on')

@@ -151,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run_main(main, stopped='study: stopped')
+    cli.run_main(main, stopped='study: stopped; started again it goes on')

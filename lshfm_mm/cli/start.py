@@ -62,8 +62,8 @@ def run_main(main: Callable[[], None], stopped: str = '') -> None:
 
     Args:
         main (Callable): The tool.
-        stopped (str): What it says when SIGTERM ends it, after it has ended
-            its children. Defaults to the signal ending it at once.
+        stopped (str): What it says when SIGTERM or Ctrl-C ends it, after it
+            has ended its children. Defaults to the signal ending it at once.
     """
     former = None
     if stopped:
@@ -72,6 +72,10 @@ def run_main(main: Callable[[], None], stopped: str = '') -> None:
         main()
     except (ConfigError, NonFiniteError) as error:
         sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        if not stopped:
+            raise
+        sys.exit(stopped)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         for part, file, line in UPSTREAM:
