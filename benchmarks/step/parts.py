@@ -11,7 +11,7 @@ from torch import nn
 import lshfm_mm
 from lshfm_mm.losses.hashing import (
     full_float32,
-    hashes_at_a_time,
+    in_blocks,
     project,
     project_back,
 )
@@ -86,13 +86,11 @@ class Parts:
         for loss, level in self.pairs:
             if not isinstance(loss, lshfm_mm.losses.LSHLoss):
                 continue
-            size = hashes_at_a_time(level.student)
-            parts = (x.split(size) for x in (loss.weight, loss.bias))
+            features = level.student, level.teacher
             with full_float32(level.student.device):
-                for w, b in zip(*parts, strict=True):
-                    project(level.teacher, w, b)
-                    slopes = project(level.student, w, b)
-                    project_back(slopes, w, level.student.shape)
+                for s, t, w, b in in_blocks(features, loss.weight, loss.bias):
+                    project(t, w, b)
+                    project_back(project(s, w, b), w, s.shape)
 
     def loss(self) -> None:
         """The mimicking losses, forward and backward."""

@@ -47,6 +47,8 @@ CONFIGS = {
     'single_teacher': 'resnet18-w16_shapes-single',
 }
 INHERITED = ', inherited head'  # end of a title
+ALONE = 'student alone'
+NO_PULL = dict(type='LSHLoss', num_hashes=8, loss_weight=0)  # of controls
 METRICS = {
     'single': 'accuracy/top1',
     'clothing': 'accuracy/top1',
@@ -143,6 +145,19 @@ class Arm(NamedTuple):
         return found
 
 
+def control(tap: Any) -> Method:
+    """What mimics nothing, for a student that starts as those that do."""
+    return Method(ALONE, {'tap': tap}, {'tap': [NO_PULL]})
+
+
+def taught_by(task: str) -> Options:
+    """The teacher of a task."""
+    return {
+        'model.teacher.cfg_path': f'{WORK}/{task}_teacher.py',
+        'model.teacher_ckpt': f'{WORK}/{task}_teacher.pth',
+    }
+
+
 class Experiment(NamedTuple):
     """Arms that are compared.
 
@@ -167,6 +182,11 @@ class Experiment(NamedTuple):
     pairs: tuple[tuple[str, str], ...] = ()
     short: tuple[str, ...] = ()
     setting: str = ''
+
+    @property
+    def on_photographs(self) -> bool:
+        """Whether its images are photographs, not generated ones."""
+        return any(x.folder != 'shapes' for x in self.arms.values())
 
 
 def one_process() -> Options:

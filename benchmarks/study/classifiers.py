@@ -11,6 +11,7 @@ from typing import Any
 
 from arm import (
     INHERITED,
+    NO_PULL,
     WORK,
     Arm,
     Method,
@@ -18,6 +19,7 @@ from arm import (
     loader_options,
     pretrained,
     schedule,
+    taught_by,
 )
 
 EPOCHS = 6
@@ -101,7 +103,7 @@ TASK_METHODS = {
 }
 NOTHING = on_features(
     'student alone',
-    dict(type='LSHLoss', num_hashes=8, loss_weight=0),
+    NO_PULL,
 )
 
 
@@ -151,8 +153,7 @@ def distilled(
         **classifier(task, start, epochs, 'model.architecture'),
         'custom_hooks': [],
         'load_from': None,
-        'model.teacher.cfg_path': f'{WORK}/{task}_teacher.py',
-        'model.teacher_ckpt': f'{WORK}/{task}_teacher.pth',
+        **taught_by(task),
         'model.inherit': inherit,
     }
     title = method.title + (INHERITED if inherit else '')

@@ -3,15 +3,17 @@
 from typing import Any
 
 from arm import (
+    ALONE,
     INHERITED,
     SIZE,
-    WORK,
     Arm,
     Method,
     Options,
+    control,
     loader_options,
     pretrained,
     schedule,
+    taught_by,
 )
 
 EPOCHS = 8
@@ -20,7 +22,6 @@ ROI = 'roi_head.bbox_head.fc_cls'
 FC1, FC2 = (f'roi_head.bbox_head.shared_fcs.{x}' for x in (0, 1))
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
-BALANCED = dict(FPN, weights='balanced')
 LSH = dict(type='LSHLoss', loss_weight=4)
 LSH_1024 = dict(LSH, num_hashes=1024)  # where 4 D would be too many
 L2 = dict(type='RelativeL2Loss', loss_weight=4)
@@ -173,15 +174,13 @@ MORE_TAPS = {
 }
 
 
-FC2_BALANCED = Method(
-    'LSHL2, second FC + L2, FPN, half of it on objects',
-    {'fc2': FC2, 'fpn': BALANCED},
-    {'fc2': [LSH, L2], 'fpn': [FPN_L2]},
+FC2_BALANCED = MORE_TAPS['fc2_fpn']._replace(
+    title='LSHL2, second FC + L2, FPN, half of it on objects',
+    taps={'fc2': FC2, 'fpn': dict(FPN, weights='balanced')},
 )
-FC2_CWD = Method(
-    'LSHL2, second FC + CWD',
-    {'fc2': FC2, 'fpn': FPN},
-    {'fc2': [LSH, L2], 'fpn': [dict(CWD, loss_weight=160)]},
+FC2_CWD = MORE_TAPS['fc2_fpn']._replace(
+    title='LSHL2, second FC + CWD',
+    losses={'fc2': [LSH, L2], 'fpn': [dict(CWD, loss_weight=160)]},
 )
 
 
@@ -205,8 +204,7 @@ def distilled(
     title = method.title + (INHERITED if inherit else '')
     options = {
         **DETECTORS[detector_name]('student', EPOCHS, 'model.architecture'),
-        'model.teacher.cfg_path': f'{WORK}/{detector_name}_teacher.py',
-        'model.teacher_ckpt': f'{WORK}/{detector_name}_teacher.pth',
+        **taught_by(detector_name),
         'model.inherit': inherit,
     }
     return Arm(title, f'{detector_name}_lshfm', options, method, tuned_as)
@@ -229,14 +227,9 @@ def arms_of(
             weights are then chosen with these. Defaults to True.
     """
     options = DETECTORS[detector_name]('student', EPOCHS, 'model')
-    nothing = Method(
-        'student alone',
-        {'tap': tap},
-        {'tap': [dict(type='LSHLoss', num_hashes=8, loss_weight=0)]},
-    )
-    arms = {'alone': Arm('student alone', f'{detector_name}_student', options)}
+    arms = {'alone': Arm(ALONE, f'{detector_name}_student', options)}
     if inherits:
-        arms['alone+inherit'] = distilled(detector_name, nothing, True)
+        arms['alone+inherit'] = distilled(detector_name, control(tap), True)
     for name, method in methods.items():
         path = f'{detector_name}/{name}{"+inherit" if inherits else ""}'
         arms[name] = distilled(detector_name, method, False, path)

@@ -79,15 +79,15 @@ def expected(records: Mapping[str, Record]) -> str:
         found = {x.title: x for x in rows(records, name)}
         if not {*titles} <= found.keys():
             continue
-        alone, ours = (found[x].values for x in titles)
-        means = [float(np.mean(x)) for x in (alone, ours)] + [best[1]]
+        alone, ours = (found[x] for x in titles)
+        means = [np.mean(alone.values), np.mean(ours.values), best[1]]
         lines.append(
             [
                 f'{spec.title}: {name_of(name)}',
-                f'{spec.setting}; {len(ours)} seeds',
+                f'{spec.setting}; {len(ours.values)} seeds',
                 titles[1],
                 *(f'{x:.1f}' for x in means),
-                f'{100 * (means[1] - means[0]) / (means[2] - means[0]):.0f} %',
+                f'{ours.closed:.0f} %',
             ]
         )
     return markdown(head, lines)

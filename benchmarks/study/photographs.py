@@ -7,8 +7,18 @@ writes; rate and epochs were tried on the validation photographs.
 
 from typing import Any
 
-from arm import INHERITED, WORK, Arm, Method, Options, one_process, schedule
-from classifiers import KL, LOGITS, on_features
+from arm import (
+    ALONE,
+    INHERITED,
+    Arm,
+    Method,
+    Options,
+    control,
+    one_process,
+    schedule,
+    taught_by,
+)
+from classifiers import LOGITS, TASK_METHODS, on_features
 from detectors import CWD, FC2_BALANCED, FC2_CWD, FPN, MORE_TAPS
 
 EPOCHS = {'aquarium': 12, 'clothing': 12, 'animals': 20}  # of students
@@ -22,7 +32,7 @@ AQUARIUM = {
 PLAIN_LSH = dict(type='LSHLoss')
 PLAIN_L2 = dict(type='RelativeL2Loss')
 CLOTHING = {
-    'kl': Method('KL of the logits', {'logits': LOGITS}, {'logits': [KL]}),
+    'kl': TASK_METHODS['single']['kl'],
     'l2': on_features('L2', PLAIN_L2),
     'lsh': on_features('LSH', PLAIN_LSH),
     'lshl2': on_features('LSHL2', PLAIN_LSH, PLAIN_L2),
@@ -52,8 +62,7 @@ def distilled(data: str, method: Method) -> Arm:
     """A student with the teacher's head."""
     changed = {
         **options(EPOCHS[data]),
-        'model.teacher.cfg_path': f'{WORK}/{data}_teacher.py',
-        'model.teacher_ckpt': f'{WORK}/{data}_teacher.pth',
+        **taught_by(data),
     }
     return Arm(method.title + INHERITED, f'{data}_lshfm', changed, method)
 
@@ -69,11 +78,7 @@ def arms_of(
             weight of 0.
         methods (dict): Name -> method.
     """
-    nothing = dict(type='LSHLoss', num_hashes=8, loss_weight=0)
-    control = Method('student alone', {'tap': tap}, {'tap': [nothing]})
-    found = {
-        'alone': Arm('student alone', f'{data}_student', options(EPOCHS[data]))
-    }
-    for name, method in {'alone': control, **methods}.items():
+    found = {'alone': Arm(ALONE, f'{data}_student', options(EPOCHS[data]))}
+    for name, method in {'alone': control(tap), **methods}.items():
         found[f'{name}+inherit'] = distilled(data, method)
     return found

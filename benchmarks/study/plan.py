@@ -18,7 +18,7 @@ ALL = ('*',)
 SHAPES = tuple(
     f'{name}/*'
     for name, spec in grid.EXPERIMENTS.items()
-    if all(arm.folder == 'shapes' for arm in spec.arms.values())
+    if not spec.on_photographs
 )
 
 

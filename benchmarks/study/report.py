@@ -70,11 +70,10 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         axes.set_xlim(min(shown) - room, max(shown) + room)
         axes.set_axisbelow(True)
         axes.tick_params(axis='y', length=0)
-        arms = grid.EXPERIMENTS[experiment].arms.values()
-        seen = any(x.folder != 'shapes' for x in arms)
-        images = 'photographs' if seen else 'shapes'
+        spec = grid.EXPERIMENTS[experiment]
+        images = 'photographs' if spec.on_photographs else 'shapes'
         axes.set_xlabel(f'{tables.name_of(experiment)} in %, {images}')
-        axes.set_title(grid.EXPERIMENTS[experiment].title, loc='left')
+        axes.set_title(spec.title, loc='left')
         with atomic_write(out) as partial:
             drawn = {'Description': content(records, experiment)}
             figure.savefig(partial, dpi=110, facecolor='white', metadata=drawn)

@@ -24,32 +24,29 @@ _size = (224, 224)
 train_pipeline = _base_.train_dataloader.dataset.pipeline
 val_pipeline = _base_.val_dataloader.dataset.pipeline
 train_pipeline[2].scale = val_pipeline[2].scale = _size
+_photographs = dict(
+    data_root=data_root, data_prefix=dict(img='images/'), metainfo=metainfo
+)
 train_dataloader = dict(
     batch_size=4,
     dataset=dict(
-        data_root=data_root,
+        **_photographs,
         ann_file='train.json',
-        data_prefix=dict(img='images/'),
-        metainfo=metainfo,
         pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
     dataset=dict(
-        data_root=data_root,
+        **_photographs,
         ann_file='val.json',
-        data_prefix=dict(img='images/'),
-        metainfo=metainfo,
         pipeline=val_pipeline,
     ),
 )
 val_evaluator = dict(ann_file=data_root + 'val.json')
 test_dataloader = dict(
     dataset=dict(
-        data_root=data_root,
+        **_photographs,
         ann_file='test.json',
-        data_prefix=dict(img='images/'),
-        metainfo=metainfo,
         pipeline=val_pipeline,
     ),
 )

@@ -8,28 +8,26 @@ data_preprocessor = dict(num_classes=7)
 train_pipeline = _base_.train_dataloader.dataset.pipeline
 val_pipeline = _base_.val_dataloader.dataset.pipeline
 train_pipeline[1].scale = val_pipeline[1].scale = (96, 96)
+_photographs = dict(data_root=data_root, data_prefix='')
 train_dataloader = dict(
     batch_size=16,
     dataset=dict(
-        data_root=data_root,
+        **_photographs,
         ann_file='multilabel_train.json',
-        data_prefix='',
         pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
     dataset=dict(
-        data_root=data_root,
+        **_photographs,
         ann_file='multilabel_val.json',
-        data_prefix='',
         pipeline=val_pipeline,
     ),
 )
 test_dataloader = dict(
     dataset=dict(
-        data_root=data_root,
+        **_photographs,
         ann_file='multilabel_test.json',
-        data_prefix='',
         pipeline=val_pipeline,
     ),
 )

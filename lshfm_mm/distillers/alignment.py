@@ -5,17 +5,11 @@ functions.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..losses.hashing import (
-    full_float32,
-    hashes_at_a_time,
-    images_at_a_time,
-    project,
-)
+from ..losses.hashing import full_float32, in_blocks, project
 from ..losses.lsh import LSHLoss
 from .lshfm_distiller import LSHFMDistiller
 
@@ -83,19 +77,15 @@ def equal_codes(
     common = torch.promote_types(student.dtype, weight.dtype)
     student, teacher = student.detach().to(common), teacher.to(common)
     weight, bias = weight.to(common), bias.to(common)
-    size = images_at_a_time(student, weight)
-    found = []
+    places = student.shape[:1] + student.shape[2:]
+    equal = torch.zeros(places, dtype=torch.long, device=student.device)
     with full_float32(student.device):
-        for parts in zip(
-            student.split(size), teacher.split(size), strict=True
+        for s, t, some, w, b in in_blocks(
+            (student, teacher, equal), weight, bias
         ):
-            step = hashes_at_a_time(parts[0])
-            total: Any = 0
-            for w, b in zip(weight.split(step), bias.split(step), strict=True):
-                sides = [project(x, w, b) > 0 for x in parts]
-                total += (sides[0] == sides[1]).sum(dim=1)
-            found.append(total / len(weight))
-    shares = torch.cat(found)
+            same = (project(s, w, b) > 0) == (project(t, w, b) > 0)
+            some += same.sum(dim=1)
+    shares = equal / len(weight)
     return shares.flatten() if keep is None else shares[keep]
 
 

@@ -11,8 +11,7 @@ from torch.autograd.function import once_differentiable
 from ..errors import ConfigError, check_choice
 from .hashing import (
     full_float32,
-    hashes_at_a_time,
-    images_at_a_time,
+    in_blocks,
     project,
     project_back,
     window_of,
@@ -49,26 +48,25 @@ class _LSH(Function):
         total = s_feature.new_zeros(())
         wanted = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(s_feature)
-        size = images_at_a_time(s_feature, weight)
-        features = (x.to(product_dtype) for x in (s_feature, t_feature))
+        walked = (
+            s_feature.to(product_dtype),
+            t_feature.to(product_dtype),
+            share,
+            gradient,
+        )
         weight = weight.to(product_dtype)
-        for s, t, part, grad in zip(
-            *(x.split(size) for x in (*features, share, gradient)),
-            strict=True,
-        ):
-            step = hashes_at_a_time(s)
-            for w, b in zip(weight.split(step), bias.split(step), strict=True):
-                losses, slopes = _compare(
-                    _sides(s, w, b),
-                    _sides(t, w, b),
-                    mode,
-                    wanted,
-                )
-                total += losses.mul_(part).sum()
-                if wanted:
-                    slopes = slopes.mul_(part).to(product_dtype)
-                    grad += project_back(slopes, w, s.shape)
-                del losses, slopes  # before the next block needs the memory
+        for s, t, part, grad, w, b in in_blocks(walked, weight, bias):
+            losses, slopes = _compare(
+                _sides(s, w, b),
+                _sides(t, w, b),
+                mode,
+                wanted,
+            )
+            total += losses.mul_(part).sum()
+            if wanted:
+                slopes = slopes.mul_(part).to(product_dtype)
+                grad += project_back(slopes, w, s.shape)
+            del losses, slopes  # before the next block needs the memory
         ctx.save_for_backward(gradient)
         return total
 

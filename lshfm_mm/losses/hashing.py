@@ -9,7 +9,7 @@ lies. With bias 0 two features get the same code with probability
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -182,6 +182,28 @@ def images_at_a_time(feature: Tensor, weight: Tensor) -> int:
         return max(len(feature), 1)
     entries = weight.shape[1] * feature.shape[2:].numel()
     return max(UNFOLDED // max(entries, 1), 1)
+
+
+def in_blocks(
+    tensors: Sequence[Tensor], weight: Tensor, bias: Tensor
+) -> Iterator[tuple[Tensor, ...]]:
+    """Walk features and hash functions in blocks, whose memory is bounded.
+
+    Args:
+        tensors (Sequence[Tensor]): A feature, (N, D) or (N, C, H, W), and
+            what is walked with it, all of N samples or images.
+        weight (Tensor): Weights of the hash functions, (K, D).
+        bias (Tensor): Their biases, (K,).
+
+    Yields:
+        tuple[Tensor, ...]: Some images of each tensor, and weights and biases
+        of some hash functions; all are views.
+    """
+    size = images_at_a_time(tensors[0], weight)
+    for parts in zip(*(x.split(size) for x in tensors), strict=True):
+        step = hashes_at_a_time(parts[0])
+        for w, b in zip(weight.split(step), bias.split(step), strict=True):
+            yield *parts, w, b
 
 
 def project(feature: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
