@@ -66,8 +66,8 @@ lint: env  ## check style, types and requirements
 errors: env  ## write docs/errors.md: what is said of wrong inputs
 	WRITE_ERRORS=1 $(VENV)/bin/python -m pytest tests/test_bad_inputs.py
 
-demo: env  ## teach a small model; TASK=retinanet, single or multi: another
-	$(VENV)/bin/python tools/demo.py --task $(TASK)
+demo: env  ## teach a small model; TASK=retinanet, single, multi, DATA=aquarium
+	$(VENV)/bin/python tools/demo.py --task $(or $(DATA),$(TASK))
 
 docs: env  ## build the site in build/site; a dead link is an error
 	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html -c docs . \

@@ -14,13 +14,17 @@ import mmdet
 import pytest
 import torch
 import yaml
+from mmdet.registry import MODELS as DETECTION
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmrazor.registry import MODELS
 
+from lshfm_mm.datasets.photographs import get_photographs
 from lshfm_mm.pairing import write_config
 from lshfm_mm.utils.configs import model_config
+
+from .test_photographs import server  # noqa: F401
 
 REPO = Path(__file__).parent.parent
 TRACKED = subprocess.run(
@@ -251,6 +255,7 @@ SET_UP = [
 ALIKE = {
     # On less data: the step from image to table is the same.
     r'make demo( TASK=\w+)?': 'test_docs.test_the_demo_goes_on_where_it_was',
+    r'make demo DATA=aquarium': 'test_docs.test_the_demo_takes_photographs',
     # Without its data a config is built and not trained.
     r'python tools/train\.py configs/\S+\.py( --(work-dir|cfg-options) .*)?': (
         'test_configs.test_config_builds'
@@ -389,27 +394,49 @@ def test_the_steps_of_a_page_are_run(tmp_path):
     assert set(student) == {'meta', 'state_dict'}
 
 
-@pytest.mark.slow
-def test_the_demo_goes_on_where_it_was(tmp_path):
-    """On less data and for one epoch; the second time it has nothing to do."""
+def run_demo(folder: Path, *args: str) -> str:
+    """What it prints, on less data and for one epoch."""
     code = (
-        'import demo; demo.NUM_TRAIN, demo.NUM_VAL = 16, 6\n'
+        'import demo; demo.NUM_TRAIN, demo.NUM_VAL, demo.SHOWN = 16, 6, 1\n'
         'for options in demo.CONFIGS.values():\n'
         "    options.append('train_cfg.max_epochs=1')\n"
         'demo.main()\n'
     )
-    script = tmp_path / 'short_demo.py'
+    script = folder / 'short_demo.py'
     tools = REPO / 'tools'
     script.write_text(
         f'import sys\nsys.path.insert(0, {str(tools)!r})\n{code}'
     )
-    first, again = (shell(f'python {script}', tmp_path) for _ in range(2))
+    return shell(shlex.join(['python', str(script), *args]), folder)
+
+
+@pytest.mark.slow
+def test_the_demo_goes_on_where_it_was(tmp_path):
+    """The second time it has nothing to do."""
+    first, again = (run_demo(tmp_path) for _ in range(2))
     table = (tmp_path / 'work_dirs/shapes/faster_rcnn_table.md').read_text()
     assert len(table.splitlines()) == 2 + 4
     assert '| s / test image |' in table
     for output in (first, again):
         assert table in output
     assert 'Epoch(train)' in first and 'Epoch(' not in again
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('server')
+def test_the_demo_takes_photographs(tmp_path):
+    """Those of a small archive; the teacher's backbone is a random one."""
+    get_photographs('aquarium', str(tmp_path / 'data/aquarium'))
+    backbone = DETECTION.build(dict(type='MobileNetV2'))
+    state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
+    torch.save(state, tmp_path / 'data/mobilenet_v2_imagenet.pth')
+    run_demo(tmp_path, '--task', 'aquarium')
+    work = tmp_path / 'work_dirs/aquarium'
+    assert len((work / 'aquarium_table.md').read_text().splitlines()) == 2 + 3
+    assert (work / 'aquarium_detections.png').stat().st_size
+    log = (work / 'aquarium_recommended.log').read_text()
+    teacher = 'work_dirs/aquarium/aquarium_teacher.pth'
+    assert f'keys from {teacher}' in log
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from mmengine.structures import InstanceData
 
+from lshfm_mm.errors import ConfigError
 from lshfm_mm.insight import detections
 
 REPO = Path(__file__).parent.parent
@@ -111,13 +112,33 @@ def test_a_right_box_has_class_and_place_once():
     assert not detections.are_right(found, truth[:0]).any()
 
 
-def test_the_table_lines_up():
+@pytest.fixture(name='demo')
+def fixture_demo():
+    """The tool, as a module."""
     spec = importlib.util.spec_from_file_location(
         'demo', REPO / 'tools/demo.py'
     )
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
+    return demo
+
+
+def test_the_table_lines_up(demo):
     text = demo.table(['', 'AP'], [['teacher', '1.0']])
     lines = text.splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[2].startswith('| teacher | 1.0 |')
+
+
+def test_the_demo_says_which_photographs_it_wants(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, fix in (
+        ('data/aquarium', 'get_photographs aquarium'),
+        ('data/mobilenet_v2_imagenet.pth', 'README'),
+    ):
+        with pytest.raises(
+            ConfigError, match=f'^--task aquarium: .*: {path}; .*{fix}'
+        ):
+            demo.check_photographs()
+        (tmp_path / path).mkdir(parents=True)
+    demo.check_photographs()

@@ -1,9 +1,9 @@
-"""From nothing to a distilled detector or classifier, on generated data.
+"""From nothing to a distilled detector or classifier.
 
-Generates shapes, trains the teacher, the student alone and distilled students,
-evaluates the exported models, prints a table and, of detectors, draws a
-picture. Interrupted, it goes on where it was; what is finished is not done
-again (delete the work folder for that).
+Generates shapes, or takes the photographs of an aquarium; trains the teacher,
+the student alone and distilled students, evaluates the exported models, prints
+a table and, of detectors, draws a picture. Interrupted, it goes on where it
+was; what is finished is not done again (delete the work folder for that).
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from lshfm_mm import cli
 from lshfm_mm.cli.chain import Chain, Run, table
 from lshfm_mm.datasets import shapes
+from lshfm_mm.errors import ConfigError
 
 REPO = Path(__file__).parent.parent
 # Of each task: groups of runs, one after the other; of a group two at a time
@@ -42,6 +43,13 @@ GROUPS: dict[str, list[dict[str, str]]] = {
             'retinanet_recommended': 'student, recommended',
         },
     ],
+    'aquarium': [
+        {
+            'aquarium_teacher': 'teacher',
+            'aquarium_student': 'student alone',
+        },
+        {'aquarium_recommended': 'student, recommended'},
+    ],
     'single': [
         {'single_teacher': 'teacher', 'single_student': 'student alone'},
         {
@@ -60,7 +68,7 @@ GROUPS: dict[str, list[dict[str, str]]] = {
         {'multi_lshfm': 'student, LSHL2 in two stages (paper)'},
     ],
 }
-# A run -> its config below configs/shapes, and what is changed in it.
+# A run -> its config, and what is changed in it.
 CONFIGS: dict[str, list[str]] = {
     'teacher': ['faster-rcnn_r34_shapes'],
     'student': ['faster-rcnn_r18_shapes'],
@@ -82,6 +90,13 @@ CONFIGS: dict[str, list[str]] = {
     'retinanet_lsh_bf16': ['lsh-bf16_cls_retinanet_r34_retinanet_r18_shapes'],
     'retinanet_recommended': [
         'recommended_fpn_retinanet_r34_retinanet_r18_shapes'
+    ],
+    'aquarium_teacher': ['faster-rcnn_mobilenet-v2_aquarium'],
+    'aquarium_student': ['faster-rcnn_r18-w16_aquarium'],
+    'aquarium_recommended': [
+        'recommended_roi-fpn_faster-rcnn_mobilenet-v2_faster-rcnn_r18-w16_'
+        'aquarium',
+        'model.teacher_ckpt=work_dirs/aquarium/aquarium_teacher.pth',
     ],
     'single_teacher': ['resnet18-w16_shapes-single'],
     'single_student': ['resnet18-w4_shapes-single'],
@@ -111,6 +126,7 @@ BOX = {
 COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
     'faster_rcnn': BOX,
     'retinanet': BOX,
+    'aquarium': BOX,
     'single': {'accuracy': ('accuracy/top1', 1)},
     'multi': {
         'mAP': ('multi-label/mAP', 1),
@@ -118,46 +134,64 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
         'F1, overall': ('multi-label/f1-score_micro', 1),
     },
 }
-WORK = Path('work_dirs/shapes')
-# Where the images of a task are, their side in pixels, whether they are easy.
+# Where the shapes of a task are, their side in pixels, whether they are easy.
 HARD = ('data/shapes', 128, False)
-DATA = {'faster_rcnn': ('data/easy_shapes', 96, True)}
+SHAPES = {x: HARD for x in GROUPS if x != 'aquarium'}
+SHAPES['faster_rcnn'] = ('data/easy_shapes', 96, True)
 NUM_TRAIN, NUM_VAL = 640, 200
+# What the photographs need -> how to get it.
+PHOTOGRAPHS = {
+    'data/aquarium': 'python -m lshfm_mm get_photographs aquarium '
+    'data/aquarium makes it',
+    'data/mobilenet_v2_imagenet.pth': 'configs/aquarium/README.md says where '
+    'it comes from',
+}
 SHOWN = 6
-CHAIN = Chain(WORK, threads=max((os.cpu_count() or 1) // 2, 1))
+
+
+def check_photographs() -> None:
+    """Raise if those of the aquarium, or the teacher's start, are missing."""
+    for path, fix in PHOTOGRAPHS.items():
+        if not Path(path).exists():
+            raise ConfigError(f'--task aquarium: no such file: {path}; {fix}')
+
+
+def folder_of(name: str) -> str:
+    """Of the config of a run, and in ``work_dirs``."""
+    return CONFIGS[name][0].rpartition('_')[2].partition('-')[0]
 
 
 def run_of(name: str) -> Run:
     """A run by its name."""
     config, *options = CONFIGS[name]
-    path = REPO / f'configs/shapes/{config}.py'
+    path = REPO / f'configs/{folder_of(name)}/{config}.py'
     return Run(name, str(path), tuple(options))
 
 
-def train_together(runs: Sequence[str]) -> None:
+def train_together(chain: Chain, runs: Sequence[str]) -> None:
     """Train runs, two at a time; when one fails, stop the others."""
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(CHAIN.train, run_of(run)) for run in runs]
+        futures = [pool.submit(chain.train, run_of(run)) for run in runs]
         try:
             for future in as_completed(futures):
                 future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            CHAIN.stop()
+            chain.stop()
             raise
 
 
-def row(run: str, title: str, task: str) -> list[str]:
+def row(chain: Chain, run: str, title: str, task: str) -> list[str]:
     """One line of the table."""
     from mmengine.config import Config
     from mmengine.registry import MODELS
 
     from lshfm_mm.utils.configs import model_config
 
-    cfg = Config.fromfile(WORK / f'{run}.py')
+    cfg = Config.fromfile(chain.work / f'{run}.py')
     model = MODELS.build(model_config('model', cfg.model))
     parameters = sum(p.numel() for p in model.parameters())
-    metrics = CHAIN.evaluate(run_of(run))
+    metrics = chain.evaluate(run_of(run))
     return [
         title,
         *(f'{x * metrics[key]:.1f}' for key, x in COLUMNS[task].values()),
@@ -166,20 +200,20 @@ def row(run: str, title: str, task: str) -> list[str]:
     ]
 
 
-def draw(runs: dict[str, str]) -> Path:
+def draw(chain: Chain, runs: dict[str, str]) -> Path:
     """Detections of the teacher, the student alone and the last run."""
     from mmengine.config import Config
 
     from lshfm_mm.insight.detections import draw_detections
 
     names = list(runs)
-    picture = WORK / f'{names[0].replace("teacher", "detections")}.png'
+    picture = chain.work / f'{names[0].replace("teacher", "detections")}.png'
     shown = {}
     for run in (*names[:2], names[-1]):
-        metrics = CHAIN.evaluate(run_of(run))
+        metrics = chain.evaluate(run_of(run))
         title = f'{runs[run]}\n{100 * metrics["coco/bbox_mAP"]:.1f} AP'
-        cfg = Config.fromfile(WORK / f'{run}.py')
-        shown[title] = cfg, WORK / f'{run}.pth'
+        cfg = Config.fromfile(chain.work / f'{run}.py')
+        shown[title] = cfg, chain.work / f'{run}.pth'
     draw_detections(shown, SHOWN, picture)
     return picture
 
@@ -189,6 +223,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--task', default='faster_rcnn', choices=GROUPS)
     task = parser.parse_args().task
+    if task == 'aquarium':
+        check_photographs()
     cli.load_stack()
     from mmdet.utils import register_all_modules
 
@@ -205,22 +241,29 @@ def main() -> None:
             f'[{number}/{last}] {what} ({minutes:.1f} min so far)', flush=True
         )
 
-    root, size, easy = DATA.get(task, HARD)
-    step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {root}')
-    shapes.generate(root, NUM_TRAIN, NUM_VAL, size, 0, easy)
+    if task in SHAPES:
+        root, size, easy = SHAPES[task]
+        step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {root}')
+        shapes.generate(root, NUM_TRAIN, NUM_VAL, size, 0, easy)
+    else:
+        step(1, 'photographs in data/aquarium (CC BY 4.0, by Roboflow)')
+    chain = Chain(
+        Path('work_dirs', folder_of(next(iter(runs)))),
+        threads=max((os.cpu_count() or 1) // 2, 1),
+    )
     for number, group in enumerate(groups, start=2):
         step(number, f'train: {", ".join(group)}')
-        train_together(list(group))
+        train_together(chain, list(group))
     step(last, 'evaluate')
     register_all_modules(init_default_scope=True)
     unit = 'image' if COLUMNS[task] is BOX else 'batch'
     head = ['', *COLUMNS[task], 'parameters', f's / test {unit}']
-    text = table(head, [row(run, runs[run], task) for run in runs])
-    written = WORK / f'{task}_table.md'
+    text = table(head, [row(chain, run, runs[run], task) for run in runs])
+    written = chain.work / f'{task}_table.md'
     written.write_text(text + '\n', 'utf-8')
     text = f'\n{text}\n\ntable: {written}'
     if COLUMNS[task] is BOX:
-        text += f'\npicture: {draw(runs)}'
+        text += f'\npicture: {draw(chain, runs)}'
     step(last, 'done')
     print(text)
 
