@@ -36,6 +36,7 @@ sys.path.insert(0, str(REPO / 'benchmarks/study'))
 import detectors  # noqa: E402
 import grid  # noqa: E402
 import markdown_tables as tables  # noqa: E402
+import photographs  # noqa: E402
 import plan  # noqa: E402
 import report  # noqa: E402
 import results  # noqa: E402
@@ -347,7 +348,7 @@ def test_a_run_has_its_images_and_its_weights():
     assert run.options[path] == 'data/study/small_test/'
 
 
-@pytest.mark.parametrize('experiment', ['aquarium', 'animals', 'clothing'])
+@pytest.mark.parametrize('experiment', photographs.EXPERIMENTS)
 def test_photographs_are_those_of_the_test_of_their_config(experiment):
     for arm in grid.EXPERIMENTS[experiment].arms.values():
         cfg = Config.fromfile(REPO / 'configs' / arm.file)
@@ -545,7 +546,7 @@ def test_distillation_stops_after_the_epochs_of_an_arm():
 def test_each_arm_trains(tmp_path, monkeypatch):
     """Two steps of the whole models, on a few images."""
     monkeypatch.chdir(tmp_path)
-    for name in ('aquarium', 'clothing'):
+    for name in ('aquarium', 'bccd', 'clothing'):
         get_photographs(name, f'data/{name}')
     monkeypatch.setattr(grid, 'DATA', {k: (0, 16, 1, 96) for k in grid.DATA})
     runs.prepare_data()
@@ -748,13 +749,13 @@ def test_only_images_that_are_seen_are_made():
 def test_photographs_are_asked_for_and_must_be_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan.check_photographs(plan.SHAPES)
-    assert not {'aquarium/*', 'animals/*', 'clothing/*'} & {*plan.SHAPES}
+    assert not {f'{x}/*' for x in photographs.EXPERIMENTS} & {*plan.SHAPES}
     assert {'faster_rcnn/*', 'single/*', 'ablation_tap/*'} <= {*plan.SHAPES}
     with pytest.raises(ConfigError, match='^--only: .*: data/aquarium; .*get'):
         plan.check_photographs(['animals/*'])
     Path('data/aquarium').mkdir(parents=True)
     plan.check_photographs(['a*/*'])
-    with pytest.raises(ConfigError, match='data/clothing; '):
+    with pytest.raises(ConfigError, match='data/bccd; '):
         plan.check_photographs(plan.ALL)
 
 

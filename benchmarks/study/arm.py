@@ -21,8 +21,20 @@ CONFIGS = {
     'animals_teacher': 'mobilenet-v2_aquarium-multi',
     'aquarium_lshfm': 'recommended_roi-fpn_faster-rcnn_mobilenet-v2_'
     'faster-rcnn_r18-w16_aquarium',
+    'aquarium_gfl_lshfm': 'recommended_fpn_gfl_mobilenet-v2_gfl_r18-w16_'
+    'aquarium',
+    'aquarium_gfl_student': 'gfl_r18-w16_aquarium',
+    'aquarium_gfl_teacher': 'gfl_mobilenet-v2_aquarium',
+    'aquarium_retinanet_lshfm': 'recommended_fpn_retinanet_mobilenet-v2_'
+    'retinanet_r18-w16_aquarium',
+    'aquarium_retinanet_student': 'retinanet_r18-w16_aquarium',
+    'aquarium_retinanet_teacher': 'retinanet_mobilenet-v2_aquarium',
     'aquarium_student': 'faster-rcnn_r18-w16_aquarium',
     'aquarium_teacher': 'faster-rcnn_mobilenet-v2_aquarium',
+    'bccd_lshfm': 'recommended_roi-fpn_faster-rcnn_mobilenet-v2_'
+    'faster-rcnn_r18-w16_bccd',
+    'bccd_student': 'faster-rcnn_r18-w16_bccd',
+    'bccd_teacher': 'faster-rcnn_mobilenet-v2_bccd',
     'clothing_lshfm': 'recommended_pooled_mobilenet-v2_resnet18-w16_clothing',
     'clothing_student': 'resnet18-w16_clothing',
     'clothing_teacher': 'mobilenet-v2_clothing',
@@ -60,6 +72,10 @@ TEST_PHOTOGRAPHS = {
     'aquarium': {
         'val_dataloader.dataset.ann_file': 'test.json',
         'val_evaluator.ann_file': 'data/aquarium/test.json',
+    },
+    'bccd': {
+        'val_dataloader.dataset.ann_file': 'test.json',
+        'val_evaluator.ann_file': 'data/bccd/test.json',
     },
     'animals': {'val_dataloader.dataset.ann_file': 'multilabel_test.json'},
     'clothing': {

@@ -223,56 +223,7 @@ EXPERIMENTS = {
         (('lshl2', 'cwd'), ('lshl2_32', 'lshl2'), ('lshl2_32', 'cwd')),
         ('alone', 'lshl2', 'cwd'),
     ),
-    'aquarium': Experiment(
-        'Faster R-CNN on photographs of an aquarium',
-        3,
-        'aquarium_teacher',
-        'aquarium/alone',
-        photographs.arms_of('aquarium', detectors.FC2, photographs.AQUARIUM),
-        (
-            ('fc2_balanced+inherit', 'alone+inherit'),
-            ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
-            ('fc2_balanced+inherit', 'cwd+inherit'),
-            ('fc2_fpn+inherit', 'cwd+inherit'),
-            ('fc2_cwd+inherit', 'fc2_balanced+inherit'),
-            ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
-            ('fc2_cwd+inherit', 'cwd+inherit'),
-        ),
-        ('alone', 'fc2_balanced+inherit', 'cwd+inherit'),
-        f'441 photographs, {photographs.EPOCHS["aquarium"]} epochs, student '
-        'from random weights',
-    ),
-    'clothing': Experiment(
-        'Classification of photographs of clothing',
-        3,
-        'clothing_teacher',
-        'clothing/alone',
-        photographs.arms_of('clothing', 'head.fc', photographs.CLOTHING),
-        (
-            ('lshl2+inherit', 'alone+inherit'),
-            ('lshl2+inherit', 'kl+inherit'),
-            ('lshl2+inherit', 'l2+inherit'),
-            ('lshl2+inherit', 'lsh+inherit'),
-        ),
-        ('alone', 'lshl2+inherit', 'kl+inherit'),
-        f'3,059 photographs, {photographs.EPOCHS["clothing"]} epochs, student '
-        'from random weights',
-    ),
-    'animals': Experiment(
-        'Classification of photographs of an aquarium, several labels',
-        3,
-        'animals_teacher',
-        'animals/alone',
-        photographs.arms_of('animals', 'head.fc', photographs.ANIMALS),
-        (
-            ('lshl2+inherit', 'alone+inherit'),
-            ('lshl2+inherit', 'l2+inherit'),
-            ('lshl2+inherit', 'logits_l2+inherit'),
-        ),
-        ('alone', 'lshl2+inherit', 'logits_l2+inherit'),
-        f'441 photographs, {photographs.EPOCHS["animals"]} epochs, student '
-        'from random weights',
-    ),
+    **photographs.EXPERIMENTS,
     **{
         task: Experiment(
             f'Classification, {labels}',

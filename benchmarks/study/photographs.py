@@ -11,6 +11,7 @@ from arm import (
     ALONE,
     INHERITED,
     Arm,
+    Experiment,
     Method,
     Options,
     control,
@@ -19,15 +20,42 @@ from arm import (
     taught_by,
 )
 from classifiers import LOGITS, TASK_METHODS, on_features
-from detectors import CWD, FC2_BALANCED, FC2_CWD, FPN, MORE_TAPS
+from dense import GFL, GFL_METHODS, RETINA, RETINA_METHODS
+from detectors import (
+    CWD,
+    FC2,
+    FC2_BALANCED,
+    FC2_CWD,
+    FPN,
+    L2,
+    METHODS,
+    MORE_TAPS,
+)
 
-EPOCHS = {'aquarium': 12, 'clothing': 12, 'animals': 20}  # of students
+# Set -> epochs of students, of their teacher, photographs.
+SETS = {
+    'aquarium': (12, 16, '441'),
+    'bccd': (20, 20, '204'),
+    'clothing': (12, 8, '3,059'),
+    'animals': (20, 20, '441'),
+}
+LONG = 36
 
-AQUARIUM = {
+ON_MAPS = {
+    'fpn_l2': Method(
+        'L2, FPN, half of it on objects',
+        {'fpn': dict(FPN, weights='balanced')},
+        {'fpn': [L2]},
+    ),
+    'pkd': METHODS['pkd'],
+    'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [dict(CWD, loss_weight=160)]}),
+}
+ON_ROIS = {
+    **{x: METHODS[x] for x in ('l2', 'lsh', 'lshl2')},
     'fc2_fpn': MORE_TAPS['fc2_fpn'],
     'fc2_balanced': FC2_BALANCED,
     'fc2_cwd': FC2_CWD,
-    'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [dict(CWD, loss_weight=160)]}),
+    **ON_MAPS,
 }
 PLAIN_LSH = dict(type='LSHLoss')
 PLAIN_L2 = dict(type='RelativeL2Loss')
@@ -42,6 +70,7 @@ ANIMALS = {
         'L2 of the logits', {'logits': LOGITS}, {'logits': [PLAIN_L2]}
     ),
     'l2': CLOTHING['l2'],
+    'lsh': CLOTHING['lsh'],
     'lshl2': CLOTHING['lshl2'],
 }
 
@@ -52,33 +81,131 @@ def options(epochs: int) -> Options:
 
 
 TEACHERS = {
-    'aquarium_teacher': Arm('teacher', 'aquarium_teacher', options(16)),
-    'clothing_teacher': Arm('teacher', 'clothing_teacher', options(8)),
-    'animals_teacher': Arm('teacher', 'animals_teacher', options(20)),
+    f'{name}_teacher': Arm('teacher', f'{name}_teacher', options(epochs))
+    for name, epochs in {
+        **{name: epochs for name, (_, epochs, _) in SETS.items()},
+        'aquarium_retinanet': SETS['aquarium'][1],
+        'aquarium_gfl': SETS['aquarium'][1],
+    }.items()
 }
 
 
-def distilled(data: str, method: Method) -> Arm:
-    """A student with the teacher's head."""
-    changed = {
-        **options(EPOCHS[data]),
-        **taught_by(data),
-    }
-    return Arm(method.title + INHERITED, f'{data}_lshfm', changed, method)
-
-
 def arms_of(
-    data: str, tap: dict[str, Any] | str, methods: dict[str, Method]
+    name: str,
+    tap: dict[str, Any] | str,
+    methods: dict[str, Method],
+    epochs: int,
 ) -> dict[str, Arm]:
     """The student alone, with the teacher's head, and each method.
 
     Args:
-        data (str): Of ``EPOCHS``.
+        name (str): Of the teacher, without its last word.
         tap (dict | str): For the control with the teacher's head, which has a
             weight of 0.
         methods (dict): Name -> method.
+        epochs (int): Of each student.
     """
-    found = {'alone': Arm(ALONE, f'{data}_student', options(EPOCHS[data]))}
-    for name, method in {'alone': control(tap), **methods}.items():
-        found[f'{name}+inherit'] = distilled(data, method)
+    found = {'alone': Arm(ALONE, f'{name}_student', options(epochs))}
+    changed = {**options(epochs), **taught_by(name)}
+    for arm, method in {'alone': control(tap), **methods}.items():
+        title = method.title + INHERITED
+        found[f'{arm}+inherit'] = Arm(title, f'{name}_lshfm', changed, method)
     return found
+
+
+def experiment(
+    title: str,
+    name: str,
+    tap: dict[str, Any] | str,
+    methods: dict[str, Method],
+    ours: str,
+    peer: str,
+    epochs: int | None = None,
+) -> Experiment:
+    """Each method against the control, and ours against all others.
+
+    Args:
+        title (str): Of its plot.
+        name (str): Of the teacher, without its last word.
+        tap (dict | str): Of the control.
+        methods (dict): Name -> method.
+        ours (str): Name of the recommended one.
+        peer (str): Name of the best of others.
+        epochs (int, optional): Defaults to those of the set.
+    """
+    own, _, number = SETS[name.partition('_')[0]]
+    arms = arms_of(name, tap, methods, epochs or own)
+    against = [f'{x}+inherit' for x in ('alone', *methods) if x != ours]
+    prefix = f'{name}_long' if epochs else name
+    return Experiment(
+        title,
+        3,
+        f'{name}_teacher',
+        f'{prefix}/alone',
+        arms,
+        tuple((f'{ours}+inherit', x) for x in against),
+        ('alone', f'{ours}+inherit', f'{peer}+inherit'),
+        f'{number} photographs, {epochs or own} epochs, student from random '
+        'weights',
+    )
+
+
+EXPERIMENTS = {
+    'aquarium': experiment(
+        'Faster R-CNN on photographs of an aquarium',
+        'aquarium',
+        FC2,
+        ON_ROIS,
+        'fc2_balanced',
+        'cwd',
+    ),
+    'aquarium_long': experiment(
+        'Faster R-CNN on photographs of an aquarium, three times as long',
+        'aquarium',
+        FC2,
+        {x: ON_ROIS[x] for x in ('fc2_balanced', 'fc2_cwd', 'cwd')},
+        'fc2_balanced',
+        'cwd',
+        LONG,
+    ),
+    'aquarium_retinanet': experiment(
+        'RetinaNet on photographs of an aquarium',
+        'aquarium_retinanet',
+        RETINA,
+        {x: RETINA_METHODS[x] for x in ('l2', 'lshl2')} | ON_MAPS,
+        'cwd',
+        'pkd',
+    ),
+    'aquarium_gfl': experiment(
+        'GFL on photographs of an aquarium',
+        'aquarium_gfl',
+        GFL,
+        GFL_METHODS | ON_MAPS,
+        'cwd',
+        'pkd',
+    ),
+    'bccd': experiment(
+        'Faster R-CNN on photographs of blood',
+        'bccd',
+        FC2,
+        ON_ROIS,
+        'fc2_balanced',
+        'cwd',
+    ),
+    'clothing': experiment(
+        'Classification of photographs of clothing',
+        'clothing',
+        'head.fc',
+        CLOTHING,
+        'lshl2',
+        'kl',
+    ),
+    'animals': experiment(
+        'Classification of photographs of an aquarium, several labels',
+        'animals',
+        'head.fc',
+        ANIMALS,
+        'lshl2',
+        'logits_l2',
+    ),
+}
