@@ -430,9 +430,17 @@ def test_the_demo_takes_photographs(tmp_path):
     backbone = DETECTION.build(dict(type='MobileNetV2'))
     state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
     torch.save(state, tmp_path / 'data/mobilenet_v2_imagenet.pth')
-    run_demo(tmp_path, '--task', 'aquarium')
+    run_demo(tmp_path, '--task', 'aquarium', '--seeds', '2')
     work = tmp_path / 'work_dirs/aquarium'
-    assert len((work / 'aquarium_table.md').read_text().splitlines()) == 2 + 3
+    table = (work / 'aquarium_table.md').read_text()
+    assert len(table.splitlines()) == 2 + 3
+    assert table.count(' ± ') == 2 * 3  # the students'
+    one, other = (
+        torch.load(work / f'aquarium_student{x}.pth')['state_dict']
+        for x in ('', '-seed1')
+    )
+    key = 'backbone.conv1.weight'
+    assert not torch.equal(one[key], other[key])
     assert (work / 'aquarium_detections.png').stat().st_size
     log = (work / 'aquarium_recommended.log').read_text()
     teacher = 'work_dirs/aquarium/aquarium_teacher.pth'

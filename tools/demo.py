@@ -8,6 +8,7 @@ was; what is finished is not done again (delete the work folder for that).
 
 import argparse
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -147,6 +148,7 @@ PHOTOGRAPHS = {
     'it comes from',
 }
 SHOWN = 6
+SEED = '-seed'  # between the name of a run and its seed
 
 
 def check_photographs() -> None:
@@ -162,10 +164,19 @@ def folder_of(name: str) -> str:
 
 
 def run_of(name: str) -> Run:
-    """A run by its name."""
-    config, *options = CONFIGS[name]
-    path = REPO / f'configs/{folder_of(name)}/{config}.py'
+    """A run by its name, maybe with a seed."""
+    kind, _, seed = name.partition(SEED)
+    config, *options = CONFIGS[kind]
+    path = REPO / f'configs/{folder_of(kind)}/{config}.py'
+    if seed:
+        options.append(f'randomness.seed={seed}')
     return Run(name, str(path), tuple(options))
+
+
+def with_seeds(name: str, title: str, seeds: int) -> list[str]:
+    """Names of a run with each seed; the teacher has one."""
+    more = range(1, seeds) if title.startswith('student') else ()
+    return [name, *(f'{name}{SEED}{x}' for x in more)]
 
 
 def train_together(chain: Chain, runs: Sequence[str]) -> None:
@@ -181,22 +192,31 @@ def train_together(chain: Chain, runs: Sequence[str]) -> None:
             raise
 
 
-def row(chain: Chain, run: str, title: str, task: str) -> list[str]:
-    """One line of the table."""
+def cell(values: Sequence[float]) -> str:
+    """The mean of seeds, and their standard deviation."""
+    spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.1f}{spread}'
+
+
+def row(chain: Chain, runs: list[str], title: str, task: str) -> list[str]:
+    """One line of the table, of a run with each seed."""
     from mmengine.config import Config
     from mmengine.registry import MODELS
 
     from lshfm_mm.utils.configs import model_config
 
-    cfg = Config.fromfile(chain.work / f'{run}.py')
+    cfg = Config.fromfile(chain.work / f'{runs[0]}.py')
     model = MODELS.build(model_config('model', cfg.model))
     parameters = sum(p.numel() for p in model.parameters())
-    metrics = chain.evaluate(run_of(run))
+    metrics = [chain.evaluate(run_of(x)) for x in runs]
     return [
         title,
-        *(f'{x * metrics[key]:.1f}' for key, x in COLUMNS[task].values()),
+        *(
+            cell([x * found[key] for found in metrics])
+            for key, x in COLUMNS[task].values()
+        ),
         f'{parameters / 1e6:.2f} M',
-        f'{metrics["time"]:.3f}',
+        f'{metrics[0]["time"]:.3f}',
     ]
 
 
@@ -222,16 +242,24 @@ def main() -> None:
     """Do what is not done yet, then print and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--task', default='faster_rcnn', choices=GROUPS)
-    task = parser.parse_args().task
+    parser.add_argument(
+        '--seeds', type=int, default=1, help='of each student of a detector'
+    )
+    args = parser.parse_args()
+    task = args.task
+    if args.seeds < 1 or (args.seeds > 1 and COLUMNS[task] is not BOX):
+        raise ConfigError(
+            f'--seeds: must be 1, or more with detectors, but got '
+            f'{args.seeds} of {task}'
+        )
     if task == 'aquarium':
         check_photographs()
     cli.load_stack()
     from mmdet.utils import register_all_modules
 
     groups = GROUPS[task]
-    runs = {
-        run: title for group in groups for run, title in group.items() if title
-    }
+    runs = {run: title for group in groups for run, title in group.items()}
+    each = {k: with_seeds(k, title, args.seeds) for k, title in runs.items()}
     start = time.monotonic()
     last = len(groups) + 2
 
@@ -253,12 +281,13 @@ def main() -> None:
     )
     for number, group in enumerate(groups, start=2):
         step(number, f'train: {", ".join(group)}')
-        train_together(chain, list(group))
+        train_together(chain, [x for run in group for x in each[run]])
     step(last, 'evaluate')
     register_all_modules(init_default_scope=True)
     unit = 'image' if COLUMNS[task] is BOX else 'batch'
     head = ['', *COLUMNS[task], 'parameters', f's / test {unit}']
-    text = table(head, [row(chain, run, runs[run], task) for run in runs])
+    runs = {run: title for run, title in runs.items() if title}
+    text = table(head, [row(chain, each[x], runs[x], task) for x in runs])
     written = chain.work / f'{task}_table.md'
     written.write_text(text + '\n', 'utf-8')
     text = f'\n{text}\n\ntable: {written}'
