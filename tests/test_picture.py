@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from mmengine.structures import InstanceData
 
+from lshfm_mm.cli.chain import brief
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.insight import detections
 
@@ -128,6 +129,26 @@ def test_the_table_lines_up(demo):
     lines = text.splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[2].startswith('| teacher | 1.0 |')
+
+
+@pytest.mark.parametrize(
+    ('line', 'shown'),
+    [
+        (
+            'Epoch(train)  [1][ 40/110]  lr: 8.0e-04  eta: 0:07:40  time: '
+            '0.3  data_time: 0.1  grad_norm: 9.2  loss: 9.56  loss_cls: 0.1',
+            'Epoch(train)  [1][ 40/110]  eta: 0:07:40  loss: 9.56',
+        ),
+        (
+            'Epoch(val) [20][2/2]    multi-label/mAP: 93.0  multi-label/'
+            'precision: 86.1  data_time: 0.02',
+            'Epoch(val) [20][2/2]  multi-label/mAP: 93.0  multi-label/'
+            'precision: 86.1',
+        ),
+    ],
+)
+def test_the_demo_shows_of_a_log_what_one_looks_for(line, shown):
+    assert brief(f'11/26 22:10:52 - mmengine - INFO - {line}\n') == shown
 
 
 def test_the_demo_says_which_photographs_it_wants(demo, tmp_path, monkeypatch):

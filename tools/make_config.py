@@ -1,6 +1,7 @@
 """Write the config that distils one model into another."""
 
 import argparse
+import sys
 
 from lshfm_mm import cli
 from lshfm_mm.utils.choices import LOSSES, TAPS
@@ -47,6 +48,7 @@ def main() -> None:
         dict(teacher=args.teacher, student=args.student),
         dict(teacher_ckpt=args.teacher_ckpt, student_ckpt=args.student_ckpt),
     )
+    print('reading both models takes 10 to 30 s', file=sys.stderr, flush=True)
     cli.load_stack()
     from lshfm_mm.pairing import write_config
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,10 @@ from ..utils.files import atomic_write
 from ..utils.shipped import shipped
 
 TOOLS = shipped('tools').resolve()
+SHOWN = re.compile(
+    r'Epoch\(\w+\)(?: *\[[^]]*\]){1,2}| eta: \S+| loss: \S+|'
+    r' \w[\w-]*/\w+: \S+'
+)
 
 
 class Run(NamedTuple):
@@ -192,8 +197,7 @@ class Chain:
                     for line in process.stdout:
                         file.write(line)
                         if 'Epoch(' in line:
-                            progress = line[line.index('Epoch(') :].strip()
-                            print(f'{name:>11} | {progress[:110]}', flush=True)
+                            print(f'{name:>11} | {brief(line)}', flush=True)
             except BaseException:  # else it would be waited for
                 process.terminate()
                 raise
@@ -204,6 +208,12 @@ class Chain:
         """End the tools that are running."""
         for child in self.children:
             child.terminate()
+
+
+def brief(line: str) -> str:
+    """Of a line of MMEngine's log: where it is, time left, loss, metrics."""
+    found = [x[0].strip() for x in SHOWN.finditer(line)]
+    return '  '.join(found[:4])
 
 
 def _changes(options: Sequence[str]) -> list[str]:
