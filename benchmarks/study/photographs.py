@@ -1,8 +1,9 @@
 """Photographs in the study: a teacher that knows ImageNet teaches a small one.
 
 The student's backbone begins at random, as that of anyone whose own small
-network has no weights. Weights of losses are those that ``make_config``
-writes; rate and epochs were tried on the validation photographs.
+network has no weights. Of detectors weights of losses are those that
+``make_config`` writes; those of classifiers were chosen, and rate and epochs
+of all tried, on the validation photographs.
 """
 
 from typing import Any
@@ -57,8 +58,8 @@ ON_ROIS = {
     'fc2_cwd': FC2_CWD,
     **ON_MAPS,
 }
-PLAIN_LSH = dict(type='LSHLoss')
-PLAIN_L2 = dict(type='RelativeL2Loss')
+PLAIN_LSH = dict(type='LSHLoss', loss_weight=6)
+PLAIN_L2 = dict(type='RelativeL2Loss', loss_weight=6)
 CLOTHING = {
     'kl': TASK_METHODS['single']['kl'],
     'l2': on_features('L2', PLAIN_L2),
@@ -95,6 +96,7 @@ def arms_of(
     tap: dict[str, Any] | str,
     methods: dict[str, Method],
     epochs: int,
+    is_tuned: bool,
 ) -> dict[str, Arm]:
     """The student alone, with the teacher's head, and each method.
 
@@ -104,12 +106,15 @@ def arms_of(
             weight of 0.
         methods (dict): Name -> method.
         epochs (int): Of each student.
+        is_tuned (bool): Whether weights are chosen on validation photographs.
     """
     found = {'alone': Arm(ALONE, f'{name}_student', options(epochs))}
     changed = {**options(epochs), **taught_by(name)}
     for arm, method in {'alone': control(tap), **methods}.items():
-        title = method.title + INHERITED
-        found[f'{arm}+inherit'] = Arm(title, f'{name}_lshfm', changed, method)
+        path = f'{name}/{arm}+inherit' if is_tuned and arm in methods else ''
+        found[f'{arm}+inherit'] = Arm(
+            method.title + INHERITED, f'{name}_lshfm', changed, method, path
+        )
     return found
 
 
@@ -121,6 +126,8 @@ def experiment(
     ours: str,
     peer: str,
     epochs: int | None = None,
+    is_tuned: bool = False,
+    seeds: int = 3,
 ) -> Experiment:
     """Each method against the control, and ours against all others.
 
@@ -132,14 +139,16 @@ def experiment(
         ours (str): Name of the recommended one.
         peer (str): Name of the best of others.
         epochs (int, optional): Defaults to those of the set.
+        is_tuned (bool): See ``arms_of``. Defaults to False.
+        seeds (int): Of each arm. Defaults to 3.
     """
     own, _, number = SETS[name.partition('_')[0]]
-    arms = arms_of(name, tap, methods, epochs or own)
+    arms = arms_of(name, tap, methods, epochs or own, is_tuned)
     against = [f'{x}+inherit' for x in ('alone', *methods) if x != ours]
     prefix = f'{name}_long' if epochs else name
     return Experiment(
         title,
-        3,
+        seeds,
         f'{name}_teacher',
         f'{prefix}/alone',
         arms,
@@ -199,6 +208,7 @@ EXPERIMENTS = {
         CLOTHING,
         'lshl2',
         'kl',
+        is_tuned=True,
     ),
     'animals': experiment(
         'Classification of photographs of an aquarium, several labels',
@@ -207,5 +217,7 @@ EXPERIMENTS = {
         ANIMALS,
         'lshl2',
         'logits_l2',
+        is_tuned=True,
+        seeds=5,
     ),
 }
