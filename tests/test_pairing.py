@@ -357,6 +357,8 @@ def test_classifiers_mimic_the_pooled_feature(tmp_path):
     )
     assert cfg.model.architecture.head.in_channels == 512
     assert cfg.model.inherit
+    losses = cfg.model.distiller.losses.pooled
+    assert [x.loss_weight for x in losses] == [6, 6]
     assert 'resnet34_8xb32_in1k_20210831' in cfg.model.teacher_ckpt
     assert cfg.data_preprocessor.num_classes == 1000
 
@@ -373,6 +375,8 @@ def test_the_papers_loss_of_classifiers_is_correct_only(tmp_path):
     assert cfg.model.distiller.taps.pooled == dict(
         student='head.fc', teacher='head.fc', weights='correct'
     )
+    losses = cfg.model.distiller.losses.pooled
+    assert [x.loss_weight for x in losses] == [6, 6]
     assert 'neck' not in str(cfg.model.distiller.taps)
     assert cfg.model.architecture.neck.type == 'GlobalAveragePooling'
 

@@ -37,8 +37,9 @@ def main() -> None:
         '--beta',
         type=float,
         help='weight of the losses, a quarter of it on the necks beside RoIs '
-        '(default: 4 on RoIs and class towers, else 1; 160 for cwd; 7 for '
-        'those of the paper); 0 writes the control, which mimics nothing',
+        '(default: 4 on RoIs and class towers, 6 of classifiers, else 1; '
+        '160 for cwd; 7 or, of classifiers, 6 '
+        'for those of the paper); 0 writes the control, which mimics nothing',
     )
     parser.add_argument(
         '--force', action='store_true', help='overwrite the file'

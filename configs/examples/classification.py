@@ -17,8 +17,8 @@ model = dict(
         taps=dict(pooled=dict(layer='head.fc', weights='correct')),
         losses=dict(
             pooled=[
-                dict(type='LSHLoss', num_hashes=2048),
-                dict(type='RelativeL2Loss'),
+                dict(type='LSHLoss', num_hashes=2048, loss_weight=6),
+                dict(type='RelativeL2Loss', loss_weight=6),
             ]
         ),
     ),
