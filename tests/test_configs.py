@@ -63,6 +63,8 @@ def check_name(path, model):
     """What a name says of losses, teacher and student is in the config."""
     if path.parent.name == 'examples' or path.stem == 'faster_rcnn_lshfm':
         return
+    if path.stem.startswith('backbone_'):  # its stages mimic, no head
+        return
     method, _, rest = path.stem.split('_', 2)
     distiller = model.distiller
     active = distiller.get('active', [*distiller.taps])

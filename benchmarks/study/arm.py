@@ -31,6 +31,7 @@ CONFIGS = {
     'aquarium_retinanet_teacher': 'retinanet_mobilenet-v2_aquarium',
     'aquarium_student': 'faster-rcnn_r18-w16_aquarium',
     'aquarium_teacher': 'faster-rcnn_mobilenet-v2_aquarium',
+    'backbone_photographs': 'backbone_mobilenet-v2_resnet18-w16_clothing',
     'bccd_lshfm': 'recommended_roi-fpn_faster-rcnn_mobilenet-v2_'
     'faster-rcnn_r18-w16_bccd',
     'bccd_student': 'faster-rcnn_r18-w16_bccd',
@@ -62,6 +63,7 @@ INHERITED = ', inherited head'  # end of a title
 ALONE = 'student alone'
 NO_PULL = dict(type='LSHLoss', num_hashes=8, loss_weight=0)  # of controls
 METRICS = {
+    'backbone': 'loss',  # it has no other
     'single': 'accuracy/top1',
     'clothing': 'accuracy/top1',
     'multi': 'multi-label/mAP',

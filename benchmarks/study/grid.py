@@ -40,6 +40,7 @@ NEEDED = [
         'backbone_teacher': detectors.backbone_of(34, 32, 8),
         'cspnext_student': detectors.cspnext_of(0.167, 0.125, 12),
         'cspnext_teacher': detectors.cspnext_of(0.33, 0.25, 8),
+        **photographs.BACKBONE,
         **SINGLE[0],
     },
     {

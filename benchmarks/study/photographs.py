@@ -11,6 +11,7 @@ from typing import Any
 from arm import (
     ALONE,
     INHERITED,
+    WORK,
     Arm,
     Experiment,
     Method,
@@ -91,6 +92,20 @@ TEACHERS = {
 }
 
 
+# Of the detectors whose title says so. It sees no label.
+BACKBONE = {
+    'backbone_photographs': Arm(
+        'backbone',
+        'backbone_photographs',
+        {
+            **schedule(12),
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+        },
+    )
+}
+
+
 def arms_of(
     name: str,
     tap: dict[str, Any] | str,
@@ -116,6 +131,37 @@ def arms_of(
             method.title + INHERITED, f'{name}_lshfm', changed, method, path
         )
     return found
+
+
+def taught(arm: Arm) -> Arm:
+    """With a backbone that has learnt from the teacher's, without labels."""
+    within = 'model.architecture' if arm.method else 'model'
+    options = {
+        **arm.options,
+        f'{within}.backbone.init_cfg': dict(
+            type='Pretrained',
+            checkpoint=f'{WORK}/backbone_photographs.pth',
+            prefix='architecture.backbone.',
+        ),
+    }
+    title = f'{arm.title.removesuffix(INHERITED)}, backbone taught'
+    if arm.method:
+        title += INHERITED
+    return arm._replace(title=title, options=options)
+
+
+def with_taught(spec: Experiment, *names: str) -> Experiment:
+    """With arms whose backbone was taught first, the control among them."""
+    more = {
+        f'taught_{x}': taught(spec.arms[x])
+        for x in ('alone', 'alone+inherit', *names)
+    }
+    ours = f'taught_{names[0]}'
+    pairs = [(ours, x) for x in (*more, spec.short[1]) if x != ours]
+    pairs.append(('taught_alone', 'alone'))
+    return spec._replace(
+        arms={**spec.arms, **more}, pairs=(*spec.pairs, *pairs)
+    )
 
 
 def experiment(
@@ -160,13 +206,17 @@ def experiment(
 
 
 EXPERIMENTS = {
-    'aquarium': experiment(
-        'Faster R-CNN on photographs of an aquarium',
-        'aquarium',
-        FC2,
-        ON_ROIS,
-        'fc2_balanced',
-        'cwd',
+    'aquarium': with_taught(
+        experiment(
+            'Faster R-CNN on photographs of an aquarium',
+            'aquarium',
+            FC2,
+            ON_ROIS,
+            'fc2_balanced',
+            'cwd',
+            seeds=5,
+        ),
+        *('fc2_balanced+inherit', 'fc2_cwd+inherit', 'cwd+inherit'),
     ),
     'aquarium_long': experiment(
         'Faster R-CNN on photographs of an aquarium, three times as long',

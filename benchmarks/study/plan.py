@@ -31,8 +31,10 @@ def chosen(only: Patterns = ALL) -> Iterator[tuple[str, str, Arm]]:
 
 
 def check_photographs(only: Patterns) -> None:
-    """Raise if photographs that these arms see are not there."""
-    for name in sorted({arm.folder for _, _, arm in chosen(only)}):
+    """Raise if photographs are not there that are seen for these arms."""
+    arms = [arm for _, _, arm in chosen(only)]
+    arms += [x.spec for stage in needed(only) for x in stage]
+    for name in sorted({arm.folder for arm in arms}):
         if name != 'shapes' and not Path('data', name).is_dir():
             raise ConfigError(
                 f'--only: no such folder: data/{name}; python -m lshfm_mm '
