@@ -153,7 +153,7 @@ class Arm(NamedTuple):
     def test_data(self) -> Options:
         """What makes the images that count those that are evaluated."""
         if self.folder != 'shapes':
-            return {**TEST_PHOTOGRAPHS[self.task]}
+            return {**TEST_PHOTOGRAPHS.get(self.task, {})}
         loader, evaluator = 'val_dataloader.dataset', 'val_evaluator.ann_file'
         multi = self.task == 'multi'
         root = f'data/study/{"small_test" if multi else "test"}/'

@@ -139,6 +139,7 @@ def taught(arm: Arm) -> Arm:
     options = {
         **arm.options,
         f'{within}.backbone.init_cfg': dict(
+            _delete_=True,
             type='Pretrained',
             checkpoint=f'{WORK}/backbone_photographs.pth',
             prefix='architecture.backbone.',

@@ -5,6 +5,7 @@ _base_ = 'faster-rcnn_r18-w16_aquarium.py'
 model = dict(
     backbone=dict(
         init_cfg=dict(
+            _delete_=True,
             type='Pretrained',
             checkpoint='data/resnet18-w16_taught.pth',
             prefix='backbone.',

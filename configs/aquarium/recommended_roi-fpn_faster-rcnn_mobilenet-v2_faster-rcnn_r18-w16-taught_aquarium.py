@@ -9,6 +9,7 @@ model = dict(
     architecture=dict(
         backbone=dict(
             init_cfg=dict(
+                _delete_=True,
                 type='Pretrained',
                 checkpoint='data/resnet18-w16_taught.pth',
                 prefix='backbone.',
