@@ -9,6 +9,8 @@ PYTHON ?= python3
 STACK ?= openmmlab
 MMCV ?= torchvision
 TASK ?= faster_rcnn
+# Of the command line alone, not of the environment.
+DATA =
 COV ?= $(shell $(PYTHON) -c \
 	'import sys; print("--cov" * (sys.version_info >= (3, 12)))')
 
@@ -66,7 +68,7 @@ lint: env  ## check style, types and requirements
 errors: env  ## write docs/errors.md: what is said of wrong inputs
 	WRITE_ERRORS=1 $(VENV)/bin/python -m pytest tests/test_bad_inputs.py
 
-demo: env  ## teach a small model; TASK=retinanet, single, multi, DATA=aquarium
+demo: env  ## teach a small model; TASK=retinanet|single|multi, DATA=aquarium
 	$(VENV)/bin/python tools/demo.py --task $(or $(DATA),$(TASK))
 
 docs: env  ## build the site in build/site; a dead link is an error

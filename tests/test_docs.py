@@ -283,6 +283,9 @@ ALIKE = {
     r'python -m lshfm_mm get_photographs .*': (
         'test_photographs.test_what_is_there_is_not_fetched_again'
     ),
+    r'python -m lshfm_mm get_weights data': (
+        'test_get_weights.test_each_package_sees_what_torchvision_does'
+    ),
     r'python tools/reproduce\.py .*': (
         'test_reproduce.test_the_whole_way_of_a_detector'
     ),

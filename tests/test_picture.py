@@ -11,7 +11,6 @@ import torch
 from matplotlib.axes import Axes
 from mmengine.structures import InstanceData
 
-from lshfm_mm.cli.chain import brief
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.insight import detections
 
@@ -132,34 +131,27 @@ def test_the_table_lines_up(demo):
 
 
 @pytest.mark.parametrize(
-    ('line', 'shown'),
+    ('arguments', 'message'),
     [
-        (
-            'Epoch(train)  [1][ 40/110]  lr: 8.0e-04  eta: 0:07:40  time: '
-            '0.3  data_time: 0.1  grad_norm: 9.2  loss: 9.56  loss_cls: 0.1',
-            'Epoch(train)  [1][ 40/110]  eta: 0:07:40  loss: 9.56',
-        ),
-        (
-            'Epoch(val) [20][2/2]    multi-label/mAP: 93.0  multi-label/'
-            'precision: 86.1  data_time: 0.02',
-            'Epoch(val) [20][2/2]  multi-label/mAP: 93.0  multi-label/'
-            'precision: 86.1',
-        ),
+        (['--seeds', '0'], '^--seeds: must be 1 or more, not 0$'),
+        (['--task', 'single', '--seeds', '2'], '^--seeds: single has one .*2'),
     ],
 )
-def test_the_demo_shows_of_a_log_what_one_looks_for(line, shown):
-    assert brief(f'11/26 22:10:52 - mmengine - INFO - {line}\n') == shown
+def test_seeds_that_the_demo_has_not(demo, arguments, message, monkeypatch):
+    monkeypatch.setattr('sys.argv', ['demo', *arguments])
+    with pytest.raises(ConfigError, match=message):
+        demo.main()
 
 
 def test_the_demo_says_which_photographs_it_wants(demo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path, fix in (
-        ('data/aquarium', 'get_photographs aquarium'),
-        ('data/mobilenet_v2_imagenet.pth', 'README'),
+        ('data/aquarium/', 'get_photographs aquarium data/aquarium'),
+        ('data/mobilenet_v2_imagenet.pth', 'get_weights'),
     ):
         with pytest.raises(
-            ConfigError, match=f'^--task aquarium: .*: {path}; .*{fix}'
+            ConfigError, match=f'^data: {path} is not there; .* {fix} makes it'
         ):
-            demo.check_photographs()
+            demo.check_photographs('aquarium_teacher')
         (tmp_path / path).mkdir(parents=True)
-    demo.check_photographs()
+    demo.check_photographs('aquarium_teacher')

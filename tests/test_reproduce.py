@@ -19,7 +19,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 
 from lshfm_mm.cli import chain, reproduction
-from lshfm_mm.cli.chain import Chain, Run
+from lshfm_mm.cli.chain import Chain, Run, brief
 from lshfm_mm.cli.reproduction import RECIPES, find_rows, read_row
 from lshfm_mm.errors import ConfigError
 
@@ -378,6 +378,27 @@ def test_a_signal_ends_the_tool(tmp_path, monkeypatch):
     (child,) = running.children
     assert child.wait() == -signal.SIGTERM
     assert (tmp_path / 'student.log').read_text() == 'Epoch(train)\n'
+
+
+@pytest.mark.parametrize(
+    ('line', 'shown'),
+    [
+        (
+            'Epoch(train)  [1][ 40/110]  lr: 8.0e-04  eta: 0:07:40  time: '
+            '0.3  data_time: 0.1  grad_norm: 9.2  loss: 9.56  loss_cls: 0.1',
+            'Epoch(train)  [1][ 40/110]  eta: 0:07:40  loss: 9.56',
+        ),
+        (
+            'Epoch(val) [20][2/2]    multi-label/mAP: 93.0  multi-label/'
+            'f1-score_micro: 86.1  multi-label/recall: 1.0  multi-label/'
+            'f1-score: 2.0  data_time: 0.02',
+            'Epoch(val) [20][2/2]  multi-label/mAP: 93.0  multi-label/'
+            'f1-score_micro: 86.1  multi-label/recall: 1.0',
+        ),
+    ],
+)
+def test_of_a_log_it_shows_what_one_looks_for(line, shown):
+    assert brief(f'11/26 22:10:52 - mmengine - INFO - {line}\n') == shown
 
 
 def test_a_tool_that_fails_is_named(tmp_path):

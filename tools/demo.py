@@ -137,25 +137,15 @@ COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
 }
 # Where the shapes of a task are, their side in pixels, whether they are easy.
 HARD = ('data/shapes', 128, False)
-SHAPES = {x: HARD for x in GROUPS if x != 'aquarium'}
-SHAPES['faster_rcnn'] = ('data/easy_shapes', 96, True)
-NUM_TRAIN, NUM_VAL = 640, 200
-# What the photographs need -> how to get it.
-PHOTOGRAPHS = {
-    'data/aquarium': 'python -m lshfm_mm get_photographs aquarium '
-    'data/aquarium makes it',
-    'data/mobilenet_v2_imagenet.pth': 'configs/aquarium/README.md says where '
-    'it comes from',
+SHAPES = {
+    'faster_rcnn': ('data/easy_shapes', 96, True),
+    'retinanet': HARD,
+    'single': HARD,
+    'multi': HARD,
 }
+NUM_TRAIN, NUM_VAL = 640, 200
 SHOWN = 6
 SEED = '-seed'  # between the name of a run and its seed
-
-
-def check_photographs() -> None:
-    """Raise if those of the aquarium, or the teacher's start, are missing."""
-    for path, fix in PHOTOGRAPHS.items():
-        if not Path(path).exists():
-            raise ConfigError(f'--task aquarium: no such file: {path}; {fix}')
 
 
 def folder_of(name: str) -> str:
@@ -171,6 +161,22 @@ def run_of(name: str) -> Run:
     if seed:
         options.append(f'randomness.seed={seed}')
     return Run(name, str(path), tuple(options))
+
+
+def check_photographs(teacher: str) -> None:
+    """Raise if they, or the weights that a teacher starts from, lack."""
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(run_of(teacher).config)
+    for path, command in (
+        (cfg.data_root, cfg.data_help),
+        (
+            cfg.model.backbone.init_cfg.checkpoint,
+            'python -m lshfm_mm get_weights',
+        ),
+    ):
+        if not Path(path).exists():
+            raise ConfigError(f'data: {path} is not there; {command} makes it')
 
 
 def with_seeds(name: str, title: str, seeds: int) -> list[str]:
@@ -247,13 +253,13 @@ def main() -> None:
     )
     args = parser.parse_args()
     task = args.task
-    if args.seeds < 1 or (args.seeds > 1 and COLUMNS[task] is not BOX):
+    if args.seeds < 1:
+        raise ConfigError(f'--seeds: must be 1 or more, not {args.seeds}')
+    if args.seeds > 1 and COLUMNS[task] is not BOX:
         raise ConfigError(
-            f'--seeds: must be 1, or more with detectors, but got '
-            f'{args.seeds} of {task}'
+            f'--seeds: {task} has one seed, not {args.seeds}; leave it out, '
+            f'or take a detector'
         )
-    if task == 'aquarium':
-        check_photographs()
     cli.load_stack()
     from mmdet.utils import register_all_modules
 
@@ -274,7 +280,8 @@ def main() -> None:
         step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {root}')
         shapes.generate(root, NUM_TRAIN, NUM_VAL, size, 0, easy)
     else:
-        step(1, 'photographs in data/aquarium (CC BY 4.0, by Roboflow)')
+        step(1, 'look for the photographs (Roboflow, CC BY 4.0)')
+        check_photographs(next(iter(runs)))
     chain = Chain(
         Path('work_dirs', folder_of(next(iter(runs)))),
         threads=max((os.cpu_count() or 1) // 2, 1),

@@ -37,9 +37,9 @@ def main() -> None:
         '--beta',
         type=float,
         help='weight of the losses, a quarter of it on the necks beside RoIs '
-        '(default: 4 on RoIs and class towers, 6 of classifiers, else 1; '
-        '160 for cwd; 7 or, of classifiers, 6 '
-        'for those of the paper); 0 writes the control, which mimics nothing',
+        '(default: 4 on RoIs and class towers, 160 for cwd, 6 for '
+        "classifiers with one label, 7 for the paper's losses of detectors, "
+        'else 1); 0 writes the control, which mimics nothing',
     )
     parser.add_argument(
         '--force', action='store_true', help='overwrite the file'
@@ -49,7 +49,7 @@ def main() -> None:
         dict(teacher=args.teacher, student=args.student),
         dict(teacher_ckpt=args.teacher_ckpt, student_ckpt=args.student_ckpt),
     )
-    print('reading both models takes 10 to 30 s', file=sys.stderr, flush=True)
+    print('reading both models ...', file=sys.stderr, flush=True)
     cli.load_stack()
     from lshfm_mm.pairing import write_config
 

@@ -187,7 +187,8 @@ class Experiment(NamedTuple):
         arms (dict): Name -> arm.
         pairs (tuple): Names of arms to be held against each other, too.
         short (tuple): Names of arms for the short table: without a teacher,
-            as recommended, with the best loss of others. Defaults to no row.
+            as recommended, with losses of others, of which it shows the best
+            that was run. Defaults to no row.
         setting (str): Data, schedule and start of the student in that row, if
             its recipe is the one that ``make_config`` writes.
     """

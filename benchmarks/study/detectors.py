@@ -30,6 +30,7 @@ FPN_L2 = dict(type='RelativeL2Loss')
 PKD = dict(type='PKDLoss', loss_weight=6)
 KL = dict(type='KLDivergence', tau=4)
 CWD = dict(type='ChannelWiseDivergence', loss_weight=10)
+CWD_160 = dict(CWD, loss_weight=160)  # the best of those that were tried
 MGD = dict(type='MGDLoss', alpha_mgd=2e-4)
 MGD_CONNECTOR = dict(
     type='MGDConnector', student_channels=64, teacher_channels=64
@@ -180,7 +181,7 @@ FC2_BALANCED = MORE_TAPS['fc2_fpn']._replace(
 )
 FC2_CWD = MORE_TAPS['fc2_fpn']._replace(
     title='LSHL2, second FC + CWD',
-    losses={'fc2': [LSH, L2], 'fpn': [dict(CWD, loss_weight=160)]},
+    losses={'fc2': [LSH, L2], 'fpn': [CWD_160]},
 )
 
 

@@ -1,7 +1,8 @@
 """What the study runs: data, models, methods, arms, seeds.
 
-An arm is a config of ``configs/shapes`` and what is changed in it: those of
-``detectors.py``, ``dense.py``, ``ablations.py`` and ``classifiers.py``.
+An arm is a config of ``configs`` and what is changed in it: those of
+``detectors.py``, ``dense.py``, ``ablations.py``, ``classifiers.py`` and
+``photographs.py``.
 """
 
 import classifiers

@@ -38,16 +38,20 @@ def short(records: Mapping[str, Record]) -> str:
     for name, spec in grid.EXPERIMENTS.items():
         if not spec.short:
             continue
-        alone, ours, peer = spec.short
+        alone, ours, *peers = spec.short
         inherits = spec.arms[ours].title.endswith(INHERITED)
         control = 'alone+inherit' if inherits else alone
         found = {
-            x: by_seed(records, f'{name}/{x}') for x in (*spec.short, control)
+            x: values
+            for x in (*spec.short, control)
+            if (values := by_seed(records, f'{name}/{x}'))
         }
+        peers = [x for x in peers if x in found]
         best = teacher(records, name)
-        if not all(found.values()) or best is None:
+        if not peers or not {alone, ours, control} <= {*found} or not best:
             continue
         titles = {x: spec.arms[x].title.removesuffix(INHERITED) for x in found}
+        peer = max(peers, key=lambda x: np.mean([*found[x].values()]))
         means = {x: f'{np.mean([*found[x].values()]):.1f}' for x in found}
         head_of = "teacher's head" if inherits else 'own head'
         gain = difference(found[ours], found[control])

@@ -1,12 +1,11 @@
 """Photographs in the study: a teacher that knows ImageNet teaches a small one.
 
 The student's backbone begins at random, as that of anyone whose own small
-network has no weights. Of detectors weights of losses are those that
-``make_config`` writes; those of classifiers were chosen, and rate and epochs
-of all tried, on the validation photographs.
+network has no weights. Detectors have the weights of losses that were chosen
+on shapes, classifiers those that are best on the validation photographs.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from arm import (
     ALONE,
@@ -21,25 +20,45 @@ from arm import (
     schedule,
     taught_by,
 )
-from classifiers import LOGITS, TASK_METHODS, on_features
+from classifiers import L2, TASK_METHODS, on_features
 from dense import GFL, GFL_METHODS, RETINA, RETINA_METHODS
 from detectors import (
-    CWD,
+    CWD_160,
     FC2,
     FC2_BALANCED,
     FC2_CWD,
     FPN,
-    L2,
     METHODS,
     MORE_TAPS,
 )
+from detectors import L2 as LAYER_L2
 
-# Set -> epochs of students, of their teacher, photographs.
+
+class Photographs(NamedTuple):
+    """A set of them.
+
+    Attributes:
+        number (int): Of those to train on.
+        epochs (int): Of students.
+        of_teacher (int): Epochs of their teacher.
+    """
+
+    number: int
+    epochs: int
+    of_teacher: int
+
+
 SETS = {
-    'aquarium': (12, 16, '441'),
-    'bccd': (20, 20, '204'),
-    'clothing': (12, 8, '3,059'),
-    'animals': (20, 20, '441'),
+    'aquarium': Photographs(441, 12, 16),
+    'bccd': Photographs(204, 20, 20),
+    'clothing': Photographs(3059, 12, 8),
+    'animals': Photographs(441, 20, 20),
+}
+# Name of the teacher, without its last word -> its set.
+TAUGHT = {
+    **{x: SETS[x] for x in SETS},
+    'aquarium_retinanet': SETS['aquarium'],
+    'aquarium_gfl': SETS['aquarium'],
 }
 LONG = 36
 
@@ -47,10 +66,10 @@ ON_MAPS = {
     'fpn_l2': Method(
         'L2, FPN, half of it on objects',
         {'fpn': dict(FPN, weights='balanced')},
-        {'fpn': [L2]},
+        {'fpn': [LAYER_L2]},
     ),
     'pkd': METHODS['pkd'],
-    'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [dict(CWD, loss_weight=160)]}),
+    'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD_160]}),
 }
 ON_ROIS = {
     **{x: METHODS[x] for x in ('l2', 'lsh', 'lshl2')},
@@ -59,22 +78,15 @@ ON_ROIS = {
     'fc2_cwd': FC2_CWD,
     **ON_MAPS,
 }
-PLAIN_LSH = dict(type='LSHLoss', loss_weight=6)
-PLAIN_L2 = dict(type='RelativeL2Loss', loss_weight=6)
-CLOTHING = {
-    'kl': TASK_METHODS['single']['kl'],
-    'l2': on_features('L2', PLAIN_L2),
-    'lsh': on_features('LSH', PLAIN_LSH),
-    'lshl2': on_features('LSHL2', PLAIN_LSH, PLAIN_L2),
+# As the recommended recipe has it: K and the bias are not the paper's.
+LSH = dict(type='LSHLoss', loss_weight=6)
+FEATURES = {
+    'l2': TASK_METHODS['single']['l2'],
+    'lsh': on_features('LSH', LSH),
+    'lshl2': on_features('LSHL2', LSH, L2),
 }
-ANIMALS = {
-    'logits_l2': Method(
-        'L2 of the logits', {'logits': LOGITS}, {'logits': [PLAIN_L2]}
-    ),
-    'l2': CLOTHING['l2'],
-    'lsh': CLOTHING['lsh'],
-    'lshl2': CLOTHING['lshl2'],
-}
+CLOTHING = {'kl': TASK_METHODS['single']['kl'], **FEATURES}
+ANIMALS = {'logits_l2': TASK_METHODS['multi']['logits_l2'], **FEATURES}
 
 
 def options(epochs: int) -> Options:
@@ -83,15 +95,11 @@ def options(epochs: int) -> Options:
 
 
 TEACHERS = {
-    f'{name}_teacher': Arm('teacher', f'{name}_teacher', options(epochs))
-    for name, epochs in {
-        **{name: epochs for name, (_, epochs, _) in SETS.items()},
-        'aquarium_retinanet': SETS['aquarium'][1],
-        'aquarium_gfl': SETS['aquarium'][1],
-    }.items()
+    f'{name}_teacher': Arm(
+        'teacher', f'{name}_teacher', options(photographs.of_teacher)
+    )
+    for name, photographs in TAUGHT.items()
 }
-
-
 # Of the detectors whose title says so. It sees no label.
 BACKBONE = {
     'backbone_photographs': Arm(
@@ -166,108 +174,119 @@ def with_taught(spec: Experiment, *names: str) -> Experiment:
 
 
 def experiment(
+    key: str,
     title: str,
     name: str,
     tap: dict[str, Any] | str,
     methods: dict[str, Method],
     ours: str,
-    peer: str,
+    peers: tuple[str, ...],
     epochs: int | None = None,
     is_tuned: bool = False,
     seeds: int = 3,
 ) -> Experiment:
-    """Each method against the control, and ours against all others.
+    """Each arm against the student alone, ours against each other method.
 
     Args:
+        key (str): Of the experiment.
         title (str): Of its plot.
-        name (str): Of the teacher, without its last word.
+        name (str): Key of ``TAUGHT``.
         tap (dict | str): Of the control.
         methods (dict): Name -> method.
         ours (str): Name of the recommended one.
-        peer (str): Name of the best of others.
+        peers (tuple[str, ...]): Names of the losses of others.
         epochs (int, optional): Defaults to those of the set.
         is_tuned (bool): See ``arms_of``. Defaults to False.
         seeds (int): Of each arm. Defaults to 3.
     """
-    own, _, number = SETS[name.partition('_')[0]]
-    arms = arms_of(name, tap, methods, epochs or own, is_tuned)
+    photographs = TAUGHT[name]
+    epochs = epochs or photographs.epochs
     against = [f'{x}+inherit' for x in ('alone', *methods) if x != ours]
-    prefix = f'{name}_long' if epochs else name
+    setting = (
+        f'{photographs.number:,} photographs, {epochs} epochs, student from '
+        'random weights'
+    )
     return Experiment(
         title,
         seeds,
         f'{name}_teacher',
-        f'{prefix}/alone',
-        arms,
+        f'{key}/alone',
+        arms_of(name, tap, methods, epochs, is_tuned),
         tuple((f'{ours}+inherit', x) for x in against),
-        ('alone', f'{ours}+inherit', f'{peer}+inherit'),
-        f'{number} photographs, {epochs or own} epochs, student from random '
-        'weights',
+        ('alone', *(f'{x}+inherit' for x in (ours, *peers))),
+        '' if is_tuned else setting,  # make_config tunes nothing
     )
 
 
 EXPERIMENTS = {
     'aquarium': with_taught(
         experiment(
+            'aquarium',
             'Faster R-CNN on photographs of an aquarium',
             'aquarium',
             FC2,
             ON_ROIS,
             'fc2_balanced',
-            'cwd',
+            ('pkd', 'cwd'),
             seeds=5,
         ),
         *('fc2_balanced+inherit', 'fc2_cwd+inherit', 'cwd+inherit'),
     ),
     'aquarium_long': experiment(
+        'aquarium_long',
         'Faster R-CNN on photographs of an aquarium, three times as long',
         'aquarium',
         FC2,
         {x: ON_ROIS[x] for x in ('fc2_balanced', 'fc2_cwd', 'cwd')},
         'fc2_balanced',
-        'cwd',
+        ('cwd',),
         LONG,
     ),
     'aquarium_retinanet': experiment(
+        'aquarium_retinanet',
         'RetinaNet on photographs of an aquarium',
         'aquarium_retinanet',
         RETINA,
         {x: RETINA_METHODS[x] for x in ('l2', 'lshl2')} | ON_MAPS,
         'cwd',
-        'pkd',
+        ('pkd',),
     ),
     'aquarium_gfl': experiment(
+        'aquarium_gfl',
         'GFL on photographs of an aquarium',
         'aquarium_gfl',
         GFL,
-        GFL_METHODS | ON_MAPS,
+        {'lshl2': GFL_METHODS['lshl2'], **ON_MAPS},
         'cwd',
-        'pkd',
+        ('pkd',),
     ),
     'bccd': experiment(
+        'bccd',
         'Faster R-CNN on photographs of blood',
         'bccd',
         FC2,
         ON_ROIS,
         'fc2_balanced',
-        'cwd',
+        ('pkd', 'cwd'),
     ),
     'clothing': experiment(
+        'clothing',
         'Classification of photographs of clothing',
         'clothing',
         'head.fc',
         CLOTHING,
         'lshl2',
-        'kl',
+        ('kl',),
         is_tuned=True,
     ),
     'animals': experiment(
+        'animals',
         'Classification of photographs of an aquarium, several labels',
         'animals',
         'head.fc',
         ANIMALS,
         'lshl2',
-        'logits_l2',
+        ('logits_l2',),
         is_tuned=True,
         seeds=5,
     ),

