@@ -79,21 +79,25 @@ def expected(records: Mapping[str, Record]) -> str:
         best = teacher(records, name)
         if not spec.setting or best is None:
             continue
-        titles = [spec.arms[x].title for x in spec.short[:2]]
         found = {x.title: x for x in rows(records, name)}
-        if not {*titles} <= found.keys():
-            continue
-        alone, ours = (found[x] for x in titles)
-        means = [np.mean(alone.values), np.mean(ours.values), best[1]]
-        lines.append(
-            [
-                f'{spec.title}: {name_of(name)}',
-                f'{spec.setting}; {len(ours.values)} seeds',
-                titles[1],
-                *(f'{x:.1f}' for x in means),
-                f'{ours.closed:.0f} %',
+        alone, recipe = spec.short[:2]
+        for arm in (recipe, f'taught_{recipe}'):
+            titles = [
+                spec.arms[x].title for x in (alone, arm) if x in spec.arms
             ]
-        )
+            if len(titles) < 2 or not {*titles} <= found.keys():
+                continue
+            start, ours = (found[x] for x in titles)
+            means = [np.mean(start.values), np.mean(ours.values), best[1]]
+            lines.append(
+                [
+                    f'{spec.title}: {name_of(name)}',
+                    f'{spec.setting}; {len(ours.values)} seeds',
+                    titles[1],
+                    *(f'{x:.1f}' for x in means),
+                    f'{ours.closed:.0f} %',
+                ]
+            )
     return markdown(head, lines)
 
 
