@@ -240,7 +240,9 @@ class Audit:
             _warn(
                 'student: no file gave its backbone a weight, it starts at '
                 'random unless it fetches some itself, as timm does; where '
-                'that is not meant, give its init_cfg or load_from'
+                'that is not meant, give its init_cfg or load_from; where '
+                'there are no weights, a big backbone can teach it some '
+                '(docs/small_data.md)'
             )
 
     def _check(
