@@ -168,13 +168,14 @@ def test_the_short_table_has_our_arm_beside_its_control_and_a_peer(some):
         )
     )
     alone = results.by_seed(some, 'faster_rcnn/alone')
+    start = np.mean([alone[i] for i in range(3)])  # of the seeds of ours
     # Over the inherited head, by the two seeds that both have.
     pairs = [31.0 - 25.0, 35.0 - 27.0]
     reach = stats.t.ppf(0.975, 1) * np.std(pairs, ddof=1) / np.sqrt(2)
     gain = np.mean(pairs)
     [line] = tables.short(more).splitlines()[2:]
     assert line == (
-        f'| Faster R-CNN: COCO box AP | 3 | {np.mean([*alone.values()]):.1f} '
+        f'| Faster R-CNN: COCO box AP | 3 | {start:.1f} '
         f"| 26.0 (teacher's head) "
         f'| 33.0 (LSHL2, second FC + L2, FPN, half of it on objects) '
         f'| {gain:+.1f} [{gain - reach:+.1f}, {gain + reach:+.1f}] '
@@ -758,6 +759,33 @@ def test_photographs_are_asked_for_and_must_be_there(tmp_path, monkeypatch):
     plan.check_photographs(['animals/*'])
     with pytest.raises(ConfigError, match='data/clothing; '):
         plan.check_photographs(['aquarium/taught_alone'])
+
+
+def test_the_best_of_several_peers_and_both_starts_are_shown():
+    values = {
+        'alone': (0.02, 0.03, 0.09),
+        'alone+inherit': (0.03, 0.03),
+        'fc2_balanced+inherit': (0.06, 0.07),
+        'taught_fc2_balanced+inherit': (0.11, 0.10, 0.12),
+        'pkd+inherit': (0.05, 0.06),
+        'cwd+inherit': (0.04, 0.05),
+    }
+    found = recorded(
+        record('needed/aquarium_teacher', 0, 0.2),
+        *(
+            record(f'aquarium/{arm}', i, x)
+            for arm, seeds in values.items()
+            for i, x in enumerate(seeds)
+        ),
+    )
+    [line] = tables.short(found).splitlines()[2:]
+    assert '| 2 | 2.5 | ' in line and '| 5.5 (PKD) | 20.0 |' in line
+    # Each over the seeds that it has.
+    scratch, taught = tables.expected(found).splitlines()[2:]
+    assert scratch.endswith(f'| 2.5 | 6.5 | 20.0 | {100 * 4 / 17.5:.0f} % |')
+    closed = 100 * (11 - 14 / 3) / (20 - 14 / 3)
+    assert taught.endswith(f'| 4.7 | 11.0 | 20.0 | {closed:.0f} % |')
+    assert 'backbone taught' in taught and 'taught' not in scratch
 
 
 def test_make_config_says_what_the_records_say():

@@ -1,7 +1,7 @@
 """Markdown tables of what the records say."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import grid
 import numpy as np
@@ -52,7 +52,7 @@ def short(records: Mapping[str, Record]) -> str:
             continue
         titles = {x: spec.arms[x].title.removesuffix(INHERITED) for x in found}
         peer = max(peers, key=lambda x: np.mean([*found[x].values()]))
-        means = {x: f'{np.mean([*found[x].values()]):.1f}' for x in found}
+        means = {x: mean_of(found[x], found[ours]) for x in found}
         head_of = "teacher's head" if inherits else 'own head'
         gain = difference(found[ours], found[control])
         assert gain is not None  # the seeds are the same
@@ -79,26 +79,32 @@ def expected(records: Mapping[str, Record]) -> str:
         best = teacher(records, name)
         if not spec.setting or best is None:
             continue
-        found = {x.title: x for x in rows(records, name)}
+        closed = {x.title: x.closed for x in rows(records, name)}
         alone, recipe = spec.short[:2]
-        for arm in (recipe, f'taught_{recipe}'):
-            titles = [
-                spec.arms[x].title for x in (alone, arm) if x in spec.arms
-            ]
-            if len(titles) < 2 or not {*titles} <= found.keys():
+        start = by_seed(records, f'{name}/{alone}')
+        recipes = [x for x in (recipe, f'taught_{recipe}') if x in spec.arms]
+        for arm in recipes:
+            ours = by_seed(records, f'{name}/{arm}')
+            if not start or not ours:
                 continue
-            start, ours = (found[x] for x in titles)
-            means = [np.mean(start.values), np.mean(ours.values), best[1]]
+            title = spec.arms[arm].title
             lines.append(
                 [
                     f'{spec.title}: {name_of(name)}',
-                    f'{spec.setting}; {len(ours.values)} seeds',
-                    titles[1],
-                    *(f'{x:.1f}' for x in means),
-                    f'{ours.closed:.0f} %',
+                    f'{spec.setting}; {len(ours)} seeds',
+                    title,
+                    mean_of(start, ours),
+                    mean_of(ours, ours),
+                    f'{best[1]:.1f}',
+                    f'{closed[title]:.0f} %',
                 ]
             )
     return markdown(head, lines)
+
+
+def mean_of(values: Mapping[int, float], seeds: Collection[int]) -> str:
+    """The mean over those of its seeds that are among others."""
+    return f'{np.mean([values[x] for x in values if x in seeds]):.1f}'
 
 
 def table(records: Mapping[str, Record], experiment: str) -> str:

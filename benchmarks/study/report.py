@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ PAGES = tuple(
     REPO / x for x in ('docs/results.md', 'docs/recipes.md', 'README.md')
 )
 IMAGES = REPO / 'docs/images'
+WIDTH = 50  # characters of a label, so that the title has room
 
 
 def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
@@ -29,10 +31,12 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
     best = teacher(records, experiment)
     titles = [x.title.removesuffix(INHERITED) for x in found]
     lines = list(dict.fromkeys(titles))
+    labels = ['\n'.join(textwrap.wrap(x, WIDTH)) for x in lines]
+    height = 0.27 * '\n'.join(labels).count('\n')
     heads: dict[str, str] = {}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            figsize=(7.2, 1.2 + 0.27 * len(lines)), layout='constrained'
+            figsize=(7.2, 1.47 + height), layout='constrained'
         )
         for row, title in zip(found, titles, strict=True):
             inherits = row.title != title
@@ -61,7 +65,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         if best is not None:
             axes.axvline(best[1], color=MUTED, lw=0.9, label='teacher')
         figure.legend(loc='outside lower right', ncols=3)
-        axes.set_yticks(range(len(lines)), lines)
+        axes.set_yticks(range(len(lines)), labels)
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.grid(axis='x', color=GRID)
         shown = [x for row in found for x in row.values]
