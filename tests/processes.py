@@ -1,5 +1,6 @@
 """Runs Python as a command line does, in a process of its own."""
 
+import importlib.util
 import multiprocessing
 import os
 import runpy
@@ -10,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -22,6 +24,16 @@ TIMEOUT = 600  # seconds; a hang ends there
 multiprocessing.set_forkserver_preload(
     ['lshfm_mm', 'lshfm_mm.cli.training', 'mmdet.apis']
 )
+
+
+def load_tool(name: str) -> ModuleType:
+    """A tool as a module, new each time."""
+    spec = importlib.util.spec_from_file_location(
+        name, REPO / f'tools/{name}.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_tool(tool: str, *args: object, code: int = 0) -> str:

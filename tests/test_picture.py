@@ -1,8 +1,6 @@
 """The picture of detections, and the demo's table."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +12,7 @@ from mmengine.structures import InstanceData
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.insight import detections
 
-REPO = Path(__file__).parent.parent
+from .processes import load_tool
 
 
 def pixels_like(image, colour):
@@ -115,12 +113,7 @@ def test_a_right_box_has_class_and_place_once():
 @pytest.fixture(name='demo')
 def fixture_demo():
     """The tool, as a module."""
-    spec = importlib.util.spec_from_file_location(
-        'demo', REPO / 'tools/demo.py'
-    )
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
-    return demo
+    return load_tool('demo')
 
 
 def test_the_table_lines_up(demo):

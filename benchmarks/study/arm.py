@@ -71,13 +71,12 @@ METRICS = {
 }
 # Task on photographs -> what makes those of the test be evaluated.
 TEST_PHOTOGRAPHS = {
-    'aquarium': {
-        'val_dataloader.dataset.ann_file': 'test.json',
-        'val_evaluator.ann_file': 'data/aquarium/test.json',
-    },
-    'bccd': {
-        'val_dataloader.dataset.ann_file': 'test.json',
-        'val_evaluator.ann_file': 'data/bccd/test.json',
+    **{
+        x: {
+            'val_dataloader.dataset.ann_file': 'test.json',
+            'val_evaluator.ann_file': f'data/{x}/test.json',
+        }
+        for x in ('aquarium', 'bccd')
     },
     'animals': {'val_dataloader.dataset.ann_file': 'multilabel_test.json'},
     'clothing': {

@@ -10,6 +10,7 @@ as elsewhere from ImageNet.
 from typing import Any
 
 from arm import (
+    ALONE,
     INHERITED,
     NO_PULL,
     WORK,
@@ -101,10 +102,7 @@ TASK_METHODS = {
         **METHODS,
     },
 }
-NOTHING = on_features(
-    'student alone',
-    NO_PULL,
-)
+NOTHING = on_features(ALONE, NO_PULL)
 
 
 def classifier(

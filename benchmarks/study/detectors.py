@@ -22,6 +22,7 @@ ROI = 'roi_head.bbox_head.fc_cls'
 FC1, FC2 = (f'roi_head.bbox_head.shared_fcs.{x}' for x in (0, 1))
 LOGITS = dict(layer=ROI, record='output')
 FPN = dict(layer='neck', record='output')
+BALANCED = dict(FPN, weights='balanced')
 LSH = dict(type='LSHLoss', loss_weight=4)
 LSH_1024 = dict(LSH, num_hashes=1024)  # where 4 D would be too many
 L2 = dict(type='RelativeL2Loss', loss_weight=4)
@@ -177,7 +178,7 @@ MORE_TAPS = {
 
 FC2_BALANCED = MORE_TAPS['fc2_fpn']._replace(
     title='LSHL2, second FC + L2, FPN, half of it on objects',
-    taps={'fc2': FC2, 'fpn': dict(FPN, weights='balanced')},
+    taps={'fc2': FC2, 'fpn': BALANCED},
 )
 FC2_CWD = MORE_TAPS['fc2_fpn']._replace(
     title='LSHL2, second FC + CWD',

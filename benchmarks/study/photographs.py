@@ -23,6 +23,7 @@ from arm import (
 from classifiers import L2, TASK_METHODS, on_features
 from dense import GFL, GFL_METHODS, RETINA, RETINA_METHODS
 from detectors import (
+    BALANCED,
     CWD_160,
     FC2,
     FC2_BALANCED,
@@ -56,7 +57,7 @@ SETS = {
 }
 # Name of the teacher, without its last word -> its set.
 TAUGHT = {
-    **{x: SETS[x] for x in SETS},
+    **SETS,
     'aquarium_retinanet': SETS['aquarium'],
     'aquarium_gfl': SETS['aquarium'],
 }
@@ -65,7 +66,7 @@ LONG = 36
 ON_MAPS = {
     'fpn_l2': Method(
         'L2, FPN, half of it on objects',
-        {'fpn': dict(FPN, weights='balanced')},
+        {'fpn': BALANCED},
         {'fpn': [LAYER_L2]},
     ),
     'pkd': METHODS['pkd'],
@@ -174,7 +175,6 @@ def with_taught(spec: Experiment, *names: str) -> Experiment:
 
 
 def experiment(
-    key: str,
     title: str,
     name: str,
     tap: dict[str, Any] | str,
@@ -182,13 +182,13 @@ def experiment(
     ours: str,
     peers: tuple[str, ...],
     epochs: int | None = None,
+    key: str | None = None,
     is_tuned: bool = False,
     seeds: int = 3,
 ) -> Experiment:
     """Each arm against the student alone, ours against each other method.
 
     Args:
-        key (str): Of the experiment.
         title (str): Of its plot.
         name (str): Key of ``TAUGHT``.
         tap (dict | str): Of the control.
@@ -196,6 +196,7 @@ def experiment(
         ours (str): Name of the recommended one.
         peers (tuple[str, ...]): Names of the losses of others.
         epochs (int, optional): Defaults to those of the set.
+        key (str, optional): Of the experiment. Defaults to ``name``.
         is_tuned (bool): See ``arms_of``. Defaults to False.
         seeds (int): Of each arm. Defaults to 3.
     """
@@ -210,7 +211,7 @@ def experiment(
         title,
         seeds,
         f'{name}_teacher',
-        f'{key}/alone',
+        f'{key or name}/alone',
         arms_of(name, tap, methods, epochs, is_tuned),
         tuple((f'{ours}+inherit', x) for x in against),
         ('alone', *(f'{x}+inherit' for x in (ours, *peers))),
@@ -221,7 +222,6 @@ def experiment(
 EXPERIMENTS = {
     'aquarium': with_taught(
         experiment(
-            'aquarium',
             'Faster R-CNN on photographs of an aquarium',
             'aquarium',
             FC2,
@@ -233,7 +233,6 @@ EXPERIMENTS = {
         *('fc2_balanced+inherit', 'fc2_cwd+inherit', 'cwd+inherit'),
     ),
     'aquarium_long': experiment(
-        'aquarium_long',
         'Faster R-CNN on photographs of an aquarium, three times as long',
         'aquarium',
         FC2,
@@ -241,9 +240,9 @@ EXPERIMENTS = {
         'fc2_balanced',
         ('cwd',),
         LONG,
+        'aquarium_long',
     ),
     'aquarium_retinanet': experiment(
-        'aquarium_retinanet',
         'RetinaNet on photographs of an aquarium',
         'aquarium_retinanet',
         RETINA,
@@ -252,7 +251,6 @@ EXPERIMENTS = {
         ('pkd',),
     ),
     'aquarium_gfl': experiment(
-        'aquarium_gfl',
         'GFL on photographs of an aquarium',
         'aquarium_gfl',
         GFL,
@@ -261,7 +259,6 @@ EXPERIMENTS = {
         ('pkd',),
     ),
     'bccd': experiment(
-        'bccd',
         'Faster R-CNN on photographs of blood',
         'bccd',
         FC2,
@@ -270,7 +267,6 @@ EXPERIMENTS = {
         ('pkd', 'cwd'),
     ),
     'clothing': experiment(
-        'clothing',
         'Classification of photographs of clothing',
         'clothing',
         'head.fc',
@@ -280,7 +276,6 @@ EXPERIMENTS = {
         is_tuned=True,
     ),
     'animals': experiment(
-        'animals',
         'Classification of photographs of an aquarium, several labels',
         'animals',
         'head.fc',

@@ -141,9 +141,9 @@ def download(release: stacks.Release, folder: Path, *options: str) -> Path:
     )  # fmt: skip
     if not done:
         sys.exit(
-            f'error: mmcv: {release.requirement} with sha256 '
-            f'{release.sha256} could not be downloaded, pip says why; mend '
-            f'that, and run this command again'
+            f'error: {release.requirement} with sha256 {release.sha256} '
+            f'could not be downloaded, pip says why; mend that, and run this '
+            f'command again'
         )
     wanted.unlink()
     (path,) = folder.iterdir()
