@@ -428,16 +428,18 @@ def test_the_demo_goes_on_where_it_was(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures('server')
 def test_the_demo_takes_photographs(tmp_path):
-    """Those of a small archive; the teacher's backbone is a random one."""
-    get_photographs('aquarium', str(tmp_path / 'data/aquarium'))
-    backbone = DETECTION.build(dict(type='MobileNetV2'))
-    state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
-    torch.save(state, tmp_path / 'data/mobilenet_v2_imagenet.pth')
+    """Those of small archives; the teacher's backbone is a random one."""
+    for name in ('aquarium', 'clothing'):
+        get_photographs(name, str(tmp_path / 'data' / name))
+    for package, end in (('mmdet', ''), ('mmpretrain', '_mmpretrain')):
+        backbone = DETECTION.build(dict(type=f'{package}.MobileNetV2'))
+        state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
+        torch.save(state, tmp_path / f'data/mobilenet_v2_imagenet{end}.pth')
     run_demo(tmp_path, '--task', 'aquarium', '--seeds', '2')
     work = tmp_path / 'work_dirs/aquarium'
     table = (work / 'aquarium_table.md').read_text()
-    assert len(table.splitlines()) == 2 + 3
-    assert table.count(' ± ') == 2 * 3  # the students'
+    assert len(table.splitlines()) == 2 + 4
+    assert table.count(' ± ') == 3 * 3  # the students'
     one, other = (
         torch.load(work / f'aquarium_student{x}.pth')['state_dict']
         for x in ('', '-seed1')
@@ -445,9 +447,9 @@ def test_the_demo_takes_photographs(tmp_path):
     key = 'backbone.conv1.weight'
     assert not torch.equal(one[key], other[key])
     assert (work / 'aquarium_detections.png').stat().st_size
-    log = (work / 'aquarium_recommended.log').read_text()
-    teacher = 'work_dirs/aquarium/aquarium_teacher.pth'
-    assert f'keys from {teacher}' in log
+    log = (work / 'aquarium_taught.log').read_text()
+    for start in ('teacher', 'backbone'):
+        assert f'from work_dirs/aquarium/aquarium_{start}.pth' in log
 
 
 @pytest.mark.slow

@@ -141,10 +141,12 @@ def test_the_demo_says_which_photographs_it_wants(demo, tmp_path, monkeypatch):
     for path, fix in (
         ('data/aquarium/', 'get_photographs aquarium data/aquarium'),
         ('data/mobilenet_v2_imagenet.pth', 'get_weights'),
+        ('data/clothing/', 'get_photographs clothing data/clothing'),
+        ('data/mobilenet_v2_imagenet_mmpretrain.pth', 'get_weights'),
     ):
         with pytest.raises(
             ConfigError, match=f'^data: {path} is not there; .* {fix} makes it'
         ):
-            demo.check_photographs('aquarium_teacher')
+            demo.check_photographs(demo.PHOTOGRAPHED)
         (tmp_path / path).mkdir(parents=True)
-    demo.check_photographs('aquarium_teacher')
+    demo.check_photographs(demo.PHOTOGRAPHED)

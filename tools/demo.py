@@ -48,8 +48,12 @@ GROUPS: dict[str, list[dict[str, str]]] = {
         {
             'aquarium_teacher': 'teacher',
             'aquarium_student': 'student alone',
+            'aquarium_backbone': '',  # learns from clothing
         },
-        {'aquarium_recommended': 'student, recommended'},
+        {
+            'aquarium_recommended': 'student, recommended',
+            'aquarium_taught': 'student, backbone taught, recommended',
+        },
     ],
     'single': [
         {'single_teacher': 'teacher', 'single_student': 'student alone'},
@@ -69,6 +73,7 @@ GROUPS: dict[str, list[dict[str, str]]] = {
         {'multi_lshfm': 'student, LSHL2 in two stages (paper)'},
     ],
 }
+AQUARIUM_TEACHER = 'model.teacher_ckpt=work_dirs/aquarium/aquarium_teacher.pth'
 # A run -> its config, and what is changed in it.
 CONFIGS: dict[str, list[str]] = {
     'teacher': ['faster-rcnn_r34_shapes'],
@@ -97,7 +102,15 @@ CONFIGS: dict[str, list[str]] = {
     'aquarium_recommended': [
         'recommended_roi-fpn_faster-rcnn_mobilenet-v2_faster-rcnn_r18-w16_'
         'aquarium',
-        'model.teacher_ckpt=work_dirs/aquarium/aquarium_teacher.pth',
+        AQUARIUM_TEACHER,
+    ],
+    'aquarium_backbone': ['backbone_mobilenet-v2_resnet18-w16_clothing'],
+    'aquarium_taught': [
+        'recommended_roi-fpn_faster-rcnn_mobilenet-v2_faster-rcnn_r18-w16-'
+        'taught_aquarium',
+        AQUARIUM_TEACHER,
+        'model.architecture.backbone.init_cfg.checkpoint='
+        'work_dirs/aquarium/aquarium_backbone.pth',
     ],
     'single_teacher': ['resnet18-w16_shapes-single'],
     'single_student': ['resnet18-w4_shapes-single'],
@@ -143,6 +156,8 @@ SHAPES = {
     'single': HARD,
     'multi': HARD,
 }
+# Runs that read files that get_photographs and get_weights write.
+PHOTOGRAPHED = ('aquarium_teacher', 'aquarium_backbone')
 NUM_TRAIN, NUM_VAL = 640, 200
 SHOWN = 6
 SEED = '-seed'  # between the name of a run and its seed
@@ -163,20 +178,24 @@ def run_of(name: str) -> Run:
     return Run(name, str(path), tuple(options))
 
 
-def check_photographs(teacher: str) -> None:
-    """Raise if they, or the weights that a teacher starts from, lack."""
+def check_photographs(runs: Sequence[str]) -> None:
+    """Raise if those of a run, or the weights it starts from, lack."""
     from mmengine.config import Config
 
-    cfg = Config.fromfile(run_of(teacher).config)
-    for path, command in (
-        (cfg.data_root, cfg.data_help),
-        (
-            cfg.model.backbone.init_cfg.checkpoint,
-            'python -m lshfm_mm get_weights',
-        ),
-    ):
-        if not Path(path).exists():
-            raise ConfigError(f'data: {path} is not there; {command} makes it')
+    for run in runs:
+        cfg = Config.fromfile(run_of(run).config)
+        weights = cfg.model.get('teacher_ckpt')
+        for path, command in (
+            (cfg.data_root, cfg.data_help),
+            (
+                weights or cfg.model.backbone.init_cfg.checkpoint,
+                'python -m lshfm_mm get_weights',
+            ),
+        ):
+            if not Path(path).exists():
+                raise ConfigError(
+                    f'data: {path} is not there; {command} makes it'
+                )
 
 
 def with_seeds(name: str, title: str, seeds: int) -> list[str]:
@@ -280,8 +299,8 @@ def main() -> None:
         step(1, f'generate {NUM_TRAIN} + {NUM_VAL} images in {root}')
         shapes.generate(root, NUM_TRAIN, NUM_VAL, size, 0, easy)
     else:
-        step(1, 'look for the photographs (Roboflow, CC BY 4.0)')
-        check_photographs(next(iter(runs)))
+        step(1, 'look for the photographs, of clothing, too')
+        check_photographs(PHOTOGRAPHED)
     chain = Chain(
         Path('work_dirs', folder_of(next(iter(runs)))),
         threads=max((os.cpu_count() or 1) // 2, 1),
