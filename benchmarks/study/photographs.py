@@ -101,7 +101,7 @@ TEACHERS = {
     )
     for name, photographs in TAUGHT.items()
 }
-# Of the detectors whose title says so. It sees no label.
+# Of the students whose title says so. It sees no label.
 BACKBONE = {
     'backbone_photographs': Arm(
         'backbone',
@@ -275,14 +275,17 @@ EXPERIMENTS = {
         ('kl',),
         is_tuned=True,
     ),
-    'animals': experiment(
-        'Classification of photographs of an aquarium, several labels',
-        'animals',
-        'head.fc',
-        ANIMALS,
-        'lshl2',
-        ('logits_l2',),
-        is_tuned=True,
-        seeds=5,
+    'animals': with_taught(
+        experiment(
+            'Classification of photographs of an aquarium, several labels',
+            'animals',
+            'head.fc',
+            ANIMALS,
+            'lshl2',
+            ('logits_l2',),
+            is_tuned=True,
+            seeds=5,
+        ),
+        'lshl2+inherit',
     ),
 }
