@@ -66,6 +66,7 @@ TASK_PAIRS = {
         *PAIRS,
     ),
     'multi': (
+        ('lsh+inherit', 'logits_l2+inherit'),
         ('lshl2+inherit', 'logits_l2+inherit'),
         ('lsh', 'embedding'),
         ('lsh+inherit', 'alone+inherit'),
@@ -75,7 +76,7 @@ TASK_PAIRS = {
 # For the short table.
 TASK_SHORT = {
     'single': ('embedding', 'lshl2', 'kl'),
-    'multi': ('embedding', 'lshl2', 'logits_l2'),
+    'multi': ('alone', 'lsh+inherit', 'logits_l2+inherit'),
 }
 LSHL2 = on_features('LSHL2', LSH, L2, options=CALIBRATED)
 METHODS = {

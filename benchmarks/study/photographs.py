@@ -142,13 +142,13 @@ def arms_of(
     return found
 
 
-def taught(arm: Arm) -> Arm:
+def taught(arm: Arm, replaces: bool) -> Arm:
     """With a backbone that has learnt from the teacher's, without labels."""
     within = 'model.architecture' if arm.method else 'model'
     options = {
         **arm.options,
         f'{within}.backbone.init_cfg': dict(
-            _delete_=True,
+            **({'_delete_': True} if replaces else {}),
             type='Pretrained',
             checkpoint=f'{WORK}/backbone_photographs.pth',
             prefix='architecture.backbone.',
@@ -160,10 +160,19 @@ def taught(arm: Arm) -> Arm:
     return arm._replace(title=title, options=options)
 
 
-def with_taught(spec: Experiment, *names: str) -> Experiment:
-    """With arms whose backbone was taught first, the control among them."""
+def with_taught(
+    spec: Experiment, *names: str, replaces: bool = False
+) -> Experiment:
+    """With arms whose backbone was taught first, the control among them.
+
+    Args:
+        spec (Experiment): The arms to add to.
+        *names (str): Of these, ours first.
+        replaces (bool): Whether configs say how the backbone begins.
+            Defaults to False.
+    """
     more = {
-        f'taught_{x}': taught(spec.arms[x])
+        f'taught_{x}': taught(spec.arms[x], replaces)
         for x in ('alone', 'alone+inherit', *names)
     }
     ours = f'taught_{names[0]}'
@@ -231,6 +240,7 @@ EXPERIMENTS = {
             seeds=5,
         ),
         *('fc2_balanced+inherit', 'fc2_cwd+inherit', 'cwd+inherit'),
+        replaces=True,
     ),
     'aquarium_long': experiment(
         'Faster R-CNN on photographs of an aquarium, three times as long',
@@ -281,11 +291,11 @@ EXPERIMENTS = {
             'animals',
             'head.fc',
             ANIMALS,
-            'lshl2',
+            'lsh',
             ('logits_l2',),
             is_tuned=True,
             seeds=5,
         ),
-        'lshl2+inherit',
+        'lsh+inherit',
     ),
 }
