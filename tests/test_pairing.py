@@ -363,6 +363,37 @@ def test_classifiers_mimic_the_pooled_feature(tmp_path):
     assert cfg.data_preprocessor.num_classes == 1000
 
 
+@pytest.mark.parametrize(
+    ('loss', 'expected'),
+    [
+        ('recommended', [('LSHLoss', 6)]),
+        ('lshl2', [('LSHLoss', 1), ('FeatureL2Loss', 1)]),
+    ],
+)
+def test_with_several_labels_the_direction_counts(loss, expected, tmp_path):
+    """L2 beside it did not help in the study."""
+    head = dict(type='MultiLabelLinearClsHead', num_classes=7, in_channels=512)
+    for depth in (18, 34):
+        base = f'mmpretrain::resnet/resnet{depth}_8xb32_in1k.py'
+        cfg = read_config('student', base)
+        cfg.model.head = head
+        cfg.dump(tmp_path / f'r{depth}.py')
+    out = tmp_path / 'cls.py'
+    write_config(
+        str(tmp_path / 'r34.py'),
+        str(tmp_path / 'r18.py'),
+        str(out),
+        str(tmp_path / 'r34.py'),
+        loss=loss,
+    )
+    distiller = Config.fromfile(out).model.distiller
+    assert distiller.taps == dict(pooled='head.fc')
+    found = [
+        (x.type, x.get('loss_weight', 1)) for x in distiller.losses.pooled
+    ]
+    assert found == expected
+
+
 def test_the_papers_loss_of_classifiers_is_correct_only(tmp_path):
     out = tmp_path / 'cls.py'
     write_config(

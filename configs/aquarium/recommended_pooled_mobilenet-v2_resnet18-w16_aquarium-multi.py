@@ -26,8 +26,6 @@ model = dict(
     distiller=dict(
         type='LSHFMDistiller',
         taps=dict(pooled='head.fc'),
-        losses=dict(
-            pooled=[dict(type='LSHLoss'), dict(type='RelativeL2Loss')]
-        ),
+        losses=dict(pooled=[dict(type='LSHLoss', loss_weight=6)]),
     ),
 )

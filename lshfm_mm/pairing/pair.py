@@ -17,7 +17,7 @@ MAX_HASHES = 4096
 PAPER_WEIGHT = 7  # of detectors
 # As chosen in docs/results.md; other taps have 1.
 LAYER_WEIGHT = 4  # on RoIs and class towers
-POOLED_WEIGHT = 6  # with one label, the paper's for CIFAR-100, too
+POOLED_WEIGHT = 6  # the paper's for CIFAR-100, too
 CWD_WEIGHT = 160
 ENOUGH_HASHES = 1024  # where half as many as entries are fewer
 MAPS = ('fpn', 'dense')  # what CWD compares, the better tap first
@@ -67,7 +67,10 @@ def choose_pairing(
     if loss != 'recommended':
         weight_of_all = CWD_WEIGHT if loss == 'cwd' else PAPER_WEIGHT
         default = dict.fromkeys(CHOICES, weight_of_all)
-    default['pooled'] = POOLED_WEIGHT if student.one_label else 1
+    if loss == 'recommended' or student.one_label:
+        default['pooled'] = POOLED_WEIGHT
+    else:  # the paper's are smaller, and differ
+        default['pooled'] = 1
     reasons = []
     order = MAPS if loss == 'cwd' else CHOICES
     for name in order if tap is None else (tap,):
@@ -287,6 +290,9 @@ def _pair_pooled(
         names = f'student={ours.name!r}, teacher={theirs.name!r}'
         tap = f"dict({names}, weights='correct')"
         why += ', of which those count that the teacher gets right'
+    if loss == 'recommended' and not student.one_label:
+        loss = 'lsh'
+        why += ', and with several labels L2 did not help'
     return Pairing(
         why,
         {'pooled': tap},

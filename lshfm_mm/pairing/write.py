@@ -56,8 +56,8 @@ def write_config(
             RoIs a quarter of it; 0 writes the control, which starts alike and
             mimics nothing. Defaults to what the study found
             (docs/results.md): 4 on RoIs and class towers, 160 for CWD, 6 for
-            classifiers with one label; to 7 for the paper's losses of
-            detectors, and to 1 elsewhere.
+            classifiers; to the paper's 7 for its losses of detectors and 6
+            for those of classifiers with one label; to 1 elsewhere.
         force (bool): Whether ``out`` may be overwritten. Defaults to False.
 
     Returns:
