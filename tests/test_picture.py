@@ -68,6 +68,14 @@ def test_a_row_for_the_truth_and_each_detector(
     assert re.fullmatch(rf'sure\n0 of {number} found, [1-9]\d* wrong', surely)
 
 
+def test_a_long_title_has_more_lines():
+    title = 'student, backbone taught, recommended\n11.5 AP'
+    assert (
+        detections.wrapped(title)
+        == 'student, backbone taught,\nrecommended\n11.5 AP'
+    )
+
+
 @pytest.mark.parametrize('scores', [None, [0.5]])
 def test_a_box_is_where_the_object_is(scores):
     scale = detections.SIDE / 128

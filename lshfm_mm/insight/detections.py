@@ -1,5 +1,6 @@
 """What models see in an image, and how to draw it."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ SIDE = 256  # pixels of the longer side of a drawn image
 DRAWN = 0.5  # in a picture of several detectors, where boxes lie close
 RIGHT = (255, 255, 255)  # RGB, of a box with class and place of an object
 WRONG = (255, 48, 32)
+LINE = 28  # characters of a title
 OVERLAP = 0.5  # IoU from which on it has the place
 
 
@@ -66,7 +68,7 @@ def draw_detections(
             parts = {WRONG: boxes[~right], RIGHT: boxes[right]}
             drawn.append(draw_boxes(image, parts, detector.dataset_meta))
         found = f'{right_ones} of {number} found, {wrong_ones} wrong'
-        rows[f'{title}\n{found}'] = drawn
+        rows[f'{wrapped(title)}\n{found}'] = drawn
     figure = Figure((2.2 * num_images, 2.35 * len(rows)), layout='constrained')
     grid = figure.subplots(len(rows), num_images, squeeze=False)
     for line, (title, drawn) in zip(grid, rows.items(), strict=True):
@@ -81,6 +83,12 @@ def draw_detections(
         fontsize=11,
     )
     figure.savefig(out, dpi=100)
+
+
+def wrapped(title: str) -> str:
+    """A title in lines that are no longer than a row is high."""
+    lines = [textwrap.wrap(x, LINE) for x in title.splitlines()]
+    return '\n'.join(x for line in lines for x in line)
 
 
 def are_right(found: InstanceData, truth: InstanceData) -> torch.Tensor:
