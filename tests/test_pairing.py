@@ -283,6 +283,42 @@ def test_an_inherited_dense_head_mimics_by_cwd(write, beta, tmp_path):
         ]
 
 
+@pytest.mark.parametrize('loss', ['recommended', 'lshl2'])
+@pytest.mark.parametrize('mine', [None, dict(max_norm=5), 'none'])
+@pytest.mark.parametrize('new_style', [False, True])
+def test_cwd_clips_gradients_where_nobody_says_so(
+    loss, mine, new_style, tmp_path, write
+):
+    """Of a student's optimizer that is mmdet's: SGD that clips nothing."""
+    write(retinanet(8), retinanet(4))
+    cfg = read_config('student', str(tmp_path / 'student.py'))
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
+    if mine:
+        wrapper['clip_grad'] = None if mine == 'none' else mine
+    cfg.optim_wrapper = wrapper
+    cfg.dump(tmp_path / 'student.py')
+    student = tmp_path / 'student.py'
+    if new_style:
+        (tmp_path / 'lazy.py').write_text(
+            'from mmengine.config import read_base\n'
+            'with read_base():\n    from .student import *\n'
+        )
+        student = tmp_path / 'lazy.py'
+    write_config(
+        str(tmp_path / 'teacher.py'),
+        str(student),
+        str(tmp_path / 'clipped.py'),
+        str(tmp_path / 'teacher.pth'),
+        loss=loss,
+    )
+    found = Config.fromfile(tmp_path / 'clipped.py').optim_wrapper
+    if mine is None and loss == 'recommended':
+        assert found.clip_grad == dict(max_norm=35)
+    else:
+        assert found.get('clip_grad') == wrapper.get('clip_grad')
+    assert found.optimizer == dict(type='SGD', lr=0.01)
+
+
 def test_heads_of_two_stages_do_not_take_cwd_for_it(write):
     cfg = write(faster(8), faster(4), tap='fpn')
     assert cfg.model.inherit

@@ -10,3 +10,5 @@ model = dict(
         losses=dict(fpn=[dict(type='ChannelWiseDivergence', loss_weight=160)]),
     ),
 )
+# CWD of this weight has blown up without.
+optim_wrapper = dict(clip_grad=dict(max_norm=35))

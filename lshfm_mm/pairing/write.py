@@ -22,8 +22,9 @@ from ..utils.rng import forked_rng
 from .embedding import add_embedding
 from .expected import expectation
 from .inspect import View, inspect_config
-from .pair import choose_pairing
+from .pair import Pairing, choose_pairing
 
+CWD_CLIPS = 35  # as in the study
 WIDTH = 79  # of a line of code
 
 
@@ -110,6 +111,7 @@ def write_config(
         inherit=inherit,
         why_inherit=why_inherit,
         widths=widths,
+        clips=_clips(config, pairing),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as partial:
@@ -220,6 +222,14 @@ def _dataset(config: Config) -> dict[str, Any]:
     while 'dataset' in dataset or 'datasets' in dataset:
         dataset = dataset.get('dataset') or dataset['datasets'][0]
     return dataset
+
+
+def _clips(config: Config, pairing: Pairing) -> int | None:
+    """What a norm of the gradients may be, where nobody says so, with CWD."""
+    wrapper = config.get('optim_wrapper') or {'clip_grad': None}
+    if 'clip_grad' in wrapper or 'ChannelWise' not in str(pairing.losses):
+        return None
+    return CWD_CLIPS
 
 
 def _render(**values: Any) -> str:
