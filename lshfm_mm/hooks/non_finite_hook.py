@@ -145,9 +145,10 @@ class NonFiniteHook(Hook):
         if spoiled:
             raise NonFiniteError(
                 f'{message}; it has spoiled {spoiled[0]} and '
-                f'{len(spoiled) - 1} more: look at these images, or lower the '
-                f'learning rate, and go on from the last checkpoint with '
-                f'--resume'
+                f'{len(spoiled) - 1} more: look at these images, clip '
+                f'gradients (optim_wrapper.clip_grad) or lower the learning '
+                f'rate, and go on with --resume from the last checkpoint or, '
+                f'if losses grew before it, from an earlier one'
             )
         skipped = runner.message_hub.get_info('nonfinite_skipped', 0) + 1
         runner.message_hub.update_info('nonfinite_skipped', skipped)
@@ -155,8 +156,10 @@ class NonFiniteHook(Hook):
         if skipped > limit:
             raise NonFiniteError(
                 f'{message}; nothing was updated: lower the learning rate or '
-                f"the loss's weight, go on from the last checkpoint with "
-                f"--resume, or set NonFiniteHook's action='skip'"
+                f"the loss's weight, or clip gradients "
+                f'(optim_wrapper.clip_grad), and go on from the last '
+                f'checkpoint with --resume, or set '
+                f"NonFiniteHook's action='skip'"
                 + (f', max_skips={limit}' if limit else '')
             )
         runner.logger.warning(
