@@ -13,8 +13,12 @@ SET_UP = ('doctor', 'install_mmcv')
 def main() -> None:
     """Run the tool that the first argument names on the others."""
     names = sorted([*SET_UP, *(x.stem for x in TOOLS.glob('*.py'))])
+    usage = f'usage: python -m lshfm_mm {{{",".join(names)}}} ...'
+    if sys.argv[1:] in (['-h'], ['--help']):
+        print(usage)
+        return
     if len(sys.argv) < 2 or sys.argv[1] not in names:
-        sys.exit(f'usage: python -m lshfm_mm {{{",".join(names)}}} ...')
+        sys.exit(usage)
     name = sys.argv[1]
     if name in SET_UP:
         sys.argv[:2] = [f'{__package__} {name}']

@@ -51,8 +51,9 @@ def test_an_unknown_option_and_help(tool):
 
 
 def test_an_unknown_tool():
-    said = answer('-m', 'lshfm_mm', 'fly', code=1)
-    assert said.startswith('usage: python -m lshfm_mm {analyze,demo,')
+    for asked, code in (('fly', 1), ('--help', 0), ('-h', 0)):
+        said = answer('-m', 'lshfm_mm', asked, code=code)
+        assert said.startswith('usage: python -m lshfm_mm {analyze,demo,')
 
 
 @pytest.mark.parametrize(
