@@ -19,6 +19,7 @@ PAPER_WEIGHT = 7  # of detectors
 LAYER_WEIGHT = 4  # on RoIs and class towers
 POOLED_WEIGHT = 6  # the paper's for CIFAR-100, too
 CWD_WEIGHT = 160
+CWD_MAX_NORM = 35  # of gradients, as in the study; without it has blown up
 ENOUGH_HASHES = 1024  # where half as many as entries are fewer
 MAPS = ('fpn', 'dense')  # what CWD compares, the better tap first
 

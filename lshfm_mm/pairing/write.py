@@ -22,9 +22,8 @@ from ..utils.rng import forked_rng
 from .embedding import add_embedding
 from .expected import expectation
 from .inspect import View, inspect_config
-from .pair import Pairing, choose_pairing
+from .pair import CWD_MAX_NORM, Pairing, choose_pairing
 
-CWD_CLIPS = 35  # as in the study
 WIDTH = 79  # of a line of code
 
 
@@ -111,7 +110,7 @@ def write_config(
         inherit=inherit,
         why_inherit=why_inherit,
         widths=widths,
-        clips=_clips(config, pairing),
+        max_norm=_max_norm(config, pairing),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as partial:
@@ -224,12 +223,13 @@ def _dataset(config: Config) -> dict[str, Any]:
     return dataset
 
 
-def _clips(config: Config, pairing: Pairing) -> int | None:
-    """What a norm of the gradients may be, where nobody says so, with CWD."""
-    wrapper = config.get('optim_wrapper') or {'clip_grad': None}
-    if 'clip_grad' in wrapper or 'ChannelWise' not in str(pairing.losses):
-        return None
-    return CWD_CLIPS
+def _max_norm(config: Config, pairing: Pairing) -> int | None:
+    """Of the gradients with CWD, if the student's config does not say it."""
+    wrapper = config.get('optim_wrapper')
+    by_cwd = 'ChannelWiseDivergence' in str(pairing.losses)
+    if by_cwd and wrapper and 'clip_grad' not in wrapper:
+        return CWD_MAX_NORM
+    return None
 
 
 def _render(**values: Any) -> str:
