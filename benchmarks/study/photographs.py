@@ -21,7 +21,7 @@ from arm import (
     taught_by,
 )
 from classifiers import L2, TASK_METHODS, on_features
-from dense import GFL, GFL_METHODS, RETINA, RETINA_METHODS
+from dense import GFL, RETINA
 from detectors import (
     BALANCED,
     CWD_160,
@@ -29,6 +29,7 @@ from detectors import (
     FC2_BALANCED,
     FC2_CWD,
     FPN,
+    LSH_1024,
     METHODS,
     MORE_TAPS,
 )
@@ -72,6 +73,24 @@ ON_MAPS = {
     'pkd': METHODS['pkd'],
     'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD_160]}),
 }
+
+
+def on_tower(tap: str) -> dict[str, Method]:
+    """Methods for a dense head whose class layer is ``tap``."""
+    lshl2 = [LSH_1024, LAYER_L2]
+    return {
+        'l2': Method('L2, class tower', {'cls': tap}, {'cls': [LAYER_L2]}),
+        'lsh': Method('LSH, class tower', {'cls': tap}, {'cls': [LSH_1024]}),
+        'lshl2': Method('LSHL2, class tower', {'cls': tap}, {'cls': lshl2}),
+        'lshl2_cwd': Method(
+            'LSHL2, class tower + CWD',
+            {'cls': tap, 'fpn': FPN},
+            {'cls': lshl2, 'fpn': [CWD_160]},
+        ),
+        **ON_MAPS,
+    }
+
+
 ON_ROIS = {
     **{x: METHODS[x] for x in ('l2', 'lsh', 'lshl2')},
     'fc2_fpn': MORE_TAPS['fc2_fpn'],
@@ -252,22 +271,24 @@ EXPERIMENTS = {
         LONG,
         'aquarium_long',
     ),
-    'aquarium_retinanet': experiment(
-        'RetinaNet on photographs of an aquarium',
-        'aquarium_retinanet',
-        RETINA,
-        {x: RETINA_METHODS[x] for x in ('l2', 'lshl2')} | ON_MAPS,
-        'cwd',
-        ('pkd',),
-    ),
-    'aquarium_gfl': experiment(
-        'GFL on photographs of an aquarium',
-        'aquarium_gfl',
-        GFL,
-        {'lshl2': GFL_METHODS['lshl2'], **ON_MAPS},
-        'cwd',
-        ('pkd',),
-    ),
+    **{
+        f'aquarium_{key}': with_taught(
+            experiment(
+                f'{title} on photographs of an aquarium',
+                f'aquarium_{key}',
+                tap,
+                on_tower(tap),
+                'cwd',
+                ('pkd',),
+            ),
+            'cwd+inherit',
+            replaces=True,
+        )
+        for key, title, tap in (
+            ('retinanet', 'RetinaNet', RETINA),
+            ('gfl', 'GFL', GFL),
+        )
+    },
     'bccd': experiment(
         'Faster R-CNN on photographs of blood',
         'bccd',
