@@ -16,7 +16,9 @@ from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.export.student import student_config
 from lshfm_mm.pairing import write_config
+from lshfm_mm.pairing.expected import expectation
 from lshfm_mm.pairing.inspect import inspect_config
+from lshfm_mm.pairing.pair import choose_pairing
 from lshfm_mm.pairing.write import _classes
 from lshfm_mm.utils.configs import read_config
 
@@ -79,18 +81,30 @@ def test_the_weight_beside_rois_is_a_quarter(write):
     assert [x.loss_weight for y in losses.values() for x in y] == [2, 2, 0.5]
 
 
-def test_necks_of_other_widths_are_not_mimicked_beside_rois(write):
+def test_necks_of_other_widths_are_not_mimicked_beside_rois(write, tmp_path):
     cfg = write(faster(8), faster(8, neck=32))
     assert 'fpn' not in cfg.model.distiller.taps
     assert 'fpn' not in cfg.model.distiller.losses
+    text = ' '.join((tmp_path / 'distilled.py').read_text().split())
+    assert 'without L2 on the necks, which differ in shape' in text
+    teacher, student = (
+        inspect_config(x, read_config(x, str(tmp_path / f'{x}.py')))
+        for x in ('teacher', 'student')
+    )
+    pairing = choose_pairing(student, teacher, None, 'recommended', None, True)
+    assert not expectation(pairing, inherit=True)
 
 
-def test_where_fcs_differ_or_there_is_one_the_class_layer_is_mimicked(write):
+def test_where_fcs_differ_or_there_is_one_the_class_layer_is_mimicked(
+    write, tmp_path
+):
     teacher = faster(8)
     teacher.roi_head.bbox_head.fc_out_channels *= 2
     model = write(teacher, faster(4)).model
     assert model.distiller.taps.roi == 'roi_head.bbox_head.fc_cls'
     assert [*model.distiller.connectors] == ['roi']
+    text = ' '.join((tmp_path / 'distilled.py').read_text().split())
+    assert 'not at roi_head.bbox_head.shared_fcs.1, which differs' in text
     one = faster(8)
     one.roi_head.bbox_head.update(type='ConvFCBBoxHead', num_shared_fcs=1)
     for models in ((one, one), (one, faster(4)), (faster(8), one)):

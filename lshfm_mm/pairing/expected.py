@@ -12,9 +12,14 @@ STUDY = {
 
 
 def expectation(pairing: Pairing, inherit: bool) -> str:
-    """Say what a recommended recipe gave; nothing, if it was not studied."""
+    """Say what a recommended recipe gave; nothing, if it was not studied.
+
+    Where widths or necks differ, it is another recipe than the study's.
+    """
     tap = next(iter(pairing.taps))
-    if not inherit or tap not in STUDY:
+    if not inherit or tap not in STUDY or pairing.connectors:
+        return ''
+    if tap == 'roi' and 'fpn' not in pairing.taps:
         return ''
     _, model, closed = STUDY[tap]
     return (

@@ -109,6 +109,7 @@ def _pair_rois(
 ) -> Pairing:
     layers = _both(student, teacher, 'rois', 'class layer that reads RoIs')
     stages = list(zip(*layers, strict=False))
+    why = "both classify RoIs: the teacher pools the student's"
     taps, connectors, losses = {}, {}, {}
     for index, ((ours, our_fc), (theirs, their_fc)) in enumerate(stages):
         name = 'roi' if len(stages) == 1 else f'roi{index}'
@@ -116,10 +117,11 @@ def _pair_rois(
             # The better tap (docs/results.md), if it needs no connector.
             if our_fc.width == their_fc.width:
                 ours, theirs = our_fc, their_fc
+            else:
+                why += f'; not at {our_fc.name}, which differs in width'
         taps[name] = _tap(ours, theirs)
         connectors.update(_connector(name, ours, theirs))
         losses[name] = _losses(loss, weight)
-    why = "both classify RoIs: the teacher pools the student's"
     return Pairing(why, taps, connectors, losses, algorithm='RoIMimicDistill')
 
 
@@ -132,7 +134,8 @@ def _beside_rois(
     """
     ours, theirs = (v.neck and v.neck.shapes for v in (student, teacher))
     if not ours or ours != theirs:
-        return pairing
+        why = f'{pairing.why}; without L2 on the necks, which differ in shape'
+        return pairing._replace(why=why)
     tap = "dict(layer='neck', record='output', weights='balanced')"
     l2 = {'fpn': _losses('relative', weight / LAYER_WEIGHT)}
     return pairing._replace(
