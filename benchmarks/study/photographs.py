@@ -96,6 +96,11 @@ ON_ROIS = {
     'fc2_fpn': MORE_TAPS['fc2_fpn'],
     'fc2_balanced': FC2_BALANCED,
     'fc2_cwd': FC2_CWD,
+    'fc2_both': Method(
+        f'{FC2_BALANCED.title} + CWD',
+        {**FC2_BALANCED.taps, 'maps': FPN},
+        {**FC2_BALANCED.losses, 'maps': [CWD_160]},
+    ),
     **ON_MAPS,
 }
 # As the recommended recipe has it: K and the bias are not the paper's.
