@@ -320,7 +320,7 @@ EXPERIMENTS = {
             'lsh',
             ('logits_l2',),
             is_tuned=True,
-            seeds=5,
+            seeds=10,
         ),
         'lsh+inherit',
     ),

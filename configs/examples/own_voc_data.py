@@ -1,6 +1,9 @@
 """Your own data in the format of PASCAL VOC: an XML file to an image."""
 
-_base_ = 'lshfm_mm::distill/faster_rcnn_lshfm.py'
+_base_ = (
+    'lshfm_mm::distill/'
+    'recommended_roi-fpn_faster-rcnn_r101_faster-rcnn_r50_1x_coco.py'
+)
 
 own = dict(
     _delete_=True,
