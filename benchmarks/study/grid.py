@@ -90,6 +90,24 @@ def changed(options: Options, *names: str) -> dict[str, Arm]:
     }
 
 
+def by_sgd(experiment: str, arms: dict[str, Arm]) -> dict[str, Arm]:
+    """Arms with the teacher's head, and that alone, trained by SGD.
+
+    Their weights are chosen with it.
+    """
+    return {
+        name: arm._replace(
+            options={
+                **arm.options,
+                'optim_wrapper.optimizer': detectors.SGD,
+            },
+            tuned_as=arm.tuned_as and f'{experiment}/{name}',
+        )
+        for name, arm in arms.items()
+        if name == 'alone' or name.endswith('+inherit')
+    }
+
+
 # Of detectors, and with which backbone they begin.
 SHAPES = '640 generated images, backbone pretrained on crops of others'
 
@@ -200,6 +218,30 @@ EXPERIMENTS = {
         ),
         ('alone', 'cwd+inherit', 'pkd+inherit'),
         f'{SHAPES}, {EPOCHS} epochs',
+    ),
+    'retinanet_sgd': Experiment(
+        'RetinaNet, students trained by SGD',
+        3,
+        'retinanet_teacher',
+        'retinanet_sgd/alone',
+        by_sgd(
+            'retinanet_sgd',
+            detectors.arms_of(
+                'retinanet',
+                dense.RETINA,
+                {
+                    x: dense.RETINA_METHODS[x]
+                    for x in ('lshl2', 'fpn_l2', 'pkd', 'cwd')
+                },
+            ),
+        ),
+        (
+            ('cwd+inherit', 'alone+inherit'),
+            ('cwd+inherit', 'lshl2+inherit'),
+            ('cwd+inherit', 'fpn_l2+inherit'),
+            ('cwd+inherit', 'pkd+inherit'),
+        ),
+        ('alone', 'cwd+inherit', 'pkd+inherit'),
     ),
     'gfl': Experiment(
         'GFL',
