@@ -76,6 +76,7 @@ def check_name(path, model):
         'lsh-bf16': ['lsh'],
         'lshl2': ['lsh', 'l2'],
         'lshl2-correct': ['lsh', 'l2'],
+        'lshl2-cwd': ['roi', 'fpn'],
         'lshl2-pkd-kl': ['lsh', 'l2', 'fpn', 'logits'],
     }
     if method == 'recommended':

@@ -159,7 +159,7 @@ EXPERIMENTS = {
             schedule(2 * EPOCHS),
             *('alone', 'alone+inherit', 'lshl2_fpn+inherit'),
             *('fc2_fpn+inherit', 'fc2_balanced+inherit'),
-            *('cwd+inherit', 'lshl2_cwd+inherit'),
+            *('cwd+inherit', 'lshl2_cwd+inherit', 'fc2_cwd+inherit'),
         ),
         (
             ('lshl2_fpn+inherit', 'alone+inherit'),
@@ -169,6 +169,7 @@ EXPERIMENTS = {
             ('fc2_fpn+inherit', 'cwd+inherit'),
             ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
             ('fc2_balanced+inherit', 'cwd+inherit'),
+            ('fc2_cwd+inherit', 'fc2_balanced+inherit'),
         ),
         ('alone', 'fc2_balanced+inherit', 'cwd+inherit'),
         f'{SHAPES}, {2 * EPOCHS} epochs',
@@ -186,7 +187,7 @@ EXPERIMENTS = {
             },
             *('alone', 'alone+inherit', 'lshl2+inherit'),
             *('lshl2_fpn+inherit', 'fc2_fpn+inherit'),
-            *('fc2_balanced+inherit', 'cwd+inherit'),
+            *('fc2_balanced+inherit', 'fc2_cwd+inherit', 'cwd+inherit'),
         ),
         (
             ('lshl2_fpn+inherit', 'alone+inherit'),
@@ -195,6 +196,7 @@ EXPERIMENTS = {
             ('fc2_fpn+inherit', 'cwd+inherit'),
             ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
             ('fc2_balanced+inherit', 'cwd+inherit'),
+            ('fc2_cwd+inherit', 'fc2_balanced+inherit'),
         ),
         ('alone', 'fc2_balanced+inherit', 'cwd+inherit'),
         f'64 of {SHAPES}, as many steps',
