@@ -1,17 +1,32 @@
 """Methods for dense heads: where these are tapped, and with what."""
 
-from arm import Arm, Method
+from arm import Arm, Method, Options
 from detectors import CWD, FPN, FPN_L2, L2, LSH, LSH_1024, METHODS, distilled
 
 RETINA, GFL = 'bbox_head.retina_cls', 'bbox_head.gfl_cls'
 RTMDET = 'bbox_head.rtm_cls'
 WIDER = dict(type='ConvConnector', in_channels=48, out_channels=64)
 
+
+def on_tower(tap: str, cwd: Options) -> dict[str, Method]:
+    """Methods for a dense head, on inputs of its class layer ``tap``."""
+    lshl2 = [LSH_1024, L2]
+    return {
+        'l2': Method('L2, class tower', {'cls': tap}, {'cls': [L2]}),
+        'lsh': Method('LSH, class tower', {'cls': tap}, {'cls': [LSH_1024]}),
+        'lshl2': Method('LSHL2, class tower', {'cls': tap}, {'cls': lshl2}),
+        'lshl2_cwd': Method(
+            'LSHL2, class tower + CWD',
+            {'cls': tap, 'fpn': FPN},
+            {'cls': lshl2, 'fpn': [cwd]},
+        ),
+    }
+
+
+ON_RETINA, ON_GFL = on_tower(RETINA, CWD), on_tower(GFL, CWD)
 RETINA_METHODS = {
-    'l2': Method('L2, class tower', {'cls': RETINA}, {'cls': [L2]}),
-    'lshl2': Method(
-        'LSHL2, class tower', {'cls': RETINA}, {'cls': [LSH_1024, L2]}
-    ),
+    'l2': ON_RETINA['l2'],
+    'lshl2': ON_RETINA['lshl2'],
     'lshl2_fpn': Method(
         'LSHL2, class tower + L2, FPN',
         {'cls': RETINA, 'fpn': FPN},
@@ -20,18 +35,9 @@ RETINA_METHODS = {
     'fpn_l2': METHODS['fpn_l2'],
     'pkd': METHODS['pkd'],
     'cwd': METHODS['cwd'],
-    'lshl2_cwd': Method(
-        'LSHL2, class tower + CWD',
-        {'cls': RETINA, 'fpn': FPN},
-        {'cls': [LSH_1024, L2], 'fpn': [CWD]},
-    ),
+    'lshl2_cwd': ON_RETINA['lshl2_cwd'],
 }
-GFL_METHODS = {
-    'lshl2': Method(
-        'LSHL2, class tower', {'cls': GFL}, {'cls': [LSH_1024, L2]}
-    ),
-    'cwd': METHODS['cwd'],
-}
+GFL_METHODS = {'lshl2': ON_GFL['lshl2'], 'cwd': METHODS['cwd']}
 RTMDET_METHODS = {
     'lshl2': Method(
         'LSHL2, class tower, K = 256',

@@ -80,32 +80,29 @@ FASTER_RCNN = {
 }
 
 
-def changed(options: Options, *names: str) -> dict[str, Arm]:
-    """Arms of Faster R-CNN with other options."""
-    return {
-        x: FASTER_RCNN[x]._replace(
-            options={**FASTER_RCNN[x].options, **options}
-        )
-        for x in names
-    }
+RETINANET = detectors.arms_of('retinanet', dense.RETINA, dense.RETINA_METHODS)
 
 
-def by_sgd(experiment: str, arms: dict[str, Arm]) -> dict[str, Arm]:
-    """Arms with the teacher's head, and that alone, trained by SGD.
+def changed(
+    arms: dict[str, Arm], options: Options, *names: str, tuned_in: str = ''
+) -> dict[str, Arm]:
+    """Arms with other options.
 
-    Their weights are chosen with it.
+    Args:
+        arms (dict): Name -> arm.
+        options (dict): What is changed.
+        *names (str): Of the arms to take.
+        tuned_in (str): Experiment that chooses their weights. Defaults to
+            that of the arm.
     """
-    return {
-        name: arm._replace(
-            options={
-                **arm.options,
-                'optim_wrapper.optimizer': detectors.SGD,
-            },
-            tuned_as=arm.tuned_as and f'{experiment}/{name}',
+    found = {}
+    for name in names:
+        arm, more = arms[name], {**arms[name].options, **options}
+        path = f'{tuned_in}/{name}' if tuned_in else arm.tuned_as
+        found[name] = arm._replace(
+            options=more, tuned_as=path if arm.tuned_as else ''
         )
-        for name, arm in arms.items()
-        if name == 'alone' or name.endswith('+inherit')
-    }
+    return found
 
 
 # Of detectors, and with which backbone they begin.
@@ -156,6 +153,7 @@ EXPERIMENTS = {
         'faster_rcnn_teacher',
         'long/alone',
         changed(
+            FASTER_RCNN,
             schedule(2 * EPOCHS),
             *('alone', 'alone+inherit', 'lshl2_fpn+inherit'),
             *('fc2_fpn+inherit', 'fc2_balanced+inherit'),
@@ -180,6 +178,7 @@ EXPERIMENTS = {
         'faster_rcnn_teacher',
         'few_images/alone',
         changed(
+            FASTER_RCNN,
             # As many steps.
             {
                 **schedule(10 * EPOCHS),
@@ -206,7 +205,7 @@ EXPERIMENTS = {
         3,
         'retinanet_teacher',
         'retinanet/alone',
-        detectors.arms_of('retinanet', dense.RETINA, dense.RETINA_METHODS),
+        RETINANET,
         (
             ('lshl2+inherit', 'alone+inherit'),
             ('lshl2+inherit', 'l2+inherit'),
@@ -226,16 +225,12 @@ EXPERIMENTS = {
         3,
         'retinanet_teacher',
         'retinanet_sgd/alone',
-        by_sgd(
-            'retinanet_sgd',
-            detectors.arms_of(
-                'retinanet',
-                dense.RETINA,
-                {
-                    x: dense.RETINA_METHODS[x]
-                    for x in ('lshl2', 'fpn_l2', 'pkd', 'cwd')
-                },
-            ),
+        changed(
+            RETINANET,
+            {'optim_wrapper.optimizer': detectors.SGD},
+            *('alone', 'alone+inherit', 'lshl2+inherit'),
+            *('fpn_l2+inherit', 'pkd+inherit', 'cwd+inherit'),
+            tuned_in='retinanet_sgd',
         ),
         (
             ('cwd+inherit', 'alone+inherit'),

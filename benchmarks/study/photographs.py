@@ -21,7 +21,7 @@ from arm import (
     taught_by,
 )
 from classifiers import L2, TASK_METHODS, on_features
-from dense import GFL, RETINA
+from dense import GFL, RETINA, on_tower
 from detectors import (
     BALANCED,
     CWD_160,
@@ -29,7 +29,6 @@ from detectors import (
     FC2_BALANCED,
     FC2_CWD,
     FPN,
-    LSH_1024,
     METHODS,
     MORE_TAPS,
 )
@@ -73,24 +72,6 @@ ON_MAPS = {
     'pkd': METHODS['pkd'],
     'cwd': Method('CWD', {'fpn': FPN}, {'fpn': [CWD_160]}),
 }
-
-
-def on_tower(tap: str) -> dict[str, Method]:
-    """Methods for a dense head whose class layer is ``tap``."""
-    lshl2 = [LSH_1024, LAYER_L2]
-    return {
-        'l2': Method('L2, class tower', {'cls': tap}, {'cls': [LAYER_L2]}),
-        'lsh': Method('LSH, class tower', {'cls': tap}, {'cls': [LSH_1024]}),
-        'lshl2': Method('LSHL2, class tower', {'cls': tap}, {'cls': lshl2}),
-        'lshl2_cwd': Method(
-            'LSHL2, class tower + CWD',
-            {'cls': tap, 'fpn': FPN},
-            {'cls': lshl2, 'fpn': [CWD_160]},
-        ),
-        **ON_MAPS,
-    }
-
-
 ON_ROIS = {
     **{x: METHODS[x] for x in ('l2', 'lsh', 'lshl2')},
     'fc2_fpn': MORE_TAPS['fc2_fpn'],
@@ -282,7 +263,7 @@ EXPERIMENTS = {
                 f'{title} on photographs of an aquarium',
                 f'aquarium_{key}',
                 tap,
-                on_tower(tap),
+                on_tower(tap, CWD_160) | ON_MAPS,
                 'cwd',
                 ('pkd',),
             ),

@@ -1,7 +1,7 @@
 """The recommended recipe, but with CWD in the place of L2 on the FPN.
 
-On these photographs that is better, on generated images it is not
-(docs/results.md).
+On these photographs its mean is higher, on generated images lower, both within
+chance (docs/results.md).
 """
 
 _base_ = (
