@@ -51,7 +51,7 @@ class Photographs(NamedTuple):
 
 SETS = {
     'aquarium': Photographs(441, 12, 16),
-    'bccd': Photographs(204, 20, 20),
+    'bccd': Photographs(204, 6, 20),
     'clothing': Photographs(3059, 12, 8),
     'animals': Photographs(441, 20, 20),
 }
@@ -276,12 +276,22 @@ EXPERIMENTS = {
         )
     },
     'bccd': experiment(
-        'Faster R-CNN on photographs of blood',
+        'Faster R-CNN on photographs of blood cells',
         'bccd',
         FC2,
         ON_ROIS,
         'fc2_balanced',
         ('pkd', 'cwd'),
+    ),
+    'bccd_long': experiment(
+        'Faster R-CNN on blood, students trained as long as the teacher',
+        'bccd',
+        FC2,
+        {x: ON_ROIS[x] for x in ('fc2_balanced', 'cwd')},
+        'fc2_balanced',
+        ('cwd',),
+        SETS['bccd'].of_teacher,
+        'bccd_long',
     ),
     'clothing': experiment(
         'Classification of photographs of clothing',
