@@ -173,6 +173,13 @@ def test_the_short_table_has_our_arm_beside_its_control_and_a_peer(some):
     pairs = [31.0 - 25.0, 35.0 - 27.0]
     reach = stats.t.ppf(0.975, 1) * np.std(pairs, ddof=1) / np.sqrt(2)
     gain = np.mean(pairs)
+    # Of its methods the recommended one stands out.
+    title = 'LSHL2, second FC + L2, FPN, half of it on objects'
+    table = tables.table(more, 'faster_rcnn')
+    assert re.findall(r'\*\*.*\*\*', table) == [f'**{title}, inherited head**']
+    shown = report.name_in_plot(title, f'{title}, inherited head')
+    assert shown.split() == [*title.split(), '(recommended)']
+    assert report.name_in_plot('CWD', title) == 'CWD'
     [line] = tables.short(more).splitlines()[2:]
     assert line == (
         f'| Faster R-CNN: COCO box AP | 3 | {start:.1f} '

@@ -202,6 +202,11 @@ class Experiment(NamedTuple):
     setting: str = ''
 
     @property
+    def recommended(self) -> str:
+        """Title of what we recommend; '' where nothing is."""
+        return self.arms[self.short[1]].title if self.short else ''
+
+    @property
     def on_photographs(self) -> bool:
         """Whether its images are photographs, not generated ones."""
         return any(x.folder != 'shapes' for x in self.arms.values())

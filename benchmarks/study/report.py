@@ -27,11 +27,12 @@ WIDTH = 50  # characters of a label, so that the title has room
 
 def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
     """Draw seeds and mean of each method, the baseline and the teacher."""
+    spec = grid.EXPERIMENTS[experiment]
     found = rows(records, experiment)
     best = teacher(records, experiment)
     titles = [x.title.removesuffix(INHERITED) for x in found]
     lines = list(dict.fromkeys(titles))
-    labels = ['\n'.join(textwrap.wrap(x, WIDTH)) for x in lines]
+    labels = [name_in_plot(x, spec.recommended) for x in lines]
     height = 0.27 * '\n'.join(labels).count('\n')
     heads: dict[str, str] = {}
     with plt.rc_context(STYLE):
@@ -74,7 +75,6 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         axes.set_xlim(min(shown) - room, max(shown) + room)
         axes.set_axisbelow(True)
         axes.tick_params(axis='y', length=0)
-        spec = grid.EXPERIMENTS[experiment]
         images = 'photographs' if spec.on_photographs else 'shapes'
         axes.set_xlabel(f'{tables.name_of(experiment)} in %, {images}')
         axes.set_title(spec.title, loc='left')
@@ -84,6 +84,13 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         plt.close(figure)
 
 
+def name_in_plot(title: str, recommended: str) -> str:
+    """The name of a method in a plot, over several lines if it is long."""
+    if title == recommended.removesuffix(INHERITED):
+        title += ' (recommended)'
+    return '\n'.join(textwrap.wrap(title, WIDTH))
+
+
 def content(records: Mapping[str, Record], name: str) -> str:
     """What a plot shows, for the file itself."""
     shown: list[object] = (
@@ -91,6 +98,7 @@ def content(records: Mapping[str, Record], name: str) -> str:
         if name == 'why'
         else [
             teacher(records, name),
+            *filter(None, [grid.EXPERIMENTS[name].recommended]),
             *((x.title, x.values) for x in rows(records, name)),
         ]
     )
