@@ -177,9 +177,13 @@ def test_the_short_table_has_our_arm_beside_its_control_and_a_peer(some):
     title = 'LSHL2, second FC + L2, FPN, half of it on objects'
     table = tables.table(more, 'faster_rcnn')
     assert re.findall(r'\*\*.*\*\*', table) == [f'**{title}, inherited head**']
-    shown = report.name_in_plot(title, f'{title}, inherited head')
-    assert shown.split() == [*title.split(), '(recommended)']
-    assert report.name_in_plot('CWD', title) == 'CWD'
+    spec = grid.EXPERIMENTS['faster_rcnn']
+    assert spec.recommends(f'{title}, backbone taught, inherited head')
+    assert not spec.recommends(title)  # with its own head
+    assert not spec.recommends('CWD, inherited head')
+    names = report.names_in_plot(results.rows(more, 'faster_rcnn'), spec)
+    assert names['CWD'] == 'CWD'
+    assert names[title].split() == [*title.split(), '(recommended)']
     [line] = tables.short(more).splitlines()[2:]
     assert line == (
         f'| Faster R-CNN: COCO box AP | 3 | {start:.1f} '

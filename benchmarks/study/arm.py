@@ -59,7 +59,8 @@ CONFIGS = {
     'single_student': 'resnet18-w4_shapes-single',
     'single_teacher': 'resnet18-w16_shapes-single',
 }
-INHERITED = ', inherited head'  # end of a title
+INHERITED = ', inherited head'  # ends of titles
+BACKBONE_TAUGHT = ', backbone taught'
 ALONE = 'student alone'
 NO_PULL = dict(type='LSHLoss', num_hashes=8, loss_weight=0)  # of controls
 METRICS = {
@@ -201,10 +202,14 @@ class Experiment(NamedTuple):
     short: tuple[str, ...] = ()
     setting: str = ''
 
-    @property
-    def recommended(self) -> str:
-        """Title of what we recommend; '' where nothing is."""
-        return self.arms[self.short[1]].title if self.short else ''
+    def recommends(self, title: str) -> bool:
+        """Whether an arm is as we recommend, its backbone taught or not.
+
+        Args:
+            title (str): Of the arm.
+        """
+        ours = self.arms[self.short[1]].title if self.short else None
+        return title.replace(BACKBONE_TAUGHT, '') == ours
 
     @property
     def on_photographs(self) -> bool:

@@ -112,7 +112,7 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
     more = ['angle', 'norm'] if is_ablation(experiment) else ['gap closed']
     head = ['', 'seeds', name_of(experiment), to_baseline(experiment)]
     head += [*more, 'weights']
-    ours = grid.EXPERIMENTS[experiment].recommended
+    spec = grid.EXPERIMENTS[experiment]
     lines = []
     if best := teacher(records, experiment):
         lines.append([best[0], '1', f'{best[1]:.1f}', '', '', ''])
@@ -129,7 +129,9 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
             cells = ['' if row.closed is None else f'{row.closed:.0f} %']
         lines.append(
             [
-                f'**{row.title}**' if row.title == ours else row.title,
+                f'**{row.title}**'
+                if spec.recommends(row.title)
+                else row.title,
                 str(len(row.values)),
                 f'{np.mean(row.values):.1f}{spread}',
                 '' if row.gain is None else said(row.gain),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from arm import (
     ALONE,
+    BACKBONE_TAUGHT,
     INHERITED,
     WORK,
     Arm,
@@ -159,7 +160,7 @@ def taught(arm: Arm, replaces: bool) -> Arm:
             prefix='architecture.backbone.',
         ),
     }
-    title = f'{arm.title.removesuffix(INHERITED)}, backbone taught'
+    title = f'{arm.title.removesuffix(INHERITED)}{BACKBONE_TAUGHT}'
     if arm.method:
         title += INHERITED
     return arm._replace(title=title, options=options)

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import why
 from arm import INHERITED
-from results import rows, teacher
+from results import Row, rows, teacher
 from runs import REPO, Record
 
 from lshfm_mm.insight.charts import GRID, MUTED, SERIES, STYLE
@@ -31,9 +31,9 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
     found = rows(records, experiment)
     best = teacher(records, experiment)
     titles = [x.title.removesuffix(INHERITED) for x in found]
-    lines = list(dict.fromkeys(titles))
-    labels = [name_in_plot(x, spec.recommended) for x in lines]
-    height = 0.27 * '\n'.join(labels).count('\n')
+    labels = names_in_plot(found, spec)
+    lines = [*labels]
+    height = 0.27 * '\n'.join(labels.values()).count('\n')
     heads: dict[str, str] = {}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -64,9 +64,11 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
                 )
         axes.plot([], [], color=MUTED, ls=(0, (2, 2)), label=titles[0])
         if best is not None:
-            axes.axvline(best[1], color=MUTED, lw=0.9, label='teacher')
+            axes.axvline(
+                best[1], color=MUTED, lw=0.9, label=f'teacher: {best[1]:.1f}'
+            )
         figure.legend(loc='outside lower right', ncols=3)
-        axes.set_yticks(range(len(lines)), labels)
+        axes.set_yticks(range(len(lines)), labels.values())
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.grid(axis='x', color=GRID)
         shown = [x for row in found for x in row.values]
@@ -84,11 +86,21 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         plt.close(figure)
 
 
-def name_in_plot(title: str, recommended: str) -> str:
-    """The name of a method in a plot, over several lines if it is long."""
-    if title == recommended.removesuffix(INHERITED):
-        title += ' (recommended)'
-    return '\n'.join(textwrap.wrap(title, WIDTH))
+def names_in_plot(
+    found: Sequence[Row], spec: grid.Experiment
+) -> dict[str, str]:
+    """Names of methods, over several lines if they are long.
+
+    Returns:
+        dict[str, str]: Title, without that of the head -> name.
+    """
+    names: dict[str, str] = {}
+    for row in found:
+        title = row.title.removesuffix(INHERITED)
+        names.setdefault(title, title)
+        if spec.recommends(row.title):
+            names[title] += ' (recommended)'
+    return {k: '\n'.join(textwrap.wrap(v, WIDTH)) for k, v in names.items()}
 
 
 def content(records: Mapping[str, Record], name: str) -> str:
@@ -98,8 +110,10 @@ def content(records: Mapping[str, Record], name: str) -> str:
         if name == 'why'
         else [
             teacher(records, name),
-            *filter(None, [grid.EXPERIMENTS[name].recommended]),
-            *((x.title, x.values) for x in rows(records, name)),
+            *(
+                (x.title, x.values, grid.EXPERIMENTS[name].recommends(x.title))
+                for x in rows(records, name)
+            ),
         ]
     )
     return hashlib.sha256(repr(shown).encode()).hexdigest()
