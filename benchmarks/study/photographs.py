@@ -283,6 +283,7 @@ EXPERIMENTS = {
         ON_ROIS,
         'fc2_balanced',
         ('pkd', 'cwd'),
+        seeds=5,
     ),
     'bccd_long': experiment(
         'Faster R-CNN on blood, students trained as long as the teacher',
