@@ -797,6 +797,9 @@ def test_the_best_of_several_peers_and_both_starts_are_shown():
     closed = 100 * (11 - 14 / 3) / (20 - 14 / 3)
     assert taught.endswith(f'| 4.7 | 11.0 | 20.0 | {closed:.0f} % |')
     assert 'backbone taught' in taught and 'taught' not in scratch
+    for i in (1, 2):
+        del found[f'aquarium/taught_fc2_balanced+inherit/test/1.0/{i}']
+    assert tables.expected(found).splitlines()[2:] == [scratch]
 
 
 def test_make_config_says_what_the_records_say():

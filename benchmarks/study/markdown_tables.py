@@ -85,7 +85,7 @@ def expected(records: Mapping[str, Record]) -> str:
         recipes = [x for x in (recipe, f'taught_{recipe}') if x in spec.arms]
         for arm in recipes:
             ours = by_seed(records, f'{name}/{arm}')
-            if not start or not ours:
+            if not start or len(ours) < 2:  # one seed is no expectation
                 continue
             title = spec.arms[arm].title
             lines.append(
