@@ -177,11 +177,11 @@ def test_the_short_table_has_our_arm_beside_its_control_and_a_peer(some):
     title = 'LSHL2, second FC + L2, FPN, half of it on objects'
     table = tables.table(more, 'faster_rcnn')
     assert re.findall(r'\*\*.*\*\*', table) == [f'**{title}, inherited head**']
-    spec = grid.EXPERIMENTS['faster_rcnn']
-    assert spec.recommends(f'{title}, backbone taught, inherited head')
-    assert not spec.recommends(title)  # with its own head
-    assert not spec.recommends('CWD, inherited head')
-    names = report.names_in_plot(results.rows(more, 'faster_rcnn'), spec)
+    ours = 'fc2_balanced+inherit'  # not with its own head
+    assert grid.EXPERIMENTS['faster_rcnn'].recommended == [ours]
+    assert grid.EXPERIMENTS['aquarium'].recommended == [ours, f'taught_{ours}']
+    assert grid.EXPERIMENTS['ablation_hashes'].recommended == []
+    names = report.names_in_plot(results.rows(more, 'faster_rcnn'))
     assert names['CWD'] == 'CWD'
     assert names[title].split() == [*title.split(), '(recommended)']
     [line] = tables.short(more).splitlines()[2:]

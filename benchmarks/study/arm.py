@@ -59,8 +59,7 @@ CONFIGS = {
     'single_student': 'resnet18-w4_shapes-single',
     'single_teacher': 'resnet18-w16_shapes-single',
 }
-INHERITED = ', inherited head'  # ends of titles
-BACKBONE_TAUGHT = ', backbone taught'
+INHERITED = ', inherited head'  # end of a title
 ALONE = 'student alone'
 NO_PULL = dict(type='LSHLoss', num_hashes=8, loss_weight=0)  # of controls
 METRICS = {
@@ -202,14 +201,11 @@ class Experiment(NamedTuple):
     short: tuple[str, ...] = ()
     setting: str = ''
 
-    def recommends(self, title: str) -> bool:
-        """Whether an arm is as we recommend, its backbone taught or not.
-
-        Args:
-            title (str): Of the arm.
-        """
-        ours = self.arms[self.short[1]].title if self.short else None
-        return title.replace(BACKBONE_TAUGHT, '') == ours
+    @property
+    def recommended(self) -> list[str]:
+        """Names of arms as we recommend, also with a taught backbone."""
+        found = [y for x in self.short[1:2] for y in (x, f'taught_{x}')]
+        return [x for x in found if x in self.arms]
 
     @property
     def on_photographs(self) -> bool:

@@ -80,10 +80,8 @@ def expected(records: Mapping[str, Record]) -> str:
         if not spec.setting or best is None:
             continue
         closed = {x.title: x.closed for x in rows(records, name)}
-        alone, recipe = spec.short[:2]
-        start = by_seed(records, f'{name}/{alone}')
-        recipes = [x for x in (recipe, f'taught_{recipe}') if x in spec.arms]
-        for arm in recipes:
+        start = by_seed(records, f'{name}/{spec.short[0]}')
+        for arm in spec.recommended:
             ours = by_seed(records, f'{name}/{arm}')
             if not start or len(ours) < 2:  # one seed is no expectation
                 continue
@@ -112,7 +110,6 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
     more = ['angle', 'norm'] if is_ablation(experiment) else ['gap closed']
     head = ['', 'seeds', name_of(experiment), to_baseline(experiment)]
     head += [*more, 'weights']
-    spec = grid.EXPERIMENTS[experiment]
     lines = []
     if best := teacher(records, experiment):
         lines.append([best[0], '1', f'{best[1]:.1f}', '', '', ''])
@@ -129,9 +126,7 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
             cells = ['' if row.closed is None else f'{row.closed:.0f} %']
         lines.append(
             [
-                f'**{row.title}**'
-                if spec.recommends(row.title)
-                else row.title,
+                f'**{row.title}**' if row.is_recommended else row.title,
                 str(len(row.values)),
                 f'{np.mean(row.values):.1f}{spread}',
                 '' if row.gain is None else said(row.gain),

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from arm import (
     ALONE,
-    BACKBONE_TAUGHT,
     INHERITED,
     WORK,
     Arm,
@@ -160,7 +159,7 @@ def taught(arm: Arm, replaces: bool) -> Arm:
             prefix='architecture.backbone.',
         ),
     }
-    title = f'{arm.title.removesuffix(INHERITED)}{BACKBONE_TAUGHT}'
+    title = f'{arm.title.removesuffix(INHERITED)}, backbone taught'
     if arm.method:
         title += INHERITED
     return arm._replace(title=title, options=options)

@@ -11,7 +11,6 @@ import markdown_tables as tables
 import matplotlib.pyplot as plt
 import numpy as np
 import why
-from arm import INHERITED
 from results import Row, rows, teacher
 from runs import REPO, Record
 
@@ -30,8 +29,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
     spec = grid.EXPERIMENTS[experiment]
     found = rows(records, experiment)
     best = teacher(records, experiment)
-    titles = [x.title.removesuffix(INHERITED) for x in found]
-    labels = names_in_plot(found, spec)
+    labels = names_in_plot(found)
     lines = [*labels]
     height = 0.27 * '\n'.join(labels.values()).count('\n')
     heads: dict[str, str] = {}
@@ -39,11 +37,11 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         figure, axes = plt.subplots(
             figsize=(7.2, 1.47 + height), layout='constrained'
         )
-        for row, title in zip(found, titles, strict=True):
-            inherits = row.title != title
+        for row in found:
+            inherits = row.title != row.method
             colour = SERIES[1 if inherits else 2]
             heads['inherited head' if inherits else 'own head'] = colour
-            place = lines.index(title)
+            place = lines.index(row.method)
             axes.plot(
                 row.values,
                 [place] * len(row.values),
@@ -56,13 +54,13 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
             axes.plot([], [], 'D', color=colour, ms=5, label=f'{label}: mean')
             axes.plot([], [], '.', color=colour, alpha=0.45, label='a seed')
         # The first method is none: what it comes to, with either head.
-        for row, title in zip(found, titles, strict=True):
-            if title == titles[0]:
-                colour = SERIES[1 if row.title != title else 2]
+        for row in found:
+            if row.method == lines[0]:
+                colour = SERIES[1 if row.title != row.method else 2]
                 axes.axvline(
                     np.mean(row.values), color=colour, ls=(0, (2, 2)), lw=0.9
                 )
-        axes.plot([], [], color=MUTED, ls=(0, (2, 2)), label=titles[0])
+        axes.plot([], [], color=MUTED, ls=(0, (2, 2)), label=lines[0])
         if best is not None:
             axes.axvline(
                 best[1], color=MUTED, lw=0.9, label=f'teacher: {best[1]:.1f}'
@@ -86,9 +84,7 @@ def plot(records: Mapping[str, Record], experiment: str, out: Path) -> None:
         plt.close(figure)
 
 
-def names_in_plot(
-    found: Sequence[Row], spec: grid.Experiment
-) -> dict[str, str]:
+def names_in_plot(found: Sequence[Row]) -> dict[str, str]:
     """Names of methods, over several lines if they are long.
 
     Returns:
@@ -96,10 +92,9 @@ def names_in_plot(
     """
     names: dict[str, str] = {}
     for row in found:
-        title = row.title.removesuffix(INHERITED)
-        names.setdefault(title, title)
-        if spec.recommends(row.title):
-            names[title] += ' (recommended)'
+        names.setdefault(row.method, row.method)
+        if row.is_recommended:
+            names[row.method] += ' (recommended)'
     return {k: '\n'.join(textwrap.wrap(v, WIDTH)) for k, v in names.items()}
 
 
@@ -111,7 +106,7 @@ def content(records: Mapping[str, Record], name: str) -> str:
         else [
             teacher(records, name),
             *(
-                (x.title, x.values, grid.EXPERIMENTS[name].recommends(x.title))
+                (x.title, x.values, x.is_recommended)
                 for x in rows(records, name)
             ),
         ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import grid
 import numpy as np
 import plan
-from arm import METRICS, Arm
+from arm import INHERITED, METRICS, Arm
 from runs import Record
 from scipy import stats
 
@@ -32,6 +32,7 @@ class Row(NamedTuple):
             seed; None of that itself.
         closed (float, optional): Share of the gap to the teacher, in %.
         records (list[Record]): Of these seeds.
+        is_recommended (bool): Whether it is as we recommend.
     """
 
     title: str
@@ -39,6 +40,12 @@ class Row(NamedTuple):
     gain: Difference | None
     closed: float | None
     records: list[Record]
+    is_recommended: bool
+
+    @property
+    def method(self) -> str:
+        """Its title, without that of the head."""
+        return self.title.removesuffix(INHERITED)
 
 
 def measured(
@@ -130,6 +137,7 @@ def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
     """The baseline and the arms that have been run, in the grid's order."""
     spec = grid.EXPERIMENTS[experiment]
     arms = [f'{experiment}/{x}' for x in spec.arms]
+    ours = [f'{experiment}/{x}' for x in spec.recommended]
     found = {}
     for path in [spec.baseline, *arms]:
         told = measured(records, path)
@@ -154,6 +162,7 @@ def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
                 gain,
                 closed,
                 [*told.values()],
+                path in ours,
             )
         )
     return listed
