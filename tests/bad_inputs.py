@@ -564,6 +564,16 @@ ROWS = [
             ),
         ),
         (
+            'init_cfg: weights of an unknown name',
+            lambda x: x.train(
+                model__backbone__init_cfg=dict(
+                    _delete_=True,
+                    type='Pretrained',
+                    checkpoint='torchvision://resnet19',
+                )
+            ),
+        ),
+        (
             'averaged: of two trainings',
             lambda x: average_checkpoints(
                 [

@@ -203,7 +203,7 @@ def test_a_runner_refuses_code(
             'train',
             ['--cfg-options', f'{INIT}.type=Pretrained']
             + [f'{INIT}.checkpoint={{}}'],
-            'model.backbone.init_cfg.checkpoint',
+            f'{INIT}.checkpoint',
         ),
         ('train', ['--resume', '{}'], None),
         ('test', ['{}'], 'checkpoint'),

@@ -156,6 +156,25 @@ def test_official_files_reach_the_backbone_that_converts_them(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('checkpoint', 'message'),
+    [
+        ('http://127.0.0.1:9/r18.pth', 'http://127.0.0.1:9/r18.pth could not'),
+        ('torchvision://resnet19', 'MMEngine knows no weights of the name'),
+        ('open-mmlab://resnet19', 'MMEngine knows no weights of the name'),
+        ('mmcls://resnet19', 'MMEngine knows no weights of the name'),
+    ],
+)
+def test_remote_weights_that_are_not_to_be_had_name_their_key(
+    checkpoint, message
+):
+    init = dict(type='Pretrained', checkpoint=checkpoint)
+    model = dict(type='RetinaNet', backbone=dict(init_cfg=init))
+    field = 'model.architecture.backbone.init_cfg.checkpoint: '
+    with pytest.raises(ConfigError, match=f'^{field}{message}'):
+        check_weights_files(Config(dict(model=dict(architecture=model))))
+
+
+@pytest.mark.parametrize(
     ('init', 'advice'),
     [
         ({}, 'set convert_weights=True beside this init_cfg: its names are '),

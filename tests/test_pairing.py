@@ -150,15 +150,17 @@ def test_cwd_mimics_the_maps_of_the_necks(write, batch):
     assert cfg.model.type == 'FeatureMimicDistill' and cfg.model.inherit
     distiller = cfg.model.distiller
     assert distiller.taps == dict(fpn=dict(layer='neck', record='output'))
-    loss = dict(type='ChannelWiseDivergence', loss_weight=160)
-    assert distiller.losses == dict(fpn=[loss])
+    loss = dict(type='ChannelWiseDivergence', loss_weight=10)
+    assert distiller.losses == dict(fpn=[loss])  # with RoIs
     # Necks that differ; a tap that is asked for, with its window left alone.
     for teacher in (faster(8, neck=32), retinanet(8)):
         assert write(teacher, faster(4), loss='cwd', force=True)
-    cfg = write(
-        retinanet(8), retinanet(4), tap='dense', loss='cwd', force=True
-    )
-    assert cfg.model.distiller.losses == dict(cls=[loss])
+    loss = dict(type='ChannelWiseDivergence', loss_weight=160)
+    for tap, name in ((None, 'fpn'), ('dense', 'cls')):
+        cfg = write(
+            retinanet(8), retinanet(4), tap=tap, loss='cwd', force=True
+        )
+        assert cfg.model.distiller.losses == {name: [loss]}
 
 
 def test_a_weight_of_0_writes_the_control(write):

@@ -37,9 +37,10 @@ def main() -> None:
         '--beta',
         type=float,
         help='weight of the losses, a quarter of it on the necks beside RoIs '
-        '(default: 4 on RoIs and class towers, 160 for cwd, 6 for '
-        "classifiers with one label, 7 for the paper's losses of detectors, "
-        'else 1); 0 writes the control, which mimics nothing',
+        '(default: 4 on RoIs and class towers, 160 for cwd, but 10 where '
+        'there are RoIs, 6 for classifiers with one label, 7 for the '
+        "paper's losses of detectors, else 1); 0 writes the control, which "
+        'mimics nothing',
     )
     parser.add_argument(
         '--force', action='store_true', help='overwrite the file'

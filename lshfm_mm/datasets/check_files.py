@@ -8,6 +8,7 @@ from typing import Any
 import mmdet
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, Registry
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..errors import ConfigError, from_here
 from ..utils.checkpoints import check_finite, read_state_dict
@@ -96,22 +97,27 @@ def check_data(cfg: Config, dataloaders: tuple[str, ...]) -> None:
 
 
 def check_weights_files(cfg: Config) -> None:
-    """Read the local files that a training starts from.
+    """Read the files that a training starts from; download what is remote.
 
     Raises:
         ConfigError: If ``load_from`` or the checkpoint of an ``init_cfg`` is
             absent, no checkpoint, holds what would run, or has weights that
-            are no finite numbers.
+            are no finite numbers; or if a remote one is not to be had.
     """
     if not _is_first():
         return
     named = [('load_from', cfg.get('load_from'))]
-    model = cfg.model.get('architecture', cfg.model)
+    field, model = 'model', cfg.model
+    if 'architecture' in model:
+        field, model = 'model.architecture', model.architecture
     # MMRazor's own algorithms fetch weights of the zoo.
     if not (isinstance(model, Mapping) and model.get('pretrained')):
-        named += _pretrained('model', model_config('architecture', model))
+        named += _pretrained(field, model_config('architecture', model))
     for field, path in named:
-        if not path or '://' in path:
+        if not path:
+            continue
+        if '://' in path:
+            _download(field, path)
             continue
         if not Path(path).expanduser().is_file():
             raise ConfigError(
@@ -120,6 +126,20 @@ def check_weights_files(cfg: Config) -> None:
             )
         state = read_state_dict(field, path)
         check_finite(field, path, state)
+
+
+def _download(field: str, name: str) -> None:
+    """Let MMEngine fetch weights, also those of ``torchvision://resnet18``."""
+    try:
+        CheckpointLoader.load_checkpoint(name, 'cpu', logger='silent')
+    except KeyError as error:
+        raise ConfigError(
+            f'{field}: MMEngine knows no weights of the name {name}; give '
+            f'another name, or the path of a file'
+        ) from error
+    except ConfigError as error:  # of our loader, which names no field
+        reason = str(error).removeprefix('checkpoint: ')
+        raise ConfigError(f'{field}: {reason}') from error
 
 
 def _class(cfg: Config, registry: Registry, part: Mapping[str, Any]) -> Any:

@@ -18,7 +18,8 @@ PAPER_WEIGHT = 7  # of detectors
 # As chosen in docs/results.md; other taps have 1.
 LAYER_WEIGHT = 4  # on RoIs and class towers
 POOLED_WEIGHT = 6  # the paper's for CIFAR-100, too
-CWD_WEIGHT = 160
+CWD_WEIGHT = 160  # of detectors with a dense head
+CWD_WEIGHT_WITH_ROIS = 10
 CWD_MAX_NORM = 35  # of gradients, as in the study; without it has blown up
 ENOUGH_HASHES = 1024  # where half as many as entries are fewer
 MAPS = ('fpn', 'dense')  # what CWD compares, the better tap first
@@ -66,8 +67,10 @@ def choose_pairing(
         check_choice('tap', tap, TAPS)
     default = dict.fromkeys(('roi', 'dense'), LAYER_WEIGHT)
     if loss != 'recommended':
-        weight_of_all = CWD_WEIGHT if loss == 'cwd' else PAPER_WEIGHT
-        default = dict.fromkeys(CHOICES, weight_of_all)
+        default = dict.fromkeys(CHOICES, PAPER_WEIGHT)
+    if loss == 'cwd':
+        weight_of_maps = CWD_WEIGHT_WITH_ROIS if student.rois else CWD_WEIGHT
+        default = dict.fromkeys(MAPS, weight_of_maps)
     if loss == 'recommended' or student.one_label:
         default['pooled'] = POOLED_WEIGHT
     else:  # the paper's are smaller, and differ

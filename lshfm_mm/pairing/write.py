@@ -55,9 +55,10 @@ def write_config(
         beta (float, optional): Weight of the losses, and on the necks beside
             RoIs a quarter of it; 0 writes the control, which starts alike and
             mimics nothing. Defaults to what the study found
-            (docs/results.md): 4 on RoIs and class towers, 160 for CWD, 6 for
-            classifiers; to the paper's 7 for its losses of detectors and 6
-            for those of classifiers with one label; to 1 elsewhere.
+            (docs/results.md): 4 on RoIs and class towers, 6 for classifiers,
+            160 for CWD, but 10 for that of detectors with RoIs; to the
+            paper's 7 for its losses of detectors and 6 for those of
+            classifiers with one label; to 1 elsewhere.
         force (bool): Whether ``out`` may be overwritten. Defaults to False.
 
     Returns:
