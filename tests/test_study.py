@@ -42,7 +42,13 @@ import report  # noqa: E402
 import results  # noqa: E402
 import runs  # noqa: E402
 import why  # noqa: E402
-from arm import FACTORS, TUNING_SEED, WORK, with_losses  # noqa: E402
+from arm import (  # noqa: E402
+    FACTORS,
+    TUNING_SEED,
+    WORK,
+    weights_in_words,
+    with_losses,
+)
 
 ARMS = [
     (experiment, name)
@@ -131,6 +137,21 @@ def test_a_row_says_what_was_measured(some):
     assert f'| {b.mean():.1f} ± {b.std(ddof=1):.1f} |' in line
     assert f'{ours.gain.mean:+.1f} [{ours.gain.low:+.1f}, ' in line
     assert '| teacher | 1 | 40.0 |' in tables.table(some, 'faster_rcnn')
+
+
+def test_weights_are_those_of_the_losses():
+    words = {
+        'faster_rcnn/alone': (4, ''),
+        'faster_rcnn/alone+inherit': (4, ''),
+        'faster_rcnn/lshl2+inherit': (0.25, '1'),
+        'faster_rcnn/lshl2_pkd+inherit': (4, '16 + 24'),
+        'faster_rcnn/fc2_cwd+inherit': (1, '4 + 160'),
+        'faster_rcnn/mgd+inherit': (0.25, '5e-05'),
+        'ablation_l2/x0.25': (2, '8, 2'),
+    }
+    for path, (factor, expected) in words.items():
+        method = plan.arm_of(path).method
+        assert weights_in_words(method, factor) == expected
 
 
 def test_ablations_tell_angles_and_norms():

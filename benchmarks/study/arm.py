@@ -251,12 +251,17 @@ def schedule(epochs: int) -> Options:
     }
 
 
+def weight_key(loss: Options) -> str:
+    """Which of its arguments is the weight of a loss."""
+    return 'alpha_mgd' if 'alpha_mgd' in loss else 'loss_weight'
+
+
 def with_losses(method: Method, factor: float) -> Options:
     """The distiller of a method, its weights times a factor."""
     # Taps may share losses; each gets its own to be changed.
     losses = {k: [dict(x) for x in v] for k, v in method.losses.items()}
     for loss in (x for listed in losses.values() for x in listed):
-        key = 'alpha_mgd' if 'alpha_mgd' in loss else 'loss_weight'
+        key = weight_key(loss)
         loss[key] = factor * loss.get(key, 1)
     return {
         'model.distiller.taps': dict(_delete_=True, **method.taps),
@@ -264,3 +269,15 @@ def with_losses(method: Method, factor: float) -> Options:
         'model.distiller.connectors': dict(method.connectors),
         **copy.deepcopy(method.options),
     }
+
+
+def weights_in_words(method: Method | None, factor: float = 1) -> str:
+    """Weights of a method's losses, a tap after the other; '' of controls.
+
+    Losses of a tap that have the same are told once.
+    """
+    taps = []
+    for losses in method.losses.values() if method else ():
+        weights = [factor * x.get(weight_key(x), 1) for x in losses]
+        taps.append(', '.join(dict.fromkeys(f'{x:g}' for x in weights)))
+    return '' if taps == ['0'] else ' + '.join(taps)

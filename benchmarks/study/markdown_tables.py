@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 import grid
 import numpy as np
 import plan
-from arm import FACTORS, INHERITED
+from arm import FACTORS, INHERITED, weights_in_words
 from results import (
     Difference,
     Row,
@@ -131,7 +131,7 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
                 f'{np.mean(row.values):.1f}{spread}',
                 '' if row.gain is None else said(row.gain),
                 *cells,
-                f'{row.records[0]["factor"]:g}',
+                weights_in_words(row.arm.method, row.records[0]['factor']),
             ]
         )
     return markdown(head, lines)
@@ -184,7 +184,7 @@ def cost(records: Mapping[str, Record]) -> str:
 def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
     """What each factor gave on the validation images, one seed."""
     columns = (FACTORS[0] ** 2, *FACTORS, FACTORS[-1] ** 2)
-    head = ['', *(f'x {x:g}' for x in columns)]
+    head = ['', 'weights x 1', *(f'x {x:g}' for x in columns)]
     lines = []
     for name, arm in grid.EXPERIMENTS[experiment].arms.items():
         tried = {
@@ -195,7 +195,8 @@ def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
         }
         if tried:
             cells = [f'{tried[x]:.1f}' if x in tried else '' for x in columns]
-            lines.append([arm.title, *cells])
+            weights = weights_in_words(arm.method)
+            lines.append([arm.title, weights, *cells])
     return markdown(head, lines) if lines else ''
 
 

@@ -23,10 +23,10 @@ class Difference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An arm of an experiment.
+    """What is told of an arm of an experiment.
 
     Attributes:
-        title (str): Of the arm.
+        arm (Arm): As it was run.
         values (list[float]): Of its seeds, in %.
         gain (Difference, optional): To the experiment's baseline, seed by
             seed; None of that itself.
@@ -35,12 +35,17 @@ class Row(NamedTuple):
         is_recommended (bool): Whether it is as we recommend.
     """
 
-    title: str
+    arm: Arm
     values: list[float]
     gain: Difference | None
     closed: float | None
     records: list[Record]
     is_recommended: bool
+
+    @property
+    def title(self) -> str:
+        """Of the arm."""
+        return self.arm.title
 
     @property
     def method(self) -> str:
@@ -157,7 +162,7 @@ def rows(records: Mapping[str, Record], experiment: str) -> list[Row]:
             closed = 100 * gain.mean / (best[1] - start)
         listed.append(
             Row(
-                plan.arm_of(path).title,
+                plan.arm_of(path),
                 [*values.values()],
                 gain,
                 closed,
