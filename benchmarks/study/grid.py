@@ -84,25 +84,13 @@ RETINANET = detectors.arms_of('retinanet', dense.RETINA, dense.RETINA_METHODS)
 
 
 def changed(
-    arms: dict[str, Arm], options: Options, *names: str, tuned_in: str = ''
+    arms: dict[str, Arm], options: Options, *names: str
 ) -> dict[str, Arm]:
-    """Arms with other options.
-
-    Args:
-        arms (dict): Name -> arm.
-        options (dict): What is changed.
-        *names (str): Of the arms to take.
-        tuned_in (str): Experiment that chooses their weights. Defaults to
-            that of the arm.
-    """
-    found = {}
-    for name in names:
-        arm, more = arms[name], {**arms[name].options, **options}
-        path = f'{tuned_in}/{name}' if tuned_in else arm.tuned_as
-        found[name] = arm._replace(
-            options=more, tuned_as=path if arm.tuned_as else ''
-        )
-    return found
+    """Some of the arms, with other options and the same weights."""
+    return {
+        x: arms[x]._replace(options={**arms[x].options, **options})
+        for x in names
+    }
 
 
 # Of detectors, and with which backbone they begin.
@@ -216,8 +204,15 @@ EXPERIMENTS = {
             ('lshl2_fpn+inherit', 'lshl2_fpn'),
             ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
             ('lshl2_cwd+inherit', 'cwd+inherit'),
+            ('cwd+inherit', 'alone+inherit'),
+            ('cwd+inherit', 'fpn_l2+inherit'),
+            ('cwd+inherit', 'pkd+inherit'),
+            ('lshl2', 'cwd'),
         ),
-        ('alone', 'cwd+inherit', 'pkd+inherit'),
+        (
+            *('alone', 'cwd+inherit', 'pkd+inherit'),
+            *('fpn_l2+inherit', 'lshl2+inherit'),
+        ),
         f'{SHAPES}, {EPOCHS} epochs',
     ),
     'retinanet_sgd': Experiment(
@@ -228,17 +223,15 @@ EXPERIMENTS = {
         changed(
             RETINANET,
             {'optim_wrapper.optimizer': detectors.SGD},
-            *('alone', 'alone+inherit', 'lshl2+inherit'),
+            *('alone', 'alone+inherit'),
             *('fpn_l2+inherit', 'pkd+inherit', 'cwd+inherit'),
-            tuned_in='retinanet_sgd',
         ),
         (
             ('cwd+inherit', 'alone+inherit'),
-            ('cwd+inherit', 'lshl2+inherit'),
             ('cwd+inherit', 'fpn_l2+inherit'),
             ('cwd+inherit', 'pkd+inherit'),
         ),
-        ('alone', 'cwd+inherit', 'pkd+inherit'),
+        ('alone', 'cwd+inherit', 'pkd+inherit', 'fpn_l2+inherit'),
     ),
     'gfl': Experiment(
         'GFL',

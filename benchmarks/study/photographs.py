@@ -1,8 +1,9 @@
 """Photographs in the study: a teacher that knows ImageNet teaches a small one.
 
 The student's backbone begins at random, as that of anyone whose own small
-network has no weights. Detectors have the weights of losses that were chosen
-on shapes, classifiers those that are best on the validation photographs.
+network has no weights. Losses of detectors have one weight each, the
+recommended recipes' as chosen on shapes; those of classifiers are chosen on
+the validation photographs.
 """
 
 from typing import Any, NamedTuple
@@ -91,7 +92,12 @@ FEATURES = {
     'lsh': on_features('LSH', LSH),
     'lshl2': on_features('LSHL2', LSH, L2),
 }
-CLOTHING = {'kl': TASK_METHODS['single']['kl'], **FEATURES}
+UNTUNED = 'lshl2_6'  # as make_config writes it
+CLOTHING = {
+    'kl': TASK_METHODS['single']['kl'],
+    **FEATURES,
+    UNTUNED: on_features('LSHL2, weights of 6', LSH, L2),
+}
 ANIMALS = {'logits_l2': TASK_METHODS['multi']['logits_l2'], **FEATURES}
 
 
@@ -135,12 +141,15 @@ def arms_of(
             weight of 0.
         methods (dict): Name -> method.
         epochs (int): Of each student.
-        is_tuned (bool): Whether weights are chosen on validation photographs.
+        is_tuned (bool): Whether weights are chosen on validation photographs,
+            but for those of ``UNTUNED``.
     """
     found = {'alone': Arm(ALONE, f'{name}_student', options(epochs))}
     changed = {**options(epochs), **taught_by(name)}
     for arm, method in {'alone': control(tap), **methods}.items():
-        path = f'{name}/{arm}+inherit' if is_tuned and arm in methods else ''
+        path = f'{name}/{arm}+inherit'
+        if not is_tuned or arm not in methods or arm == UNTUNED:
+            path = ''
         found[f'{arm}+inherit'] = Arm(
             method.title + INHERITED, f'{name}_lshfm', changed, method, path
         )
@@ -265,7 +274,7 @@ EXPERIMENTS = {
                 tap,
                 on_tower(tap, CWD_160) | ON_MAPS,
                 'cwd',
-                ('pkd',),
+                ('pkd', 'fpn_l2', 'lshl2'),
             ),
             'cwd+inherit',
             replaces=True,
@@ -299,7 +308,7 @@ EXPERIMENTS = {
         'clothing',
         'head.fc',
         CLOTHING,
-        'lshl2',
+        UNTUNED,
         ('kl',),
         is_tuned=True,
     ),
