@@ -18,7 +18,7 @@ from lshfm_mm.export.student import student_config
 from lshfm_mm.pairing import write_config
 from lshfm_mm.pairing.expected import expectation
 from lshfm_mm.pairing.inspect import inspect_config
-from lshfm_mm.pairing.pair import choose_pairing
+from lshfm_mm.pairing.pair import Pairing, choose_pairing
 from lshfm_mm.pairing.write import _classes
 from lshfm_mm.utils.configs import read_config
 
@@ -87,11 +87,30 @@ def test_necks_of_other_widths_are_not_mimicked_beside_rois(write, tmp_path):
     assert 'fpn' not in cfg.model.distiller.losses
     text = ' '.join((tmp_path / 'distilled.py').read_text().split())
     assert 'without L2 on the necks, which differ in shape' in text
+
+
+def said_of(folder):
+    """What the study has of the recommended recipe of a written pair."""
     teacher, student = (
-        inspect_config(x, read_config(x, str(tmp_path / f'{x}.py')))
+        inspect_config(x, read_config(x, str(folder / f'{x}.py')))
         for x in ('teacher', 'student')
     )
     pairing = choose_pairing(student, teacher, None, 'recommended', None, True)
+    return expectation(pairing, inherit=True)
+
+
+def test_a_share_of_the_gap_is_told_of_the_recipe_that_had_it(write, tmp_path):
+    for detector, share in ((faster, ' 77 %'), (retinanet, ' 84 %')):
+        write(detector(8), detector(4), force=True)
+        assert share in said_of(tmp_path)
+    one = faster(8)
+    one.roi_head.bbox_head.update(type='ConvFCBBoxHead', num_shared_fcs=1)
+    for models in ((faster(8), faster(8, neck=32)), (one, one)):
+        write(*models, force=True)
+        assert not said_of(tmp_path)
+    lshl2 = ["dict(type='LSHLoss')", "dict(type='RelativeL2Loss')"]
+    maps = "dict(layer='neck', record='output', normalize=True)"
+    pairing = Pairing('', {'fpn': maps}, {}, {'fpn': lshl2})
     assert not expectation(pairing, inherit=True)
 
 

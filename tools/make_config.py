@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument(
         '--tap',
         help=f'one of {", ".join(TAPS)} (default: the first of these that '
-        f'both models have)',
+        f'both models have, and the necks beside RoIs or in the place of an '
+        f'inherited dense head)',
     )
     parser.add_argument(
         '--loss',
@@ -37,9 +38,9 @@ def main() -> None:
         '--beta',
         type=float,
         help='weight of the losses, a quarter of it on the necks beside RoIs '
-        '(default: 4 on RoIs and class towers, 160 for cwd, but 10 where '
-        'there are RoIs, 6 for classifiers with one label, 7 for the '
-        "paper's losses of detectors, else 1); 0 writes the control, which "
+        '(default: 4 on RoIs and class towers, 6 for classifiers, 160 for '
+        "cwd, but 10 with RoIs; of the paper's losses 7 for detectors, 6 for "
+        'classifiers with one label; else 1); 0 writes the control, which '
         'mimics nothing',
     )
     parser.add_argument(

@@ -73,8 +73,8 @@ class Workers:
             self.places.put(place)
 
 
-def main() -> None:
-    """Do what is not done yet, then make tables and plots."""
+def read_arguments() -> argparse.Namespace:
+    """What is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         '--only',
@@ -101,53 +101,77 @@ def main() -> None:
     parser.add_argument(
         '--report', action='store_true', help='only make tables and plots'
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise if what is asked for cannot be done."""
+    if not list(plan.chosen(args.only)):
+        raise ConfigError(
+            f'--only: no EXPERIMENT/ARM fits {args.only!r}; the arms are in '
+            f'benchmarks/study/grid.py'
+        )
+    plan.check_photographs(args.only)
+    if args.jobs < 1:
+        raise ConfigError(f'--jobs: must be 1 or more, but got {args.jobs}')
+    seen = torch.cuda.device_count()
+    if missing := set(args.gpus) - {f'{x}' for x in range(seen)}:
+        raise ConfigError(
+            f'--gpus: torch sees {seen}, of which {sorted(missing)} are none; '
+            f'they count from 0'
+        )
+
+
+def take(work: Path) -> FileLock:
+    """Keep others from a folder while the lock that is returned lives."""
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / 'lock', timeout=0)
+    try:
+        lock.acquire()
+        for path in work.rglob('*.lock'):
+            with FileLock(path, timeout=0):
+                pass
+    except Timeout:
+        raise ConfigError(
+            f'{work}: another study runs there, or a training that a killed '
+            f'one has left; wait for it, or end it'
+        ) from None
+    return lock
+
+
+def train(args: argparse.Namespace) -> None:
+    """Do what is not done yet."""
+    workers = Workers(args.gpus, args.jobs)
+    runs.prepare_data(plan.images(args.only))
+    for stage in plan.needed(args.only):
+        workers.do('needed', stage)
+        workers.check()
+    for _ in ('between the ends', 'beyond them'):
+        found = plan.current(workers.records)
+        workers.do('tuning', plan.tuning(args.only, found))
+        workers.check()
+    found = plan.current(workers.records)
+    workers.do('runs', plan.final(args.only, found, args.seeds))
+    workers.check()
+
+
+def main() -> None:
+    """Train, then make tables and plots."""
+    args = read_arguments()
     cli.load_stack()
     if not args.report:
-        if not list(plan.chosen(args.only)):
-            raise ConfigError(
-                f'--only: no EXPERIMENT/ARM fits {args.only!r}; the arms are '
-                f'in benchmarks/study/grid.py'
-            )
-        plan.check_photographs(args.only)
-        if args.jobs < 1:
-            raise ConfigError(
-                f'--jobs: must be 1 or more, but got {args.jobs}'
-            )
-        seen = torch.cuda.device_count()
-        if missing := set(args.gpus) - {f'{x}' for x in range(seen)}:
-            raise ConfigError(
-                f'--gpus: torch sees {seen}, of which {sorted(missing)} are '
-                f'none; they count from 0'
-            )
-        work = Path(WORK)
-        work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work / 'lock', timeout=0)  # until this process ends
-        try:
-            lock.acquire()
-            for path in work.rglob('*.lock'):
-                with FileLock(path, timeout=0):
-                    pass
-        except Timeout:
-            raise ConfigError(
-                f'{work}: another study runs there, or a training that a '
-                f'killed one has left; wait for it, or end it'
-            ) from None
-        workers = Workers(args.gpus, args.jobs)
-        runs.prepare_data(plan.images(args.only))
-        for stage in plan.needed(args.only):
-            workers.do('needed', stage)
-            workers.check()
-        for _ in ('between the ends', 'beyond them'):
-            found = plan.current(workers.records)
-            workers.do('tuning', plan.tuning(args.only, found))
-            workers.check()
-        found = plan.current(workers.records)
-        final = plan.final(args.only, found, args.seeds)
-        workers.do('runs', final)
-        workers.check()
-    for path in report.write(plan.current(runs.read_records())):
+        check(args)
+        lock = take(Path(WORK))
+        train(args)
+        lock.release()
+    records = plan.current(runs.read_records())
+    for path in report.write(records):
         print(f'written: {path}')
+    for name in report.unmarked(records):
+        print(
+            f'on no page: {name}; write "<!-- study: {name} -->" and '
+            f'"<!-- end -->" where it shall stand, such as in docs/results.md'
+        )
 
 
 if __name__ == '__main__':

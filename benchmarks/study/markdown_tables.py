@@ -28,43 +28,46 @@ NAMES = {
 
 
 def short(records: Mapping[str, Record]) -> str:
-    """A row an experiment: our best arm beside its control and a peer.
+    """A row an experiment: our best arm beside its control and others.
 
+    Means are of the seeds that ours, its control and the student alone have.
     The gain is that of mimicking alone: over a student that starts alike.
     """
     head = ['', 'seeds', 'student alone', 'same start, no mimicking', 'ours']
-    head += ['gain of mimicking', 'best peer', 'teacher']
+    head += ['teacher', 'gain of mimicking', 'to the best other loss']
     lines = []
     for name, spec in grid.EXPERIMENTS.items():
         if not spec.short:
             continue
-        alone, ours, *peers = spec.short
+        alone, ours, *others = spec.short
         inherits = spec.arms[ours].title.endswith(INHERITED)
         control = 'alone+inherit' if inherits else alone
         found = {
-            x: values
-            for x in (*spec.short, control)
-            if (values := by_seed(records, f'{name}/{x}'))
+            x: by_seed(records, f'{name}/{x}') for x in (*spec.short, control)
         }
-        peers = [x for x in peers if x in found]
+        seeds = {*found[ours]} & {*found[control]} & {*found[alone]}
+        held = {
+            x: against
+            for x in others
+            if (against := difference(found[ours], found[x]))
+        }
         best = teacher(records, name)
-        if not peers or not {alone, ours, control} <= {*found} or not best:
+        gain = difference(found[ours], {x: found[control][x] for x in seeds})
+        if not held or not gain or not best:
             continue
+        other = min(held, key=lambda x: held[x].mean)
         titles = {x: spec.arms[x].title.removesuffix(INHERITED) for x in found}
-        peer = max(peers, key=lambda x: np.mean([*found[x].values()]))
-        means = {x: mean_of(found[x], found[ours]) for x in found}
+        means = {x: mean_of(found[x], seeds) for x in (alone, control, ours)}
         head_of = "teacher's head" if inherits else 'own head'
-        gain = difference(found[ours], found[control])
-        assert gain is not None  # the seeds are the same
         lines.append(
             [
                 f'{spec.title}: {name_of(name)}',
-                *(str(len(found[ours])), means[alone]),
+                *(str(len(seeds)), means[alone]),
                 f'{means[control]} ({head_of})',
                 f'{means[ours]} ({titles[ours]})',
-                said(gain),
-                f'{means[peer]} ({titles[peer]})',
                 f'{best[1]:.1f}',
+                said(gain),
+                f'{said(held[other])} ({titles[other]})',
             ]
         )
     return markdown(head, lines)
@@ -233,8 +236,10 @@ def pairs_table(records: Mapping[str, Record], experiment: str) -> str:
         ours, theirs = (by_seed(records, f'{experiment}/{x}') for x in names)
         if found := difference(ours, theirs):
             titles = [spec.arms[x].title for x in names]
-            lines.append([*titles, said(found)])
-    return markdown(['', 'against', 'difference'], lines) if lines else ''
+            both = len({*ours} & {*theirs})
+            lines.append([*titles, str(both), said(found)])
+    head = ['', 'against', 'seeds', 'difference']
+    return markdown(head, lines) if lines else ''
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

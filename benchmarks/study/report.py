@@ -134,6 +134,12 @@ def parts(records: Mapping[str, Record]) -> dict[str, str]:
     return found
 
 
+def unmarked(records: Mapping[str, Record]) -> list[str]:
+    """Names of parts that stand on no page."""
+    pages = ' '.join(page.read_text('utf-8') for page in PAGES)
+    return [x for x in parts(records) if f'<!-- study: {x} -->' not in pages]
+
+
 def filled(page: str, found: Mapping[str, str]) -> str:
     """A page with what was recorded between its marks."""
 

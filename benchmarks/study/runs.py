@@ -203,13 +203,24 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
         cfg = Config.fromfile(REPO / 'configs' / run.spec.file)
     cfg.merge_from_dict(run.options)
     cfg.dump(path)
-    start, code_of, ran_on = time.monotonic(), commit(), machine(gpu)
+    start = time.monotonic()
+    made_by = dict(machine=machine(gpu), threads=threads, commit=commit())
     environment = dict(
         os.environ,
         **INSTRUCTIONS,
         OMP_NUM_THREADS=str(threads),
         CUDA_VISIBLE_DEVICES='' if gpu is None else visible(gpu),
     )
+    run_tool(run, path, environment)
+    found = measured(run)
+    if run.experiment == 'needed':
+        shutil.copy(path, weights_of(run.arm).with_suffix('.py'))
+    seconds = round(time.monotonic() - start)
+    return {**found, 'seconds': seconds, **made_by}
+
+
+def run_tool(run: Run, config: Path, environment: Mapping[str, str]) -> None:
+    """Run the tool that trains; raise if it fails."""
     log = run.folder / 'log.txt'
     with log.open('wb') as file, STARTING:
         if STOPPED.is_set():
@@ -218,7 +229,7 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
             [
                 *(sys.executable, '-W', 'ignore'),
                 *(str(REPO / 'benchmarks/study/locked.py'), str(run.lock)),
-                *(str(REPO / 'tools/train.py'), str(path)),
+                *(str(REPO / 'tools/train.py'), str(config)),
                 *('--work-dir', str(run.folder)),
             ],
             env=environment,
@@ -230,11 +241,16 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
     CHILDREN.remove(child)
     if code:
         raise ConfigError(f'{run.name}: failed; see {log}')
+
+
+def measured(run: Run) -> Record:
+    """What a run has measured; its weights are kept if others need them."""
     curves = read_curves(run.folder)
     last = {key: points[-1][1] for key, points in curves.items()}
     if run.spec.metric not in last:
         raise ConfigError(
-            f'{run.name}: measured no {run.spec.metric}; see {log}'
+            f'{run.name}: measured no {run.spec.metric}; see its log in '
+            f'{run.folder}'
         )
     checkpoint = Path(
         (run.folder / 'last_checkpoint').read_text(encoding=None)
@@ -243,7 +259,6 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
     if run.experiment == 'needed':
         made['weights'] = digest(checkpoint)
         checkpoint.replace(weights_of(run.arm))
-        shutil.copy(path, weights_of(run.arm).with_suffix('.py'))
     checkpoint.unlink(missing_ok=True)
     prefix = run.spec.metric.partition('/')[0] + '/'
     return {
@@ -260,10 +275,6 @@ def train(run: Run, gpu: str | None, threads: int) -> Record:
             k: round(v, 4) for k, v in last.items() if k.endswith(ALIGNMENT)
         },
         'losses': {k: round(v, 4) for k, v in last.items() if 'loss' in k},
-        'seconds': round(time.monotonic() - start),
-        'machine': ran_on,
-        'threads': threads,
-        'commit': code_of,
         **made,
     }
 

@@ -186,7 +186,7 @@ def _published(metadata: dict[str, Any], loss: str = '') -> float | None:
         if key.startswith('Published'):
             by_loss = value if isinstance(value, dict) else {'': value}
             found = by_loss.get(loss)  # or a reason why there is none
-            return found if isinstance(found, float) else None
+            return found if isinstance(found, int | float) else None
     return None
 
 

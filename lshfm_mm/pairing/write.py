@@ -75,18 +75,11 @@ def write_config(
         check_loss_weight(beta)
     teacher_config = student_config(read_config('teacher', teacher))
     config = read_config('student', student)
-    if 'architecture' in config.model:
-        raise ConfigError(
-            f'student: {student} is the config of a distillation; give that '
-            f'of its student alone'
-        )
+    _check_alone(student, config)
     base, new_style = _base(student, config, target.parent)
     if teacher_ckpt is None:
         teacher_ckpt = _zoo_weights(teacher)
-    weights = dict(teacher_ckpt=teacher_ckpt, student_ckpt=student_ckpt)
-    for field, path in weights.items():
-        if path is not None and '://' not in path:
-            local_file(field, path)
+    _check_weights(teacher_ckpt=teacher_ckpt, student_ckpt=student_ckpt)
     theirs = inspect_config('teacher', teacher_config)
     ours = inspect_config('student', config)
     widths = None
@@ -136,6 +129,20 @@ def _check_out(target: Path, force: bool, teacher: str, student: str) -> None:
                 f'out: {target} is the config of the {field}; give another '
                 f'name'
             )
+
+
+def _check_alone(student: str, config: Config) -> None:
+    if 'architecture' in config.model:
+        raise ConfigError(
+            f'student: {student} is the config of a distillation; give that '
+            f'of its student alone'
+        )
+
+
+def _check_weights(**named: str | None) -> None:
+    for field, path in named.items():
+        if path is not None and '://' not in path:
+            local_file(field, path)
 
 
 def _zoo_weights(path: str) -> str:
