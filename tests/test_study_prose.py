@@ -1,0 +1,65 @@
+"""What pages say of the study in words stands in its tables."""
+
+import re
+
+import pytest
+
+from .test_study import REPO, plan, report, results, runs, tables
+
+NUMBER = r'[+-]?\d+\.\d'
+PAGES = [
+    *REPO.glob('*.md'),
+    *REPO.glob('docs/*.md'),
+    *REPO.glob('configs/*/README.md'),
+]
+
+
+@pytest.fixture(scope='module')
+def measured():
+    """Mean, low and high of each interval, also the other way round."""
+    records = plan.current(runs.read_records())
+
+    def held(ours, other, seeds=()):
+        values = results.by_seed(records, ours)
+        found = {x: values[x] for x in seeds or values}
+        against = results.by_seed(records, other)
+        return tables.said(results.difference(found, against))
+
+    told = [
+        *report.parts(records).values(),
+        # What the text holds against each other, and no table.
+        held('ablation_std/x0.1', 'faster_rcnn/alone+inherit'),
+        held('animals/lsh+inherit', 'animals/alone', range(5)),
+        held('animals/lsh+inherit', 'animals/alone+inherit', range(5)),
+    ]
+    pattern = rf'({NUMBER}) (?:degrees )?\[({NUMBER}), ({NUMBER})\]'
+    found = {
+        tuple(map(float, x))
+        for text in told
+        for x in re.findall(pattern, text)
+    }
+    assert len(found) > 200
+    return found | {(-mean, -high, -low) for mean, low, high in found}
+
+
+def intervals(page):
+    """Mean, low and high of each interval in the words of a page."""
+    text = re.sub(r'<!-- study: .+? -->.*?<!-- end -->', '', page, flags=re.S)
+    # A first study, whose records are in an old commit.
+    text = re.sub(r'e381e68.*?\n- ', '', text, flags=re.S)
+    pattern = rf'\s\[({NUMBER}),\s+({NUMBER})\]'
+    for found in re.finditer(pattern, text):
+        before = text[max(0, found.start() - 60) : found.start()]
+        *_, mean = re.findall(NUMBER, before)
+        yield float(mean), float(found[1]), float(found[2])
+
+
+def test_each_interval_on_a_page_is_one_of_a_table(measured):
+    number = 0
+    for page in PAGES:
+        for mean, low, high in intervals(page.read_text('utf-8')):
+            number += 1
+            # Words tell which way: 'is 0.4 lower [-1.0, 0.1]'.
+            ways = {(mean, low, high), (-mean, low, high)}
+            assert ways & measured, (page.name, mean, low, high)
+    assert number > 80
