@@ -1,4 +1,7 @@
-"""What pages say of the study in words stands in its tables."""
+"""What pages say of the study in words stands in its tables.
+
+Only that each interval is one of some table; not of which, nor its sign.
+"""
 
 import re
 

@@ -161,9 +161,8 @@ def main() -> None:
     cli.load_stack()
     if not args.report:
         check(args)
-        lock = take(Path(WORK))
+        _held = take(Path(WORK))  # until this process ends
         train(args)
-        lock.release()
     records = plan.current(runs.read_records())
     for path in report.write(records):
         print(f'written: {path}')

@@ -53,7 +53,7 @@ def short(records: Mapping[str, Record]) -> str:
         }
         best = teacher(records, name)
         gain = difference(found[ours], {x: found[control][x] for x in seeds})
-        if not held or not gain or not best:
+        if not held or not gain or not best or len(seeds) < 2:
             continue
         other = min(held, key=lambda x: held[x].mean)
         titles = {x: spec.arms[x].title.removesuffix(INHERITED) for x in found}
@@ -187,7 +187,7 @@ def cost(records: Mapping[str, Record]) -> str:
 def tuning_table(records: Mapping[str, Record], experiment: str) -> str:
     """What each factor gave on the validation images, one seed."""
     columns = (FACTORS[0] ** 2, *FACTORS, FACTORS[-1] ** 2)
-    head = ['', 'weights x 1', *(f'x {x:g}' for x in columns)]
+    head = ['', 'weights', *(f'x {x:g}' for x in columns)]
     lines = []
     for name, arm in grid.EXPERIMENTS[experiment].arms.items():
         tried = {

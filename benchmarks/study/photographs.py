@@ -2,8 +2,8 @@
 
 The student's backbone begins at random, as that of anyone whose own small
 network has no weights. Losses of detectors have one weight each, the
-recommended recipes' as chosen on shapes; those of classifiers are chosen on
-the validation photographs.
+recommended recipes' as chosen on shapes. Those of classifiers, and that of an
+arm of CWD, are chosen on the validation photographs.
 """
 
 from collections.abc import Collection
@@ -210,7 +210,7 @@ def experiment(
     tap: dict[str, Any] | str,
     methods: dict[str, Method],
     ours: str,
-    peers: tuple[str, ...],
+    others: tuple[str, ...],
     epochs: int | None = None,
     key: str | None = None,
     tuned: Collection[str] = (),
@@ -224,7 +224,7 @@ def experiment(
         tap (dict | str): Of the control.
         methods (dict): Name -> method.
         ours (str): Name of the recommended one.
-        peers (tuple[str, ...]): Names of the losses of others.
+        others (tuple[str, ...]): Names of other losses, for the short table.
         epochs (int, optional): Defaults to those of the set.
         key (str, optional): Of the experiment. Defaults to ``name``.
         tuned (Collection[str]): See ``arms_of``. Defaults to none.
@@ -244,7 +244,7 @@ def experiment(
         f'{key or name}/alone',
         arms_of(name, tap, methods, epochs, tuned),
         tuple((f'{ours}+inherit', x) for x in against),
-        ('alone', *(f'{x}+inherit' for x in (ours, *peers))),
+        ('alone', *(f'{x}+inherit' for x in (ours, *others))),
         '' if tap == CLASSES else setting,  # of detectors
     )
 
