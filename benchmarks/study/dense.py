@@ -37,7 +37,11 @@ RETINA_METHODS = {
     'cwd': METHODS['cwd'],
     'lshl2_cwd': ON_RETINA['lshl2_cwd'],
 }
-GFL_METHODS = {'lshl2': ON_GFL['lshl2'], 'cwd': METHODS['cwd']}
+GFL_METHODS = {
+    'lshl2': ON_GFL['lshl2'],
+    'pkd': METHODS['pkd'],
+    'cwd': METHODS['cwd'],
+}
 RTMDET_METHODS = {
     'lshl2': Method(
         'LSHL2, class tower, K = 256',

@@ -242,9 +242,10 @@ EXPERIMENTS = {
         (
             ('cwd+inherit', 'alone+inherit'),
             ('cwd+inherit', 'lshl2+inherit'),
+            ('cwd+inherit', 'pkd+inherit'),
             ('lshl2', 'cwd'),
         ),
-        ('alone', 'cwd+inherit', 'lshl2+inherit'),
+        ('alone', 'cwd+inherit', 'lshl2+inherit', 'pkd+inherit'),
         f'{SHAPES}, {EPOCHS} epochs',
     ),
     'rtmdet': Experiment(
