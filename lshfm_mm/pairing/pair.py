@@ -19,7 +19,7 @@ PAPER_WEIGHT = 7  # of detectors
 LAYER_WEIGHT = 4  # on RoIs and class towers
 POOLED_WEIGHT = 6  # the paper's for CIFAR-100, too
 CWD_WEIGHT = 160  # of detectors with a dense head
-CWD_WEIGHT_WITH_ROIS = 10
+CWD_RCNN = 10  # its weight where there are RoIs
 CWD_MAX_NORM = 35  # of gradients, as in the study; without it has blown up
 ENOUGH_HASHES = 1024  # where half as many as entries are fewer
 MAPS = ('fpn', 'dense')  # what CWD compares, the better tap first
@@ -69,8 +69,7 @@ def choose_pairing(
     if loss != 'recommended':
         default = dict.fromkeys(CHOICES, PAPER_WEIGHT)
     if loss == 'cwd':
-        weight_of_maps = CWD_WEIGHT_WITH_ROIS if student.rois else CWD_WEIGHT
-        default = dict.fromkeys(MAPS, weight_of_maps)
+        default = dict.fromkeys(MAPS, CWD_RCNN if student.rois else CWD_WEIGHT)
     if loss == 'recommended' or student.one_label:
         default['pooled'] = POOLED_WEIGHT
     else:  # the paper's are smaller, and differ
