@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -552,22 +551,6 @@ def test_what_is_asked_for_is_what_is_planned(some):
     assert [(x.arm, x.seed) for x in planned] == [('lshl2', 7), ('alone', 7)]
     planned = plan.final(['faster_rcnn/lshl2'], some)
     assert [x.seed for x in planned] == [0, 1, 2, 3, 4]
-
-
-def test_each_pattern_on_a_page_fits_an_arm():
-    pages = [*REPO.glob('*.md'), *REPO.glob('docs/*.md')]
-    pages += REPO.glob('configs/*/README.md')
-    patterns = [
-        pattern
-        for page in pages
-        for said in re.findall(
-            r'benchmarks/study (--only [^`\n#]+)', page.read_text('utf-8')
-        )
-        for pattern in shlex.split(said.partition(' --seeds')[0])[1:]
-    ]
-    assert len(patterns) >= 5
-    for pattern in patterns:
-        assert list(plan.chosen([pattern])), pattern
 
 
 def test_a_stopped_study_starts_no_more_runs(monkeypatch, tmp_path):

@@ -1,20 +1,17 @@
-"""What pages say of the study in words stands in its tables.
+"""What pages say of the study stands in its tables and its grid.
 
-Only that each interval is one of some table; not of which, nor its sign.
+Of intervals only that each is one of some table; not of which, nor its sign.
 """
 
 import re
+import shlex
 
 import pytest
 
+from .test_docs import PAGES
 from .test_study import REPO, plan, report, results, runs, tables
 
 NUMBER = r'[+-]?\d+\.\d'
-PAGES = [
-    *REPO.glob('*.md'),
-    *REPO.glob('docs/*.md'),
-    *REPO.glob('configs/*/README.md'),
-]
 
 
 @pytest.fixture(scope='module')
@@ -60,9 +57,25 @@ def intervals(page):
 def test_each_interval_on_a_page_is_one_of_a_table(measured):
     number = 0
     for page in PAGES:
-        for mean, low, high in intervals(page.read_text('utf-8')):
+        text = (REPO / page).read_text('utf-8')
+        for mean, low, high in intervals(text):
             number += 1
             # Words tell which way: 'is 0.4 lower [-1.0, 0.1]'.
             ways = {(mean, low, high), (-mean, low, high)}
-            assert ways & measured, (page.name, mean, low, high)
+            assert ways & measured, (page, mean, low, high)
     assert number > 80
+
+
+def test_each_pattern_on_a_page_fits_an_arm():
+    patterns = [
+        pattern
+        for page in PAGES
+        for said in re.findall(
+            r'benchmarks/study (--only [^`\n#]+)',
+            (REPO / page).read_text('utf-8'),
+        )
+        for pattern in shlex.split(said.partition(' --seeds')[0])[1:]
+    ]
+    assert len(patterns) >= 5
+    for pattern in patterns:
+        assert list(plan.chosen([pattern])), pattern
