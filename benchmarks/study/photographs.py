@@ -261,6 +261,7 @@ EXPERIMENTS = {
             seeds=5,
         ),
         *('fc2_balanced+inherit', 'fc2_cwd+inherit', 'cwd+inherit'),
+        *('pkd+inherit', 'l2+inherit', 'lsh+inherit', 'lshl2+inherit'),
         replaces=True,
     ),
     'aquarium_long': experiment(
