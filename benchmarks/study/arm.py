@@ -34,6 +34,13 @@ CONFIGS = {
     'backbone_photographs': 'backbone_mobilenet-v2_resnet18-w16_clothing',
     'bccd_lshfm': 'recommended_roi-fpn_faster-rcnn_mobilenet-v2_'
     'faster-rcnn_r18-w16_bccd',
+    'bccd_gfl_lshfm': 'recommended_fpn_gfl_mobilenet-v2_gfl_r18-w16_bccd',
+    'bccd_gfl_student': 'gfl_r18-w16_bccd',
+    'bccd_gfl_teacher': 'gfl_mobilenet-v2_bccd',
+    'bccd_retinanet_lshfm': 'recommended_fpn_retinanet_mobilenet-v2_'
+    'retinanet_r18-w16_bccd',
+    'bccd_retinanet_student': 'retinanet_r18-w16_bccd',
+    'bccd_retinanet_teacher': 'retinanet_mobilenet-v2_bccd',
     'bccd_student': 'faster-rcnn_r18-w16_bccd',
     'bccd_teacher': 'faster-rcnn_mobilenet-v2_bccd',
     'clothing_lshfm': 'recommended_pooled_mobilenet-v2_resnet18-w16_clothing',

@@ -57,11 +57,12 @@ SETS = {
     'clothing': Photographs(3059, 12, 8),
     'animals': Photographs(441, 20, 20),
 }
+# Dense detectors: name -> title, input of the class layer.
+DENSE = {'retinanet': ('RetinaNet', RETINA), 'gfl': ('GFL', GFL)}
 # Name of the teacher, without its last word -> its set.
 TAUGHT = {
     **SETS,
-    'aquarium_retinanet': SETS['aquarium'],
-    'aquarium_gfl': SETS['aquarium'],
+    **{f'{x}_{y}': SETS[x] for x in ('aquarium', 'bccd') for y in DENSE},
 }
 LONG = 36
 
@@ -249,6 +250,22 @@ def experiment(
     )
 
 
+def dense_on(name: str, title: str) -> dict[str, Experiment]:
+    """The dense detectors on a set of photographs."""
+    return {
+        f'{name}_{detector}': experiment(
+            f'{head} on photographs of {title}',
+            f'{name}_{detector}',
+            tap,
+            on_tower(tap, CWD_160) | ON_MAPS | CWD_TUNED,
+            'cwd',
+            ('pkd', 'fpn_l2', 'lshl2'),
+            tuned=CWD_TUNED,
+        )
+        for detector, (head, tap) in DENSE.items()
+    }
+
+
 EXPERIMENTS = {
     'aquarium': with_taught(
         experiment(
@@ -275,23 +292,8 @@ EXPERIMENTS = {
         'aquarium_long',
     ),
     **{
-        f'aquarium_{key}': with_taught(
-            experiment(
-                f'{title} on photographs of an aquarium',
-                f'aquarium_{key}',
-                tap,
-                on_tower(tap, CWD_160) | ON_MAPS | CWD_TUNED,
-                'cwd',
-                ('pkd', 'fpn_l2', 'lshl2'),
-                tuned=CWD_TUNED,
-            ),
-            'cwd+inherit',
-            replaces=True,
-        )
-        for key, title, tap in (
-            ('retinanet', 'RetinaNet', RETINA),
-            ('gfl', 'GFL', GFL),
-        )
+        name: with_taught(spec, 'cwd+inherit', replaces=True)
+        for name, spec in dense_on('aquarium', 'an aquarium').items()
     },
     'bccd': experiment(
         'Faster R-CNN on photographs of blood cells',
@@ -312,6 +314,7 @@ EXPERIMENTS = {
         SETS['bccd'].of_teacher,
         'bccd_long',
     ),
+    **dense_on('bccd', 'blood cells'),
     'clothing': experiment(
         'Classification of photographs of clothing',
         'clothing',

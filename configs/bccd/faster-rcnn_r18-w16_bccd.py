@@ -1,24 +1,6 @@
-"""The small detector alone, from random weights, on photographs of blood.
+"""The small detector alone, from random weights, on blood cells."""
 
-Shenggan's BCCD_Dataset, MIT: 204 photographs to train on, 87 to choose on, 72
-to report; three classes of cells.
-"""
+_base_ = ['../_base_/faster-rcnn_r18-w16.py', '../_base_/bccd.py']
 
-_base_ = '../aquarium/faster-rcnn_r18-w16_aquarium.py'
-
-data_root = 'data/bccd/'
-data_help = 'python -m lshfm_mm get_photographs bccd data/bccd'
-metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
-
-_photographs = dict(data_root=data_root, metainfo=metainfo)
-train_dataloader = dict(dataset=_photographs)
-val_dataloader = dict(dataset=_photographs)
-test_dataloader = dict(dataset=_photographs)
-val_evaluator = dict(ann_file=data_root + 'val.json')
-test_evaluator = dict(ann_file=data_root + 'test.json')
 model = dict(roi_head=dict(bbox_head=dict(num_classes=3)))
-
-max_epochs = 20
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].end = max_epochs
+optim_wrapper = dict(optimizer=dict(lr=0.001))
