@@ -97,7 +97,7 @@ scale: env  ## how what we add grows, write docs/scale.md
 operators: env  ## mmcv's operators against compiled ones, docs/operators.md
 	$(VENV)/bin/python benchmarks/compare_operators --out docs/operators.md
 
-study: env  ## run the study, write docs/results.md, plots, README.md's
+study: env  ## run the study, write docs/results*.md, plots, README.md's
 	$(VENV)/bin/python benchmarks/study
 
 api: env  ## write the list of public names, tests/api.txt

@@ -169,7 +169,7 @@ def main() -> None:
     for name in report.unmarked(records):
         print(
             f'on no page: {name}; write "<!-- study: {name} -->" and '
-            f'"<!-- end -->" where it shall stand, such as in docs/results.md'
+            f'"<!-- end -->" where it shall stand, on a docs/results_*.md'
         )
 
 

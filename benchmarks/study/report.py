@@ -18,7 +18,15 @@ from lshfm_mm.insight.charts import GRID, MUTED, SERIES, STYLE
 from lshfm_mm.utils.files import atomic_write
 
 PAGES = tuple(
-    REPO / x for x in ('docs/results.md', 'docs/recipes.md', 'README.md')
+    REPO / x
+    for x in (
+        'docs/results.md',
+        'docs/results_shapes.md',
+        'docs/results_photographs.md',
+        'docs/results_ablations.md',
+        'docs/recipes.md',
+        'README.md',
+    )
 )
 IMAGES = REPO / 'docs/images'
 WIDTH = 50  # characters of a label, so that the title has room
