@@ -190,7 +190,7 @@ EXPERIMENTS = {
     ),
     'retinanet': Experiment(
         'RetinaNet',
-        3,
+        5,
         'retinanet_teacher',
         'retinanet/alone',
         RETINANET,
