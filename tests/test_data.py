@@ -540,6 +540,18 @@ def test_images_of_another_size_are_told_in_the_first_epoch(ready, said):
     assert 'there, 64 x 64 in the file; boxes' in last_line
 
 
+@pytest.mark.parametrize('stages', [-1, 1])
+def test_a_plain_model_whose_frozen_weights_are_random(stages, ready, said):
+    cfg = ready(lambda x: None, 'train')
+    cfg.model.backbone.frozen_stages = stages
+    cfg.custom_hooks = [dict(type='DataCheckHook')]
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    train(cfg)
+    told = [x for x in said if 'start at random and are frozen' in x]
+    assert len(told) == (stages == 1)
+    assert all('backbone.conv1.weight' in x for x in told)
+
+
 def test_images_that_exif_turns_are_told(ready, said, tmp_path):
     cfg = ready(lambda x: None)
     pixels = np.zeros((40, 64, 3), np.uint8)

@@ -1,7 +1,7 @@
 """Where the weights come from that a student starts with."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -147,6 +147,30 @@ def describe_random(student: nn.Module, random: list[str]) -> str:
     parts = [f'{x} {n} of {of_part[1][x]}' for x, n in of_part[0].items()]
     return (
         f'random: {len(random)} of {len(weights)} weights, {", ".join(parts)}'
+    )
+
+
+def random_and_frozen(model: nn.Module, random: Collection[str]) -> str:
+    """Warn, in words, of weights that start at random and never learn.
+
+    Args:
+        model (nn.Module): The model.
+        random (Collection[str]): Names of what no file gave.
+
+    Returns:
+        str: A line; empty if there are none.
+    """
+    frozen = [
+        name
+        for name, x in model.named_parameters()
+        if name in random and not x.requires_grad
+    ]
+    if not frozen:
+        return ''
+    return (
+        f'model: {len(frozen)} weights start at random and are frozen '
+        f'({few(frozen)}), unless it fetches some itself, as timm does; give '
+        f'init_cfg or load_from, or freeze none (backbone.frozen_stages=-1)'
     )
 
 

@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmrazor.models.algorithms import BaseAlgorithm
 
-from ..algorithms.student_weights import weights_from_files
+from ..algorithms.student_weights import random_and_frozen, weights_from_files
 from ..datasets.image_sizes import SizeCheck, add_size_checks
 from ..datasets.unused import warn
 from ..errors import ConfigError
@@ -27,6 +27,7 @@ class DataCheckHook(Hook):
 
     Of a model that distils nothing it looks whether the files that its
     ``init_cfg`` names gave it weights, too; MMEngine warns where no key fits.
+    It warns of weights that no file gave and that are frozen.
 
     Raises:
         ConfigError: If a head has too few classes, or too many for an
@@ -45,8 +46,11 @@ class DataCheckHook(Hook):
         is_new = not getattr(runner, '_has_loaded', True)
         # Of teachers and the like, checkpoints come after what init_cfg says.
         if is_new and not isinstance(model, BaseAlgorithm):
-            for fault in weights_from_files(model, 'model.')[1]:
+            _, faults, random = weights_from_files(model, 'model.')
+            for fault in faults:
                 raise ConfigError(fault)
+            if frozen := random_and_frozen(model, random):
+                warn(frozen)
         dataset = runner.train_dataloader.dataset
         student = getattr(model, 'student', model)
         learns = getattr(model, 'calculate_student_loss', True)

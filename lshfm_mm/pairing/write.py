@@ -194,7 +194,7 @@ def _inherit(
     kept = dict.fromkeys(key.rpartition('.')[0] for key in left)
     own = f', not those of {", ".join(kept)}' if left else ''
     return True, (
-        f'{len(taken)} of the {len(taken) + len(left)} weights outside the '
+        f'{len(taken)} of the {len(taken) + len(left)} keys outside the '
         f'backbone are taken{own}.'
     )
 

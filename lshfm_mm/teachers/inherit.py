@@ -44,7 +44,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> list[str]:
     student.load_state_dict({k: other[k] for k in taken}, strict=False)
     print_log(
         f'inherit: the student starts with {len(taken)} of its '
-        f'{len(taken) + len(left)} weights outside the backbone from the '
+        f'{len(taken) + len(left)} keys outside the backbone from the '
         f'teacher: {", ".join(taken)}; its own stay: '
         f'{", ".join(left) or "none"}',
         'current',

@@ -14,7 +14,11 @@ from terminaltables import AsciiTable
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ..algorithms.student_weights import describe_random, varied_weights
+from ..algorithms.student_weights import (
+    describe_random,
+    random_and_frozen,
+    varied_weights,
+)
 from ..distillers.level_pairs import TapObservation
 from ..distillers.taps import layers_of
 from ..errors import ConfigError
@@ -244,6 +248,8 @@ class Audit:
                 'there are no weights, a big backbone can teach it some '
                 '(docs/small_data.md)'
             )
+        if frozen := random_and_frozen(model.student, random):
+            _warn(frozen)
 
     def _check(
         self, name: str, value: Tensor, weight: float, tap: str | None
