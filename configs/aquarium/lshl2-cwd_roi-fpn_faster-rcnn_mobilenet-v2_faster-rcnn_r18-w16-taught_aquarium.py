@@ -1,7 +1,7 @@
 """The recommended recipe, but with CWD in the place of L2 on the FPN.
 
 On these photographs its mean is higher, on generated images lower, both within
-chance (docs/results.md).
+chance (docs/results_photographs.md).
 """
 
 _base_ = (

@@ -26,11 +26,10 @@ model = dict(
     distiller=dict(
         type='LSHFMDistiller',
         taps=dict(pooled='head.fc'),
-        # From random weights 24 was better than 6 (docs/results.md).
         losses=dict(
             pooled=[
-                dict(type='LSHLoss', loss_weight=24),
-                dict(type='RelativeL2Loss', loss_weight=24),
+                dict(type='LSHLoss', loss_weight=6),
+                dict(type='RelativeL2Loss', loss_weight=6),
             ]
         ),
     ),
