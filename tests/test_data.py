@@ -540,15 +540,24 @@ def test_images_of_another_size_are_told_in_the_first_epoch(ready, said):
     assert 'there, 64 x 64 in the file; boxes' in last_line
 
 
-@pytest.mark.parametrize('stages', [-1, 1])
-def test_a_plain_model_whose_frozen_weights_are_random(stages, ready, said):
+@pytest.mark.parametrize('file', ['', 'init_cfg', 'load_from'])
+def test_a_plain_model_whose_frozen_weights_are_random(file, ready, said):
+    """A warning, unless a file gave them."""
     cfg = ready(lambda x: None, 'train')
-    cfg.model.backbone.frozen_stages = stages
+    cfg.model.backbone.frozen_stages = 1
+    state = MODELS.build(cfg.model).state_dict()
+    torch.save({k: torch.rand(v.shape) for k, v in state.items()}, 'all.pth')
+    if file == 'init_cfg':
+        cfg.model.backbone.init_cfg = dict(
+            type='Pretrained', checkpoint='all.pth', prefix='backbone.'
+        )
+    elif file:
+        cfg.load_from = 'all.pth'
     cfg.custom_hooks = [dict(type='DataCheckHook')]
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     train(cfg)
     told = [x for x in said if 'start at random and are frozen' in x]
-    assert len(told) == (stages == 1)
+    assert len(told) == (not file)
     assert all('backbone.conv1.weight' in x for x in told)
 
 

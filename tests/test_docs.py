@@ -185,6 +185,9 @@ def test_own_images_on_the_pages(
     cfg = Config.fromfile('distil.py')
     # The heads of RTMDet's sizes are of other widths.
     assert cfg.model.inherit == (base != 'rtmdet/')
+    if base == 'retinanet/':
+        assert cfg.model.architecture.bbox_head.num_classes == 3
+        assert [*cfg.model.distiller.losses] == ['fpn']
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         for split in ('train', 'val'):
             loader = cfg[f'{split}_dataloader']

@@ -150,27 +150,36 @@ def describe_random(student: nn.Module, random: list[str]) -> str:
     )
 
 
-def random_and_frozen(model: nn.Module, random: Collection[str]) -> str:
-    """Warn, in words, of weights that start at random and never learn.
+def random_and_frozen(
+    model: nn.Module, random: Collection[str], field: str
+) -> str:
+    """Warn, in words, of a backbone that is frozen as it was at random.
+
+    Heads are left out: one that mimics the input of its class layer needs
+    none. So are position embeddings, which may be fixed sines.
 
     Args:
         model (nn.Module): The model.
         random (Collection[str]): Names of what no file gave.
+        field (str): Where its config stands.
 
     Returns:
-        str: A line; empty if there are none.
+        str: A line; empty if there is no such weight.
     """
+    learns = {x for x, y in model.named_parameters() if y.requires_grad}
     frozen = [
-        name
-        for name, x in model.named_parameters()
-        if name in random and not x.requires_grad
+        x
+        for x in random
+        if x.startswith('backbone.')
+        and x not in learns
+        and 'pos_embed' not in x
     ]
     if not frozen:
         return ''
     return (
-        f'model: {len(frozen)} weights start at random and are frozen '
-        f'({few(frozen)}), unless it fetches some itself, as timm does; give '
-        f'init_cfg or load_from, or freeze none (backbone.frozen_stages=-1)'
+        f'{field}.backbone: {len(frozen)} weights start at random and are '
+        f'frozen ({few(frozen)}), unless it fetches some itself, as timm '
+        f'does; give its init_cfg or load_from, or set frozen_stages=-1'
     )
 
 

@@ -27,7 +27,7 @@ class DataCheckHook(Hook):
 
     Of a model that distils nothing it looks whether the files that its
     ``init_cfg`` names gave it weights, too; MMEngine warns where no key fits.
-    It warns of weights that no file gave and that are frozen.
+    It warns of a backbone's weights that no file gave and that are frozen.
 
     Raises:
         ConfigError: If a head has too few classes, or too many for an
@@ -49,7 +49,7 @@ class DataCheckHook(Hook):
             _, faults, random = weights_from_files(model, 'model.')
             for fault in faults:
                 raise ConfigError(fault)
-            if frozen := random_and_frozen(model, random):
+            if frozen := random_and_frozen(model, random, 'model'):
                 warn(frozen)
         dataset = runner.train_dataloader.dataset
         student = getattr(model, 'student', model)

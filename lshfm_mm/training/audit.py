@@ -248,7 +248,7 @@ class Audit:
                 'there are no weights, a big backbone can teach it some '
                 '(docs/small_data.md)'
             )
-        if frozen := random_and_frozen(model.student, random):
+        if frozen := random_and_frozen(model.student, random, 'architecture'):
             _warn(frozen)
 
     def _check(

@@ -108,6 +108,6 @@ def _try_validation(loop: ValLoop) -> None:
         raise
     print_log(
         'val_dataloader: one batch passed the model'
-        + ' and was evaluated (empty results are no fault here)' * evaluates,
+        + ' and was evaluated (no detection yet is no fault)' * evaluates,
         'current',
     )
