@@ -76,7 +76,7 @@ TASK_PAIRS = {
 # For the short table.
 TASK_SHORT = {
     'single': ('alone', 'lshl2+inherit', 'kl+inherit'),
-    'multi': ('alone', 'lsh+inherit', 'logits_l2+inherit'),
+    'multi': ('alone', 'lsh+inherit', 'logits_l2+inherit', 'l2+inherit'),
 }
 LSHL2 = on_features('LSHL2', LSH, L2, options=CALIBRATED)
 METHODS = {

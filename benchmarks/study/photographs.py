@@ -277,8 +277,13 @@ EXPERIMENTS = {
             ('pkd', 'cwd'),
             seeds=5,
         ),
-        *('fc2_balanced+inherit', 'fc2_cwd+inherit', 'cwd+inherit'),
-        *('pkd+inherit', 'l2+inherit', 'lsh+inherit', 'lshl2+inherit'),
+        *(
+            f'{x}+inherit'
+            for x in (
+                *('fc2_balanced', 'fc2_cwd', 'cwd', 'pkd'),
+                *('l2', 'lsh', 'lshl2'),
+            )
+        ),
         replaces=True,
     ),
     'aquarium_long': experiment(
@@ -331,7 +336,7 @@ EXPERIMENTS = {
             CLASSES,
             ANIMALS,
             'lsh',
-            ('logits_l2',),
+            ('logits_l2', 'l2'),
             tuned=ANIMALS,
             seeds=10,
         ),

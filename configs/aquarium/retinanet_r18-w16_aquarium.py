@@ -3,4 +3,3 @@
 _base_ = ['../_base_/retinanet_r18-w16.py', '../_base_/aquarium.py']
 
 model = dict(bbox_head=dict(num_classes=7))
-optim_wrapper = dict(optimizer=dict(lr=0.001))

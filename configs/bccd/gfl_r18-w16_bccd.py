@@ -3,4 +3,3 @@
 _base_ = ['../_base_/gfl_r18-w16.py', '../_base_/bccd.py']
 
 model = dict(bbox_head=dict(num_classes=3))
-optim_wrapper = dict(optimizer=dict(lr=0.001))
