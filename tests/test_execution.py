@@ -310,13 +310,16 @@ def test_where_a_value_depends_without_a_gradient_all_runs(run):
     assert not any(x.requires_grad for x in model.parameters())
 
 
-def test_that_nothing_is_skipped_stands_in_the_log(caplog, monkeypatch):
+def test_that_nothing_is_skipped_stands_in_the_log(caplog):
     model = Detached().requires_grad_(False)
-    logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, 'level', logging.INFO)  # of the last run
+    logger = MMLogger.get_current_instance()  # of the last run
+    level = logger.level
+    # Not by its attribute: a logger remembers which levels it is enabled for.
+    logger.setLevel(logging.INFO)
     logger.addHandler(caplog.handler)
     unneeded_layers(model.modules(), lambda: [model(IMAGES)])
     logger.removeHandler(caplog.handler)
+    logger.setLevel(level)
     (line,) = (x for x in caplog.messages if 'teacher: all of' in x)
     assert line == (
         'teacher: all of its head runs, since what is tapped is not bit for '
