@@ -1,21 +1,8 @@
-"""The teacher: a MobileNetV2 that has seen ImageNet, as Faster R-CNN's."""
+"""The teacher: a MobileNetV2 that has seen ImageNet."""
 
-_base_ = 'retinanet_r18-w16_aquarium.py'
+_base_ = ['retinanet_r18-w16_aquarium.py', '../_base_/mobilenet-v2.py']
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='MobileNetV2',
-        out_indices=(1, 2, 4, 6),
-        norm_eval=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='data/mobilenet_v2_imagenet.pth',
-            prefix='backbone.',
-        ),
-    ),
-    neck=dict(in_channels=[24, 32, 96, 320]),
-)
+model = _base_.mobilenet_v2
 optim_wrapper = dict(optimizer=dict(lr=0.0004))  # a pretrained backbone
 
 max_epochs = 16

@@ -1,36 +1,13 @@
 """The small detector alone: what distillation must beat."""
 
-_base_ = [
-    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
-    '../_base_/easy_shapes.py',
-]
+_base_ = ['../_base_/faster-rcnn_r18-w16.py', '../_base_/easy_shapes.py']
 
 model = dict(
-    backbone=dict(
-        depth=18,
-        base_channels=12,
-        frozen_stages=-1,
-        norm_eval=False,
-        init_cfg=None,
-    ),
-    neck=dict(in_channels=[12, 24, 48, 96], out_channels=64, num_outs=4),
-    rpn_head=dict(
-        in_channels=64,
-        feat_channels=64,
-        anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
-    ),
-    roi_head=dict(
-        bbox_roi_extractor=dict(
-            out_channels=64,
-            finest_scale=28,
-            roi_layer=dict(output_size=7, sampling_ratio=1),
-        ),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=6),
-    ),
+    backbone=dict(base_channels=12),
+    neck=dict(in_channels=[12, 24, 48, 96]),
+    roi_head=dict(bbox_head=dict(num_classes=6)),
     train_cfg=dict(
-        rpn=dict(sampler=dict(num=64)),
-        rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32)),
+        rpn=dict(sampler=dict(num=64)), rpn_proposal=dict(nms_pre=200)
     ),
-    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
+    test_cfg=dict(rpn=dict(nms_pre=200)),
 )
