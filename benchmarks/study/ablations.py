@@ -1,8 +1,8 @@
 """What is changed of an arm, a thing at a time."""
 
 from arm import Method, Options
-from dense import TOWER, of_tower
-from detectors import FC1, FC2, L2, LSH, LSH_1024, ROI, on_rois
+from dense import RETINA, RETINA_BOX, TOWER, of_tower
+from detectors import CWD, FC1, FC2, FPN, L2, LSH, LSH_1024, ROI, on_rois
 
 
 def on_layers(title: str, **layers: str) -> Method:
@@ -19,6 +19,20 @@ def stopped(epochs: int) -> Options:
 def times(factor: float, loss: Options) -> Options:
     """A loss with another weight."""
     return dict(loss, loss_weight=factor * loss['loss_weight'])
+
+
+def beside_cwd(weight: float) -> Method:
+    """LSHL2 on RetinaNet's class tower with weights of its own.
+
+    Args:
+        weight (float): Where CWD has 160, which here is 16 times of 10.
+    """
+    losses = [times(weight / 64, x) for x in (LSH_1024, L2)]
+    return Method(
+        f'LSHL2, class tower, weights of {weight:g}',
+        {'cls': RETINA, 'fpn': FPN},
+        {'cls': losses, 'fpn': [CWD]},
+    )
 
 
 CALIBRATED = {'custom_hooks': [dict(type='LSHCalibrationHook')]}
@@ -128,6 +142,22 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
         {
             'linear': on_rois(
                 'linear connector', LSH, L2, connectors={'roi': LINEAR}
+            )
+        },
+    ),
+    'beside_cwd': (
+        'beside CWD on a dense head',
+        'retinanet/cwd+inherit',
+        {f'{x}': beside_cwd(x) for x in (1, 4)},
+    ),
+    'towers': (
+        'towers of a dense head, LSHL2 (class tower above)',
+        'retinanet/lshl2+inherit',
+        {
+            'both': Method(
+                'class and box tower',
+                {'cls': RETINA, 'box': RETINA_BOX},
+                dict.fromkeys(('cls', 'box'), [LSH_1024, L2]),
             )
         },
     ),

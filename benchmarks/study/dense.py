@@ -4,6 +4,7 @@ from arm import Arm, Method, Options
 from detectors import CWD, FPN, FPN_L2, L2, LSH, LSH_1024, METHODS, distilled
 
 RETINA, GFL = 'bbox_head.retina_cls', 'bbox_head.gfl_cls'
+RETINA_BOX = 'bbox_head.retina_reg'
 RTMDET = 'bbox_head.rtm_cls'
 WIDER = dict(type='ConvConnector', in_channels=48, out_channels=64)
 

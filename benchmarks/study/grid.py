@@ -235,7 +235,7 @@ EXPERIMENTS = {
     ),
     'gfl': Experiment(
         'GFL',
-        3,
+        5,
         'gfl_teacher',
         'gfl/alone',
         detectors.arms_of('gfl', dense.GFL, dense.GFL_METHODS),

@@ -215,7 +215,7 @@ def experiment(
     epochs: int | None = None,
     key: str | None = None,
     tuned: Collection[str] = (),
-    seeds: int = 3,
+    seeds: int = 5,
 ) -> Experiment:
     """Each arm against the student alone, ours against each other method.
 
@@ -229,7 +229,7 @@ def experiment(
         epochs (int, optional): Defaults to those of the set.
         key (str, optional): Of the experiment. Defaults to ``name``.
         tuned (Collection[str]): See ``arms_of``. Defaults to none.
-        seeds (int): Of each arm. Defaults to 3.
+        seeds (int): Of each arm. Defaults to 5.
     """
     photographs = TAUGHT[name]
     epochs = epochs or photographs.epochs
@@ -275,7 +275,6 @@ EXPERIMENTS = {
             ON_ROIS,
             'fc2_balanced',
             ('pkd', 'cwd'),
-            seeds=5,
         ),
         *(
             f'{x}+inherit'
@@ -307,7 +306,6 @@ EXPERIMENTS = {
         ON_ROIS,
         'fc2_balanced',
         ('pkd', 'cwd'),
-        seeds=5,
     ),
     'bccd_long': experiment(
         'Faster R-CNN on blood, students trained as long as the teacher',
