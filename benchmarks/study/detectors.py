@@ -1,4 +1,4 @@
-"""Detectors of the study: their data, schedule, methods, ablations."""
+"""Detectors of the study: their data, schedule, methods."""
 
 from typing import Any
 
@@ -168,6 +168,11 @@ MORE_TAPS = {
         'LSHL2, second FC, class layer + CWD',
         {'fc2': FC2, 'roi': ROI, 'fpn': FPN},
         {'fc2': [LSH, L2], 'roi': [LSH, L2], 'fpn': [CWD]},
+    ),
+    'fc2_cwd_tuned': Method(
+        'LSHL2, second FC + CWD, weights chosen',
+        {'fc2': FC2, 'fpn': FPN},
+        {'fc2': [LSH, L2], 'fpn': [CWD]},
     ),
     'all_fpn': Method(
         'LSHL2, both FCs, class layer + L2, FPN',

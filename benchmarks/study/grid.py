@@ -125,6 +125,8 @@ EXPERIMENTS = {
             ('fc2_balanced+inherit', 'fc2_fpn+inherit'),
             ('fc2_cwd+inherit', 'fc2_fpn+inherit'),
             ('fc2_cwd+inherit', 'fc2_balanced+inherit'),
+            ('fc2_cwd_tuned+inherit', 'fc2_balanced+inherit'),
+            ('fc2_cwd_tuned+inherit', 'fc2_fpn+inherit'),
             ('fc2_cwd+inherit', 'lshl2_cwd+inherit'),
             ('fc2_cwd+inherit', 'cwd+inherit'),
             ('fc2_cwd+inherit', 'alone+inherit'),

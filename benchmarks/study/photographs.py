@@ -246,7 +246,7 @@ def experiment(
         arms_of(name, tap, methods, epochs, tuned),
         tuple((f'{ours}+inherit', x) for x in against),
         ('alone', *(f'{x}+inherit' for x in (ours, *others))),
-        '' if tap == CLASSES else setting,  # of detectors
+        setting,
     )
 
 
