@@ -413,7 +413,7 @@ def test_the_steps_of_a_page_are_run(tmp_path):
 def run_demo(folder: Path, *args: str) -> str:
     """What it prints, on less data and for one epoch."""
     code = (
-        'import demo; demo.NUM_TRAIN, demo.NUM_VAL, demo.SHOWN = 16, 6, 1\n'
+        'import demo; demo.NUM_TRAIN, demo.NUM_VAL = 16, 6\n'
         'for options in demo.CONFIGS.values():\n'
         "    options.append('train_cfg.max_epochs=1')\n"
         'demo.main()\n'

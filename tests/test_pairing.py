@@ -1,6 +1,7 @@
 """make_config: what it chooses, writes and refuses; and that it trains."""
 
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -89,20 +90,43 @@ def test_necks_of_other_widths_are_not_mimicked_beside_rois(write, tmp_path):
     assert 'without L2 on the necks, which differ in shape' in text
 
 
-def said_of(folder):
+def said_of(folder, given=False):
     """What the study has of the recommended recipe of a written pair."""
     teacher, student = (
         inspect_config(x, read_config(x, str(folder / f'{x}.py')))
         for x in ('teacher', 'student')
     )
     pairing = choose_pairing(student, teacher, None, 'recommended', None, True)
-    return expectation(pairing, inherit=True)
+    return expectation(pairing, student, inherit=True, given=given)
+
+
+def shares(said):
+    return re.findall(r'\d+ %', said)
 
 
 def test_a_share_of_the_gap_is_told_of_the_recipe_that_had_it(write, tmp_path):
-    for detector, share in ((faster, ' 77 %'), (retinanet, ' 84 %')):
+    """By what is trained, and by where its backbone begins."""
+    file = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+    for detector, pretrained, random in (
+        (faster, ['77 %'], ['27 %', '58 %', '46 %']),
+        (retinanet, ['84 %'], ['30 %', '62 %']),
+    ):
         write(detector(8), detector(4), force=True)
-        assert share in said_of(tmp_path)
+        assert shares(said_of(tmp_path)) == random
+        assert 'from random weights' in said_of(tmp_path)
+        assert shares(said_of(tmp_path, given=True)) == pretrained
+        student = detector(4)
+        student.backbone.init_cfg = file
+        write(detector(8), student, force=True)
+        assert shares(said_of(tmp_path)) == pretrained
+        assert 'from pretrained backbones' in said_of(tmp_path)
+    other = retinanet(4)
+    other.type = 'SingleStageDetector'  # was not studied, has the recipe
+    write(retinanet(8), other, force=True)
+    assert shares(said_of(tmp_path, given=True)) == ['84 %', '82 %']
+
+
+def test_no_share_is_told_of_another_recipe(write, tmp_path):
     one = faster(8)
     one.roi_head.bbox_head.update(type='ConvFCBBoxHead', num_shared_fcs=1)
     for models in ((faster(8), faster(8, neck=32)), (one, one)):
@@ -111,7 +135,9 @@ def test_a_share_of_the_gap_is_told_of_the_recipe_that_had_it(write, tmp_path):
     lshl2 = ["dict(type='LSHLoss')", "dict(type='RelativeL2Loss')"]
     maps = "dict(layer='neck', record='output', normalize=True)"
     pairing = Pairing('', {'fpn': maps}, {}, {'fpn': lshl2})
-    assert not expectation(pairing, inherit=True)
+    path = str(tmp_path / 'student.py')
+    view = inspect_config('student', read_config('student', path))
+    assert not expectation(pairing, view, inherit=True, given=False)
 
 
 def test_where_fcs_differ_or_there_is_one_the_class_layer_is_mimicked(
@@ -410,11 +436,12 @@ def test_arguments_go_first(write, tmp_path):
 
 def test_classifiers_mimic_the_pooled_feature(tmp_path):
     out = tmp_path / 'cls.py'
-    write_config(
+    said = write_config(
         'mmpretrain::resnet/resnet34_8xb32_in1k.py',
         'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py',
         str(out),
     )
+    assert 'this closed 11 % (one label, photographs of clothing)' in said
     cfg = Config.fromfile(out)
     assert cfg.model.distiller.taps == dict(pooled='head.fc')
     # An embedding in the student's own path, into the teacher's classifier.
@@ -450,13 +477,14 @@ def test_with_several_labels_the_direction_counts(loss, expected, tmp_path):
         cfg.model.head = head
         cfg.dump(tmp_path / f'r{depth}.py')
     out = tmp_path / 'cls.py'
-    write_config(
+    said = write_config(
         str(tmp_path / 'r34.py'),
         str(tmp_path / 'r18.py'),
         str(out),
         str(tmp_path / 'r34.py'),
         loss=loss,
     )
+    assert shares(said) == (['22 %', '49 %'] if loss == 'recommended' else [])
     distiller = Config.fromfile(out).model.distiller
     assert distiller.taps == dict(pooled='head.fc')
     found = [
@@ -647,7 +675,7 @@ def test_the_tool_prints_what_to_do_next(write, tmp_path, monkeypatch, capsys):
     runpy.run_path(tool, run_name='__main__')
     said = capsys.readouterr().out
     assert f'python tools/train.py {out}' in said
-    assert 'closed 77 % of the gap between Faster R-CNN alone' in said
+    assert 'closed 27 % (FasterRCNN, photographs of an aquarium; ' in said
     assert Config.fromfile(out).model.teacher_ckpt == weights
     sys.argv += ['--tap', 'roi', '--force']  # another recipe than the study's
     runpy.run_path(tool, run_name='__main__')

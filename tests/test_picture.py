@@ -25,6 +25,7 @@ def test_a_row_for_the_truth_and_each_detector(
     make_config, teacher_checkpoint, tmp_path, monkeypatch
 ):
     """Of two detectors, one is sure everywhere, one sees nothing."""
+    monkeypatch.setattr(detections, 'OVERLAP', 1.1)  # so none is right
     # White is the paper's, too.
     monkeypatch.setattr(detections, 'RIGHT', (255, 0, 255))
     labels = []
@@ -47,7 +48,7 @@ def test_a_row_for_the_truth_and_each_detector(
         torch.save(checkpoint, tmp_path / f'{name}.pth')
         models[name] = (cfg, tmp_path / f'{name}.pth')
     out = tmp_path / 'picture.png'
-    detections.draw_detections(models, 2, out)
+    detections.draw_detections(models, out)
     picture = cv2.imread(str(out))
     height = len(picture) // 3
     truth, sure, blind = (
@@ -66,6 +67,33 @@ def test_a_row_for_the_truth_and_each_detector(
     assert int(number) > 1
     assert blindly == f'blind\n0 of {number} found, 0 wrong'
     assert re.fullmatch(rf'sure\n0 of {number} found, [1-9]\d* wrong', surely)
+
+
+class Boxed(list):
+    """Labels and boxes of images of 10 x 10 pixels, as a data set."""
+
+    def get_data_info(self, index):
+        objects = [dict(bbox_label=x, bbox=box) for x, box in self[index]]
+        return dict(height=10, width=10, instances=objects)
+
+
+def test_each_class_has_the_image_where_its_objects_are_largest():
+    def box(width, height):
+        return [1, 2, 1 + width, 2 + height]
+
+    found = detections.largest(
+        Boxed(
+            [
+                [(1, box(8, 8)), (1, box(1, 1))],  # 32.5 on average
+                [(1, box(6, 6)), (0, box(5, 5))],  # best of both
+                [(0, box(2, 9)), (0, box(2, 2))],
+                [],
+                [(2, box(1, 1))],
+            ]
+        )
+    )
+    assert found == [1, 0, 4]
+    assert detections.largest(Boxed([[(0, box(1, 1)), (1, box(1, 1))]])) == [0]
 
 
 def test_a_long_title_has_more_lines():

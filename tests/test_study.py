@@ -1,6 +1,7 @@
 """The study: its grid can be trained, its numbers come from its records."""
 
 import functools
+import itertools
 import json
 import logging
 import os
@@ -827,15 +828,19 @@ def test_the_best_of_several_peers_and_both_starts_are_shown():
 
 
 def test_make_config_says_what_the_records_say():
-    found = tables.expected(runs.read_records())
-    shares = {
-        line.split(' | ')[0].strip('| '): line.rsplit(' | ', 1)[1].strip(' |%')
-        for line in found.splitlines()
-    }
-    for study in STUDY:
-        assert grid.EXPERIMENTS[study.experiment].title == study.model
-        name = f'{study.model}: {tables.name_of(study.experiment)}'
-        assert shares[name] == f'{study.closed}'
+    found = {}
+    for line in tables.expected(runs.read_records()).splitlines()[2:]:
+        title, _, recipe, *_, share = line.strip('| ').split(' | ')
+        found[title, 'taught' in recipe] = share
+    for study in itertools.chain(*STUDY.values()):
+        spec = grid.EXPERIMENTS[study.experiment]
+        assert spec.on_photographs is not study.pretrained
+        title = f'{spec.title}: {tables.name_of(study.experiment)}'
+        told = {x[1]: y for x, y in found.items() if x[0] == title}
+        shares = {False: f'{study.closed} %'}
+        if study.taught is not None:
+            shares[True] = f'{study.taught} %'
+        assert told == shares, study
 
 
 def recipe_of(distiller):

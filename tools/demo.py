@@ -159,7 +159,6 @@ SHAPES = {
 # Runs that read files that get_photographs and get_weights write.
 PHOTOGRAPHED = ('aquarium_teacher', 'aquarium_backbone')
 NUM_TRAIN, NUM_VAL = 640, 200
-SHOWN = 6
 SEED = '-seed'  # between the name of a run and its seed
 
 
@@ -245,8 +244,8 @@ def row(chain: Chain, runs: list[str], title: str, task: str) -> list[str]:
     ]
 
 
-def draw(chain: Chain, runs: dict[str, str]) -> Path:
-    """Detections of the teacher, the student alone and the last run."""
+def draw(chain: Chain, runs: dict[str, str], seeds: int) -> Path:
+    """Detections of teacher, student alone, last run; of the first seed."""
     from mmengine.config import Config
 
     from lshfm_mm.insight.detections import draw_detections
@@ -257,9 +256,11 @@ def draw(chain: Chain, runs: dict[str, str]) -> Path:
     for run in (*names[:2], names[-1]):
         metrics = chain.evaluate(run_of(run))
         title = f'{runs[run]}\n{100 * metrics["coco/bbox_mAP"]:.1f} AP'
+        if seeds > 1 and run != names[0]:
+            title += ', first seed'
         cfg = Config.fromfile(chain.work / f'{run}.py')
         shown[title] = cfg, chain.work / f'{run}.pth'
-    draw_detections(shown, SHOWN, picture)
+    draw_detections(shown, picture)
     return picture
 
 
@@ -318,7 +319,7 @@ def main() -> None:
     written.write_text(text + '\n', 'utf-8')
     text = f'\n{text}\n\ntable: {written}'
     if COLUMNS[task] is BOX:
-        text += f'\npicture: {draw(chain, runs)}'
+        text += f'\npicture: {draw(chain, runs, args.seeds)}'
     step(last, 'done')
     print(text)
 

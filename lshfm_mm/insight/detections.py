@@ -1,6 +1,7 @@
 """What models see in an image, and how to draw it."""
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,21 @@ OVERLAP = 0.5  # IoU from which on it has the place
 
 
 def draw_detections(
-    models: Mapping[str, tuple[Config, Path]], num_images: int, out: Path
+    models: Mapping[str, tuple[Config, Path]], out: Path
 ) -> None:
     """Draw ground truth and detections, a row a detector; count them.
 
+    A column is an image, see :func:`largest`.
+
     Args:
         models (dict): Title -> config of a plain detector and its
-            checkpoint. The test data set of the first one is drawn.
-        num_images (int): How many images, the first ones of the data set.
+            checkpoint. Of the test data set of the first one.
         out (Path): The PNG file to write.
     """
     register_all_modules(init_default_scope=True)
     first, _ = next(iter(models.values()))
     dataset = DATASETS.build(first.test_dataloader.dataset)
-    infos = [dataset.get_data_info(i) for i in range(num_images)]
+    infos = [dataset.get_data_info(i) for i in largest(dataset)]
     images = [mmcv.imread(info['img_path']) for info in infos]
     truths = [_instances(info) for info in infos]
     number = sum(map(len, truths))
@@ -69,20 +71,46 @@ def draw_detections(
             drawn.append(draw_boxes(image, parts, detector.dataset_meta))
         found = f'{right_ones} of {number} found, {wrong_ones} wrong'
         rows[f'{wrapped(title)}\n{found}'] = drawn
-    figure = Figure((2.2 * num_images, 2.35 * len(rows)), layout='constrained')
-    grid = figure.subplots(len(rows), num_images, squeeze=False)
+    figure = Figure((2.2 * len(infos), 2.35 * len(rows)), layout='constrained')
+    grid = figure.subplots(len(rows), len(infos), squeeze=False)
     for line, (title, drawn) in zip(grid, rows.items(), strict=True):
         line[0].set_ylabel(title, fontsize=11)
         for axes, image in zip(line, drawn, strict=True):
             axes.imshow(image)
             axes.set(xticks=[], yticks=[])
     figure.supxlabel(
-        f'The first {num_images} test images. White boxes: class and place of '
-        f'an object (IoU {OVERLAP:g} or more). Red boxes: another class or '
-        f'place, or the same object again. Scores above {100 * DRAWN:g} %.',
+        f'Of each class the test image in which its objects are largest. '
+        f'White boxes: class and place of an object (IoU {OVERLAP:g} or '
+        f'more).\nRed boxes: another class or place, or the same object '
+        f'again. Scores above {100 * DRAWN:g} %.',
         fontsize=11,
     )
     figure.savefig(out, dpi=100)
+
+
+def largest(dataset: Any) -> list[int]:
+    """Of each class the image in which its objects are largest, by mean area.
+
+    Args:
+        dataset (Any): A detection data set.
+
+    Returns:
+        list[int]: Indices, each once, in the order of the classes.
+    """
+    areas: defaultdict[int, dict[int, list[float]]] = defaultdict(dict)
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        whole = info['height'] * info['width']
+        for x in info['instances']:
+            left, top, right, bottom = x['bbox']
+            area = (right - left) * (bottom - top) / whole
+            areas[x['bbox_label']].setdefault(i, []).append(area)
+    found: dict[int, None] = {}
+    for _, images in sorted(areas.items()):
+        others = {i: np.mean(x) for i, x in images.items() if i not in found}
+        if others:
+            found[max(others, key=lambda i: others[i])] = None
+    return [*found]
 
 
 def wrapped(title: str) -> str:
