@@ -50,7 +50,8 @@ def test_a_row_for_the_truth_and_each_detector(
     out = tmp_path / 'picture.png'
     detections.draw_detections(models, out)
     picture = cv2.imread(str(out))
-    height = len(picture) // 3
+    legend = detections.LEGEND * detections.DPI
+    height = int(len(picture) - legend) // 3
     truth, sure, blind = (
         [
             pixels_like(picture[row * height : (row + 1) * height], colour)

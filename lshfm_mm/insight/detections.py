@@ -29,6 +29,8 @@ DRAWN = 0.5  # in a picture of several detectors, where boxes lie close
 RIGHT = (255, 255, 255)  # RGB, of a box with class and place of an object
 WRONG = (255, 48, 32)
 LINE = 28  # characters of a title
+LEGEND = 0.6  # inches below the rows
+DPI = 100
 OVERLAP = 0.5  # IoU from which on it has the place
 
 
@@ -71,7 +73,8 @@ def draw_detections(
             drawn.append(draw_boxes(image, parts, detector.dataset_meta))
         found = f'{right_ones} of {number} found, {wrong_ones} wrong'
         rows[f'{wrapped(title)}\n{found}'] = drawn
-    figure = Figure((2.2 * len(infos), 2.35 * len(rows)), layout='constrained')
+    size = 2.2 * len(infos), 2.25 * len(rows) + LEGEND
+    figure = Figure(size, layout='constrained')
     grid = figure.subplots(len(rows), len(infos), squeeze=False)
     for line, (title, drawn) in zip(grid, rows.items(), strict=True):
         line[0].set_ylabel(title, fontsize=11)
@@ -85,7 +88,7 @@ def draw_detections(
         f'again. Scores above {100 * DRAWN:g} %.',
         fontsize=11,
     )
-    figure.savefig(out, dpi=100)
+    figure.savefig(out, dpi=DPI)
 
 
 def largest(dataset: Any) -> list[int]:
