@@ -844,9 +844,14 @@ def test_make_config_says_what_the_records_say():
 
 
 def recipe_of(distiller):
-    """Layers and losses, whatever the taps are called; weights written out."""
+    """Layers and losses, whatever the taps are called; defaults in full."""
+    taps = {
+        name: dict(weights='uniform')
+        | (tap if isinstance(tap, dict) else dict(layer=tap))
+        for name, tap in distiller['taps'].items()
+    }
     return sorted(
-        str((distiller['taps'][tap], loss | {'loss_weight': weight}))
+        str((sorted(taps[tap].items()), loss | {'loss_weight': weight}))
         for tap, losses in distiller['losses'].items()
         for loss in losses
         for weight in [float(loss.get('loss_weight', 1))]

@@ -166,9 +166,6 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
         'retinanet/lshl2+inherit',
         {
             **{f'{k}': of_tower(f'K = {k}', k) for k in (36, 288)},
-            '36_of_1024': of_tower(
-                '36 of 1024 a step', 1024, hashes_per_step=36
-            ),
             'map': of_tower(
                 'the map itself, D = 64, K = 256', 256, TOWER, std='features'
             )._replace(options=CALIBRATED),

@@ -188,7 +188,7 @@ EXPERIMENTS = {
             ('fc2_cwd+inherit', 'fc2_balanced+inherit'),
         ),
         ('alone', 'fc2_balanced+inherit', 'cwd+inherit'),
-        f'64 of {SHAPES}, as many steps',
+        f'64 of {SHAPES}, as many steps, teacher with all 640',
     ),
     'retinanet': Experiment(
         'RetinaNet',

@@ -126,7 +126,8 @@ def table(records: Mapping[str, Record], experiment: str) -> str:
                 logged(row, 'norm_ratio', '.2f'),
             ]
         else:
-            cells = ['' if row.closed is None else f'{row.closed:.0f} %']
+            told = row.closed is not None and len(row.values) > 1
+            cells = [f'{row.closed:.0f} %' if told else '']
         lines.append(
             [
                 f'**{row.title}**' if row.is_recommended else row.title,

@@ -64,7 +64,6 @@ TAUGHT = {
     **SETS,
     **{f'{x}_{y}': SETS[x] for x in ('aquarium', 'bccd') for y in DENSE},
 }
-LONG = 36
 
 ON_MAPS = {
     'fpn_l2': Method(
@@ -284,16 +283,6 @@ EXPERIMENTS = {
             )
         ),
         replaces=True,
-    ),
-    'aquarium_long': experiment(
-        'Faster R-CNN on photographs of an aquarium, three times as long',
-        'aquarium',
-        FC2,
-        {x: ON_ROIS[x] for x in ('fc2_balanced', 'fc2_cwd', 'cwd')},
-        'fc2_balanced',
-        ('cwd',),
-        LONG,
-        'aquarium_long',
     ),
     **{
         name: with_taught(spec, 'cwd+inherit', replaces=True)
