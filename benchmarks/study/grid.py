@@ -107,6 +107,8 @@ EXPERIMENTS = {
             ('lshl2+inherit', 'alone+inherit'),
             ('lshl2+inherit', 'l2+inherit'),
             ('lshl2+inherit', 'lsh+inherit'),
+            ('lsh', 'l2'),
+            ('lsh+inherit', 'l2+inherit'),
             ('lshl2_fpn+inherit', 'lshl2+inherit'),
             ('lshl2_fpn+inherit', 'fpn_l2+inherit'),
             ('lshl2_fpn+inherit', 'pkd+inherit'),
