@@ -86,14 +86,14 @@ def test_each_class_has_the_image_where_its_objects_are_largest():
         Boxed(
             [
                 [(1, box(8, 8)), (1, box(1, 1))],  # 32.5 on average
-                [(1, box(6, 6)), (0, box(5, 5))],  # best of both
+                [(1, box(6, 6)), (0, box(5, 5))],  # best of two classes
                 [(0, box(2, 9)), (0, box(2, 2))],
                 [],
                 [(2, box(1, 1))],
             ]
         )
     )
-    assert found == [1, 0, 4]
+    assert found == [1, 4]
     assert detections.largest(Boxed([[(0, box(1, 1)), (1, box(1, 1))]])) == [0]
 
 

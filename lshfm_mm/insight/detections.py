@@ -43,7 +43,7 @@ def draw_detections(
 
     Args:
         models (dict): Title -> config of a plain detector and its
-            checkpoint. Of the test data set of the first one.
+            checkpoint. The test data set of the first one is drawn.
         out (Path): The PNG file to write.
     """
     register_all_modules(init_default_scope=True)
@@ -110,9 +110,8 @@ def largest(dataset: Any) -> list[int]:
             areas[x['bbox_label']].setdefault(i, []).append(area)
     found: dict[int, None] = {}
     for _, images in sorted(areas.items()):
-        others = {i: np.mean(x) for i, x in images.items() if i not in found}
-        if others:
-            found[max(others, key=lambda i: others[i])] = None
+        means = {i: float(np.mean(x)) for i, x in images.items()}
+        found[max(means, key=lambda i: means[i])] = None
     return [*found]
 
 
