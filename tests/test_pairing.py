@@ -12,13 +12,14 @@ from mmdet.apis import init_detector
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmrazor.registry import MODELS as MMRAZOR_MODELS
 
 from lshfm_mm.errors import ConfigError
 from lshfm_mm.export import export_student
 from lshfm_mm.export.student import student_config
 from lshfm_mm.pairing import write_config
 from lshfm_mm.pairing.expected import expectation
-from lshfm_mm.pairing.inspect import inspect_config
+from lshfm_mm.pairing.inspect import _has_one_label, inspect_config
 from lshfm_mm.pairing.pair import Pairing, choose_pairing
 from lshfm_mm.pairing.write import _classes
 from lshfm_mm.utils.configs import read_config
@@ -90,14 +91,14 @@ def test_necks_of_other_widths_are_not_mimicked_beside_rois(write, tmp_path):
     assert 'without L2 on the necks, which differ in shape' in text
 
 
-def said_of(folder, given=False):
+def said_of(folder):
     """What the study has of the recommended recipe of a written pair."""
     teacher, student = (
         inspect_config(x, read_config(x, str(folder / f'{x}.py')))
         for x in ('teacher', 'student')
     )
     pairing = choose_pairing(student, teacher, None, 'recommended', None, True)
-    return expectation(pairing, student, inherit=True, given=given)
+    return expectation(pairing, student, inherit=True)
 
 
 def shares(said):
@@ -105,25 +106,15 @@ def shares(said):
 
 
 def test_a_share_of_the_gap_is_told_of_the_recipe_that_had_it(write, tmp_path):
-    """By what is trained, and by where its backbone begins."""
-    file = dict(type='Pretrained', checkpoint='torchvision://resnet18')
-    for detector, pretrained, random in (
-        (faster, ['77 %'], ['27 %', '58 %', '46 %']),
-        (retinanet, ['84 %'], ['30 %', '62 %']),
-    ):
-        write(detector(8), detector(4), force=True)
-        assert shares(said_of(tmp_path)) == random
-        assert 'from random weights' in said_of(tmp_path)
-        assert shares(said_of(tmp_path, given=True)) == pretrained
-        student = detector(4)
-        student.backbone.init_cfg = file
-        write(detector(8), student, force=True)
-        assert shares(said_of(tmp_path)) == pretrained
-        assert 'from pretrained backbones' in said_of(tmp_path)
+    write(faster(8), faster(4))
+    assert shares(said_of(tmp_path)) == ['77 %', '27 %', '58 %', '46 %']
+    write(retinanet(8), retinanet(4), force=True)
+    alike = ['84 %', '30 %', '62 %']
+    assert shares(said_of(tmp_path)) == alike
     other = retinanet(4)
     other.type = 'SingleStageDetector'  # was not studied, has the recipe
     write(retinanet(8), other, force=True)
-    assert shares(said_of(tmp_path, given=True)) == ['84 %', '82 %']
+    assert shares(said_of(tmp_path)) == [*alike, '82 %', '19 %', '84 %']
 
 
 def test_no_share_is_told_of_another_recipe(write, tmp_path):
@@ -137,7 +128,52 @@ def test_no_share_is_told_of_another_recipe(write, tmp_path):
     pairing = Pairing('', {'fpn': maps}, {}, {'fpn': lshl2})
     path = str(tmp_path / 'student.py')
     view = inspect_config('student', read_config('student', path))
-    assert not expectation(pairing, view, inherit=True, given=False)
+    assert not expectation(pairing, view, inherit=True)
+    write(faster(8), faster(4), force=True)
+    cfg = Config.fromfile(path)
+    cfg.load_from = str(tmp_path / 'teacher.pth')  # in the head's place
+    cfg.dump(path)
+    out = str(tmp_path / 'again.py')
+    teacher = str(tmp_path / 'teacher.py')
+    said = write_config(teacher, path, out, cfg.load_from)
+    assert 'gap' not in said
+
+
+@pytest.mark.parametrize(
+    ('head', 'settings', 'expected'),
+    [
+        ('LinearClsHead', {}, True),
+        ('StackedLinearClsHead', dict(mid_channels=[4]), True),
+        ('VisionTransformerClsHead', {}, True),
+        ('MultiLabelLinearClsHead', {}, False),
+        ('CSRAClsHead', dict(num_heads=1, lam=0.1), False),
+        ('MAEPretrainHead', None, None),
+    ],
+)
+def test_a_head_tells_how_many_labels_an_image_has(head, settings, expected):
+    config = dict(type=f'mmpretrain.{head}')
+    if settings is None:
+        config['loss'] = dict(
+            type='mmpretrain.PixelReconstructionLoss', criterion='L2'
+        )
+    else:
+        config |= dict(num_classes=3, in_channels=8, **settings)
+    assert _has_one_label(MMRAZOR_MODELS.build(config)) is expected
+
+
+def test_one_label_is_told_of_a_head_of_two_layers(tmp_path):
+    """By its base class, whatever its name."""
+    out, weights = tmp_path / 'cls.py', tmp_path / 'teacher.pth'
+    weights.touch()
+    said = write_config(
+        'mmpretrain::mobilenet_v3/mobilenet-v3-small_8xb128_in1k.py',
+        'mmpretrain::mobilenet_v3/mobilenet-v3-small-050_8xb128_in1k.py',
+        str(out),
+        str(weights),
+    )
+    losses = Config.fromfile(out).model.distiller.losses.pooled
+    assert [x.type for x in losses] == ['LSHLoss', 'RelativeL2Loss']
+    assert shares(said) == ['12 %']
 
 
 def test_where_fcs_differ_or_there_is_one_the_class_layer_is_mimicked(
@@ -441,7 +477,7 @@ def test_classifiers_mimic_the_pooled_feature(tmp_path):
         'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py',
         str(out),
     )
-    assert 'this closed 12 % (one label, photographs of clothing)' in said
+    assert 'this closed 12 % (one label, photographs of clothing, ' in said
     cfg = Config.fromfile(out)
     assert cfg.model.distiller.taps == dict(pooled='head.fc')
     # An embedding in the student's own path, into the teacher's classifier.
@@ -675,7 +711,7 @@ def test_the_tool_prints_what_to_do_next(write, tmp_path, monkeypatch, capsys):
     runpy.run_path(tool, run_name='__main__')
     said = capsys.readouterr().out
     assert f'python tools/train.py {out}' in said
-    assert 'closed 27 % (FasterRCNN, photographs of an aquarium; ' in said
+    assert 'closed 77 % (FasterRCNN, generated images, ' in said
     assert Config.fromfile(out).model.teacher_ckpt == weights
     sys.argv += ['--tap', 'roi', '--force']  # another recipe than the study's
     runpy.run_path(tool, run_name='__main__')

@@ -832,15 +832,28 @@ def test_make_config_says_what_the_records_say():
     for line in tables.expected(runs.read_records()).splitlines()[2:]:
         title, _, recipe, *_, share = line.strip('| ').split(' | ')
         found[title, 'taught' in recipe] = share
-    for study in itertools.chain(*STUDY.values()):
-        spec = grid.EXPERIMENTS[study.experiment]
-        assert spec.on_photographs is not study.pretrained
-        title = f'{spec.title}: {tables.name_of(study.experiment)}'
-        told = {x[1]: y for x, y in found.items() if x[0] == title}
+    studies = {x.experiment: x for x in itertools.chain(*STUDY.values())}
+    told = {x for x, spec in grid.EXPERIMENTS.items() if spec.setting}
+    unusual = {'long', 'few_images', 'bccd_long'}  # schedules, data
+    assert told - {*studies} == unusual
+    for name, study in studies.items():
+        spec = grid.EXPERIMENTS[name]
+        title = f'{spec.title}: {tables.name_of(name)}'
         shares = {False: f'{study.closed} %'}
         if study.taught is not None:
             shares[True] = f'{study.taught} %'
-        assert told == shares, study
+        assert shares == {
+            x[1]: y for x, y in found.items() if x[0] == title
+        }, study
+        images, _, start = study.images.partition(', ')
+        assert (images in spec.title) is spec.on_photographs
+        assert start.split()[0] in spec.setting
+        kind = study.kind.replace('FasterRCNN', 'Faster R-CNN')
+        assert (
+            spec.title.startswith(kind)
+            or kind.endswith('label')
+            or (kind in spec.title)
+        )
 
 
 def recipe_of(distiller):

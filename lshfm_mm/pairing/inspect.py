@@ -58,7 +58,7 @@ class View(NamedTuple):
     dense: Layer | None
     neck: Layer | None
     pooled: Layer | None
-    one_label: bool  # to an image
+    one_label: bool | None  # to an image; not of another head's
     is_dense: bool  # a detector of one stage
 
     @property
@@ -150,9 +150,17 @@ def inspect_config(field: str, config: Config) -> View:
         _source(model, calls, _maps(result)) if is_dense else None,
         _neck(calls) if side == PROBE else None,  # its strides are known
         _source(model, calls, [result]) if is_classifier else None,
-        is_classifier and type(model.head).__name__ == 'LinearClsHead',
+        _has_one_label(model.head) if is_classifier else None,
         is_dense,
     )
+
+
+def _has_one_label(head: nn.Module) -> bool | None:
+    """Whether images have one label each; None where a head does not tell."""
+    kinds = {x.__name__ for x in type(head).__mro__}
+    if 'ClsHead' in kinds:
+        return True
+    return False if 'MultiLabelClsHead' in kinds else None
 
 
 def _maps(result: Any) -> list[Tensor]:

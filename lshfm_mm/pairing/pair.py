@@ -296,7 +296,7 @@ def _pair_pooled(
         names = f'student={ours.name!r}, teacher={theirs.name!r}'
         tap = f"dict({names}, weights='correct')"
         why += ', of which those count that the teacher gets right'
-    if loss == 'recommended' and not student.one_label:
+    if loss == 'recommended' and student.one_label is False:
         loss = 'lsh'
         why += ', and with several labels L2 did not help'
     return Pairing(

@@ -112,8 +112,8 @@ def write_config(
         _try_out(partial, theirs.model)
     chosen = f'{theirs.kind} -> {ours.kind}: {pairing.why}'
     if loss == 'recommended' and tap is beta is None:
-        given = bool(student_ckpt or config.get('load_from'))
-        chosen += expectation(pairing, ours, inherit, given)
+        stays = inherit and not config.get('load_from')
+        chosen += expectation(pairing, ours, stays)
     return chosen
 
 
