@@ -97,6 +97,11 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Method]]] = {
             for x in (0.25, 4)
         },
     ),
+    'own_head': (
+        'weight of L2 alone in a head of its own',
+        'faster_rcnn/l2',
+        {'x4': on_rois('4 times', times(4, L2))},
+    ),
     'rois': (
         'RoIs that are mimicked of the 16 of an image, LSHL2',
         'faster_rcnn/lshl2+inherit',

@@ -94,6 +94,7 @@ def changed(
 
 
 # Of detectors, and with which backbone they begin.
+INHERITS = '+inherit'  # end of an arm's name; weights are chosen with it
 SHAPES = '640 generated images, backbone pretrained on crops of others'
 
 EXPERIMENTS = {
@@ -283,7 +284,10 @@ EXPERIMENTS = {
             base,
             {
                 arm: detectors.distilled(
-                    base.partition('/')[0], method, True, base
+                    base.partition('/')[0],
+                    method,
+                    base.endswith(INHERITS),
+                    base.removesuffix(INHERITS) + INHERITS,
                 )
                 for arm, method in arms.items()
             },
