@@ -37,9 +37,9 @@ OVERLAP = 0.5  # IoU from which on it has the place
 def draw_detections(
     models: Mapping[str, tuple[Config, Path]], out: Path
 ) -> None:
-    """Draw ground truth and detections, a row a detector; count them.
+    """Draw ground truth and detections, a row a detector.
 
-    A column is an image, see :func:`largest`.
+    A column is an image, see :func:`largest`. Counted are those of all images.
 
     Args:
         models (dict): Title -> config of a plain detector and its
@@ -49,46 +49,63 @@ def draw_detections(
     register_all_modules(init_default_scope=True)
     first, _ = next(iter(models.values()))
     dataset = DATASETS.build(first.test_dataloader.dataset)
-    infos = [dataset.get_data_info(i) for i in largest(dataset)]
-    images = [mmcv.imread(info['img_path']) for info in infos]
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    shown = largest(dataset)
     truths = [_instances(info) for info in infos]
     number = sum(map(len, truths))
     rows = {
         f'ground truth\n{number} objects': [
-            draw_boxes(image, {RIGHT: truth}, dataset.metainfo)
-            for image, truth in zip(images, truths, strict=True)
+            draw_boxes(
+                mmcv.imread(infos[i]['img_path']),
+                {RIGHT: truths[i]},
+                dataset.metainfo,
+            )
+            for i in shown
         ]
     }
     for title, (cfg, checkpoint) in models.items():
         detector = init_detector(cfg, str(checkpoint), device='cpu')
-        drawn, right_ones, wrong_ones = [], 0, 0
-        for image, truth in zip(images, truths, strict=True):
-            boxes = inference_detector(detector, image).pred_instances
-            boxes = boxes[boxes.scores > DRAWN]
-            right = are_right(boxes, truth)
-            right_ones += int(right.sum())
-            wrong_ones += int((~right).sum())
-            del boxes.scores  # labels of several boxes lie close together
-            parts = {WRONG: boxes[~right], RIGHT: boxes[right]}
-            drawn.append(draw_boxes(image, parts, detector.dataset_meta))
-        found = f'{right_ones} of {number} found, {wrong_ones} wrong'
-        rows[f'{wrapped(title)}\n{found}'] = drawn
-    size = 2.2 * len(infos), 2.25 * len(rows) + LEGEND
+        pictures, right, wrong = _detect(detector, infos, truths, shown)
+        found = f'{right} of {number} found, {wrong} wrong'
+        rows[f'{wrapped(title)}\n{found}'] = pictures
+    size = 2.2 * len(shown), 2.25 * len(rows) + LEGEND
     figure = Figure(size, layout='constrained')
-    grid = figure.subplots(len(rows), len(infos), squeeze=False)
-    for line, (title, drawn) in zip(grid, rows.items(), strict=True):
+    grid = figure.subplots(len(rows), len(shown), squeeze=False)
+    for line, (title, pictures) in zip(grid, rows.items(), strict=True):
         line[0].set_ylabel(title, fontsize=11)
-        for axes, image in zip(line, drawn, strict=True):
+        for axes, image in zip(line, pictures, strict=True):
             axes.imshow(image)
             axes.set(xticks=[], yticks=[])
     figure.supxlabel(
-        f'Of each class the test image in which its objects are largest. '
-        f'White boxes: class and place of an object (IoU {OVERLAP:g} or '
-        f'more).\nRed boxes: another class or place, or the same object '
-        f'again. Scores above {100 * DRAWN:g} %.',
+        f'Of each class the test image in which its objects are largest; '
+        f'numbers are of all {len(dataset)} test images.\nWhite boxes: class '
+        f'and place of an object (IoU {OVERLAP:g} or more). Red boxes: '
+        f'another class or place, or again. Scores above {100 * DRAWN:g} %.',
         fontsize=11,
     )
     figure.savefig(out, dpi=DPI)
+
+
+def _detect(
+    detector: Any,
+    infos: Sequence[Mapping[str, Any]],
+    truths: Sequence[InstanceData],
+    shown: Sequence[int],
+) -> tuple[list[np.ndarray], int, int]:
+    """Pictures of the shown images; how many boxes of all are right, wrong."""
+    drawn, right, wrong = {}, 0, 0
+    for i, (info, truth) in enumerate(zip(infos, truths, strict=True)):
+        image = mmcv.imread(info['img_path'])
+        boxes = inference_detector(detector, image).pred_instances
+        boxes = boxes[boxes.scores > DRAWN]
+        fits = are_right(boxes, truth)
+        right += int(fits.sum())
+        wrong += int((~fits).sum())
+        if i in shown:
+            del boxes.scores  # labels of several boxes lie close together
+            parts = {WRONG: boxes[~fits], RIGHT: boxes[fits]}
+            drawn[i] = draw_boxes(image, parts, detector.dataset_meta)
+    return [drawn[i] for i in shown], right, wrong
 
 
 def largest(dataset: Any) -> list[int]:
