@@ -145,7 +145,7 @@ def plot(records: Mapping[str, Record], out: Path, description: str) -> None:
                 )
             axes.set_xlabel(label)
             axes.set_title(
-                f'AP with nearness: rank correlation {told[key]:.2f}'
+                f'nearer is better: rank correlation {told[key]:.2f}'
             )
             axes.grid(color=GRID)
         panels[1].set_xscale('log')
