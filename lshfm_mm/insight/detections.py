@@ -72,7 +72,7 @@ def draw_detections(
     figure = Figure(size, layout='constrained')
     grid = figure.subplots(len(rows), len(shown), squeeze=False)
     for line, (title, pictures) in zip(grid, rows.items(), strict=True):
-        line[0].set_ylabel(title, fontsize=11)
+        line[0].set_ylabel(title, fontsize=10)
         for axes, image in zip(line, pictures, strict=True):
             axes.imshow(image)
             axes.set(xticks=[], yticks=[])
