@@ -1,7 +1,7 @@
 """What pages say of the study stands in its tables and its grid.
 
-Of intervals only that each is one of some table; not of which, nor which of
-the two that it compares is ahead.
+Of shares of a gap and intervals only that each is one of some table; not of
+which, nor which of the two that an interval compares is ahead.
 """
 
 import re
@@ -43,13 +43,18 @@ def measured():
     return found | {(-mean, -high, -low) for mean, low, high in found}
 
 
+def words_of(page):
+    """A page without what the report writes."""
+    return re.sub(r'<!-- study: .+? -->.*?<!-- end -->', '', page, flags=re.S)
+
+
 def intervals(page):
     """Mean, low and high of each interval in the words of a page.
 
     An interval holds its mean, also where words turn the sign of both, as in
     'is 0.4 lower [-0.1, 1.0]'.
     """
-    text = re.sub(r'<!-- study: .+? -->.*?<!-- end -->', '', page, flags=re.S)
+    text = words_of(page)
     # A first study, whose records are in an old commit.
     text = re.sub(r'e381e68.*?\n- ', '', text, flags=re.S)
     pattern = rf'\s\[({NUMBER}),\s+({NUMBER})\]'
@@ -67,6 +72,24 @@ def test_each_interval_on_a_page_is_one_of_a_table(measured):
             number += 1
             assert (mean, low, high) in measured, (page, mean, low, high)
     assert number > 80
+
+
+def test_each_share_of_a_gap_on_a_page_is_one_of_a_table():
+    told = report.parts(plan.current(runs.read_records())).values()
+    known = {x for text in told for x in re.findall(r'(-?\d+) %', text)}
+    pattern = (
+        r'\bcloses(?:\s+by\s+itself)?\s+(\d+)\s%'
+        r'|(\d+)\s%\s+of\s+(?:the|a|that)\b'
+    )
+    number = 0
+    for page in PAGES:
+        if page == 'docs/foundation.md':  # has runs of its own
+            continue
+        words = words_of((REPO / page).read_text('utf-8'))
+        for found in re.finditer(pattern, words):
+            number += 1
+            assert (found[1] or found[2]) in known, (page, found[0])
+    assert number > 20
 
 
 def test_each_pattern_on_a_page_fits_an_arm():

@@ -80,7 +80,8 @@ def draw_detections(
         f'Of each class the test image in which its objects are largest; '
         f'numbers are of all {len(dataset)} test images.\nWhite boxes: class '
         f'and place of an object (IoU {OVERLAP:g} or more). Red boxes: '
-        f'another class or place, or again. Scores above {100 * DRAWN:g} %.',
+        f'another class or place, or a duplicate. Scores above '
+        f'{100 * DRAWN:g} %.',
         fontsize=11,
     )
     figure.savefig(out, dpi=DPI)
