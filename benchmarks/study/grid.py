@@ -93,8 +93,8 @@ def changed(
     }
 
 
-# Of detectors, and with which backbone they begin.
 INHERITS = '+inherit'  # end of an arm's name; weights are chosen with it
+# Of detectors, and with which backbone they begin.
 SHAPES = '640 generated images, backbone pretrained on crops of others'
 
 EXPERIMENTS = {
