@@ -7,7 +7,9 @@ import re
 import runpy
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from xml.etree import ElementTree
 
 import cv2
@@ -22,6 +24,7 @@ from lshfm_mm.cli import chain, reproduction
 from lshfm_mm.cli.chain import Chain, Run, brief
 from lshfm_mm.cli.reproduction import RECIPES, find_rows, read_row
 from lshfm_mm.errors import ConfigError
+from lshfm_mm.utils.configs import read_config
 
 REPO = Path(__file__).parent.parent
 # From the paper and the authors' pages: teacher, student, L2, LSH, LSHL2.
@@ -378,6 +381,30 @@ def test_a_signal_ends_the_tool(tmp_path, monkeypatch):
     (child,) = running.children
     assert child.wait() == -signal.SIGTERM
     assert (tmp_path / 'student.log').read_text() == 'Epoch(train)\n'
+
+
+def test_runs_that_end_together_are_exported_one_by_one(tmp_path, monkeypatch):
+    """To find the base of a config MMEngine reloads a package."""
+    config, *_ = REPO.glob('configs/distill/recommended_roi-fpn_*.py')
+
+    alone = Lock()
+
+    def read(checkpoint, out, force, config):
+        assert alone.acquire(blocking=False)
+        read_config('config', config)
+        alone.release()
+
+    monkeypatch.setattr('lshfm_mm.export.export_student', read)
+    running = Chain(tmp_path)
+
+    def trained(name, *_):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'last_checkpoint').write_text('epoch_1.pth')
+
+    monkeypatch.setattr(running, 'run_tool', trained)
+    runs = [Run(f'run{i}', str(config)) for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(running.train, runs)] == [None] * 4
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -70,6 +71,9 @@ class Chain:
         self.batch = batch
         self.options = options
         self.children: list[subprocess.Popen[str]] = []  # to be stopped
+        # MMEngine reloads pkg_resources to find the base of a config, which
+        # breaks in two threads at once.
+        self.exporting = threading.Lock()
 
     def file(self, run: Run, suffix: str) -> str:
         """Path of one of the files of a run."""
@@ -120,12 +124,13 @@ class Chain:
             last = folder / 'last_checkpoint'
             checkpoint = Path(last.read_text(encoding=None).strip())
         self._note_options(run.name)
-        export_student(
-            str(checkpoint),
-            self.file(run, '.pth'),
-            force=True,
-            config=run.config,
-        )
+        with self.exporting:
+            export_student(
+                str(checkpoint),
+                self.file(run, '.pth'),
+                force=True,
+                config=run.config,
+            )
 
     def training(self, run: Run) -> list[str]:
         """Arguments of Python that train a run, or finish it."""
