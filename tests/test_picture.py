@@ -95,6 +95,7 @@ def test_each_class_has_the_image_where_its_objects_are_largest():
     )
     assert found == [1, 4]
     assert detections.largest(Boxed([[(0, box(1, 1)), (1, box(1, 1))]])) == [0]
+    assert detections.largest(Boxed([[], []])) == [0]
 
 
 def test_a_long_title_has_more_lines():

@@ -116,7 +116,8 @@ def largest(dataset: Any) -> list[int]:
         dataset (Any): A detection data set.
 
     Returns:
-        list[int]: Indices, each once, in the order of the classes.
+        list[int]: Indices, each once, in the order of the classes; that of
+        the first image, if there are no objects.
     """
     areas: defaultdict[int, dict[int, list[float]]] = defaultdict(dict)
     for i in range(len(dataset)):
@@ -130,7 +131,7 @@ def largest(dataset: Any) -> list[int]:
     for _, images in sorted(areas.items()):
         means = {i: float(np.mean(x)) for i, x in images.items()}
         found[max(means, key=lambda i: means[i])] = None
-    return [*found]
+    return [*found] or [0]
 
 
 def wrapped(title: str) -> str:
