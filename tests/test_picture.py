@@ -70,12 +70,16 @@ def test_a_row_for_the_truth_and_each_detector(
     assert re.fullmatch(rf'sure\n0 of {number} found, [1-9]\d* wrong', surely)
 
 
-class Boxed(list):
-    """Labels and boxes of images of 10 x 10 pixels, as a data set."""
-
-    def get_data_info(self, index):
-        objects = [dict(bbox_label=x, bbox=box) for x, box in self[index]]
-        return dict(height=10, width=10, instances=objects)
+def boxed(*images):
+    """Images of 10 x 10 pixels, with labels and boxes, of a data set."""
+    return [
+        dict(
+            height=10,
+            width=10,
+            instances=[dict(bbox_label=x, bbox=box) for x, box in objects],
+        )
+        for objects in images
+    ]
 
 
 def test_each_class_has_the_image_where_its_objects_are_largest():
@@ -83,19 +87,17 @@ def test_each_class_has_the_image_where_its_objects_are_largest():
         return [1, 2, 1 + width, 2 + height]
 
     found = detections.largest(
-        Boxed(
-            [
-                [(1, box(8, 8)), (1, box(1, 1))],  # 32.5 on average
-                [(1, box(6, 6)), (0, box(5, 5))],  # best of two classes
-                [(0, box(2, 9)), (0, box(2, 2))],
-                [],
-                [(2, box(1, 1))],
-            ]
+        boxed(
+            [(1, box(8, 8)), (1, box(1, 1))],  # 32.5 on average
+            [(1, box(6, 6)), (0, box(5, 5))],  # best of two classes
+            [(0, box(2, 9)), (0, box(2, 2))],
+            [],
+            [(2, box(1, 1))],
         )
     )
     assert found == [1, 4]
-    assert detections.largest(Boxed([[(0, box(1, 1)), (1, box(1, 1))]])) == [0]
-    assert detections.largest(Boxed([[], []])) == [0]
+    assert detections.largest(boxed([(0, box(1, 1)), (1, box(1, 1))])) == [0]
+    assert detections.largest(boxed([], [])) == [0]
 
 
 def test_a_long_title_has_more_lines():

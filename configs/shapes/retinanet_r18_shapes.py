@@ -1,16 +1,9 @@
 """The small dense detector alone: what distillation must beat."""
 
-_base_ = ['../_base_/retinanet_r18-w16.py', '../_base_/shapes.py']
+_base_ = ['../_base_/retinanet_r18-w16.py', '../_base_/dense_shapes.py']
 
 model = dict(
     backbone=dict(base_channels=12),
     neck=dict(in_channels=[12, 24, 48, 96]),
     bbox_head=dict(num_classes=6),
 )
-
-# Focal loss needs more steps than the RoI head of Faster R-CNN.
-train_dataloader = dict(batch_size=4)
-max_epochs = 12
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].end = max_epochs

@@ -50,7 +50,7 @@ def draw_detections(
     first, _ = next(iter(models.values()))
     dataset = DATASETS.build(first.test_dataloader.dataset)
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    shown = largest(dataset)
+    shown = largest(infos)
     truths = [_instances(info) for info in infos]
     number = sum(map(len, truths))
     rows = {
@@ -109,19 +109,19 @@ def _detect(
     return [drawn[i] for i in shown], right, wrong
 
 
-def largest(dataset: Any) -> list[int]:
+def largest(infos: Sequence[Mapping[str, Any]]) -> list[int]:
     """Of each class the image in which its objects are largest, by mean area.
 
     Args:
-        dataset (Any): A detection data set.
+        infos (Sequence[Mapping]): What a detection data set has of each
+            image: ``height``, ``width``, ``instances``.
 
     Returns:
         list[int]: Indices, each once, in the order of the classes; that of
         the first image, if there are no objects.
     """
     areas: defaultdict[int, dict[int, list[float]]] = defaultdict(dict)
-    for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
+    for i, info in enumerate(infos):
         whole = info['height'] * info['width']
         for x in info['instances']:
             left, top, right, bottom = x['bbox']
